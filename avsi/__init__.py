@@ -1,0 +1,12 @@
+"""Synaptic consolidation for Avalanche: importances and penalties as the papers define them."""
+
+import warnings
+
+with warnings.catch_warnings():
+    # Avalanche imports a quadratic-programming front end that warns when no solver is installed; only GEM needs one.
+    warnings.filterwarnings("ignore", message="no QP solver found")
+    from avsi.consolidation import SIPlugin
+
+__version__ = "0.1.0"
+
+__all__ = ["SIPlugin", "__version__"]

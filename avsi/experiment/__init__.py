@@ -1,0 +1,6 @@
+"""Experiments: trials by seed, a results folder, tables, figures and a command line."""
+
+from avsi.experiment.cli import main
+from avsi.experiment.spec import Experiment, ExperimentError, Method, Reported
+
+__all__ = ["Experiment", "ExperimentError", "Method", "Reported", "main"]

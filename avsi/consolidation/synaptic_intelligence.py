@@ -1,0 +1,110 @@
+"""Synaptic Intelligence (Zenke, Poole & Ganguli, ICML 2017)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avsi.consolidation.penalty import ConsolidationPlugin, Strength, fit
+
+
+class SIPlugin(ConsolidationPlugin):
+    r"""Synaptic Intelligence: importance is a parameter's share in the loss's decrease along the training path.
+
+    At every step (eq. 3), with g the gradient of the task loss alone and delta the change that the optimizer really
+    made (momentum, weight decay and adaptive step sizes included)::
+
+        omega_k += -g_k * delta_k
+
+    At the end of an experience (eq. 5), with Delta_k the parameter's total change over it and xi the damping::
+
+        Omega_k <- max(0, Omega_k + omega_k / (Delta_k^2 + xi)),   omega_k <- 0,   anchor_k <- theta_k
+
+    The floor on the cumulative Omega is what the authors' code does; the paper leaves it out. See
+    :class:`ConsolidationPlugin` for the penalty.
+
+    Args:
+        strength: c of the paper, at least 0; or one value per experience, the last one repeated.
+        damping: xi > 0, which bounds Omega where a parameter hardly moved; in units of squared parameters.
+        exclude: Glob patterns of parameter names to leave out.
+
+    Raises:
+        ValueError: If a value is out of range.
+        TypeError: If a value has the wrong type.
+    """
+
+    def __init__(self, strength: Strength, *, damping: float = 0.1, exclude: Iterable[str] = ()) -> None:
+        super().__init__(strength, exclude=exclude)
+        if isinstance(damping, bool) or not isinstance(damping, int | float):
+            raise TypeError(f"damping must be a number, got {damping!r}")
+        if not math.isfinite(damping) or damping <= 0:
+            raise ValueError(f"damping must be finite and greater than 0, got {damping!r}")
+        self.damping = float(damping)
+        self.path_integral: dict[str, Tensor] = {}
+        """omega of the running experience: parameter name -> tensor of the parameter's shape."""
+        # Where an experience starts away from the anchor (weights changed between experiences). Usually empty.
+        self._start: dict[str, Tensor] = {}
+        self._previous: dict[str, Tensor] = {}
+        self._gradient: dict[str, Tensor] = {}
+        self._reached: list[str] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the plugin's state, see :meth:`ConsolidationPlugin.state_dict`.
+
+        Returns:
+            The shared state, omega, and the starting points of parameters that did not start at their anchor.
+        """
+        return super().state_dict() | {"path_integral": dict(self.path_integral), "_start": dict(self._start)}
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Bind the state and start the path integral at the present parameters."""
+        super().before_training_exp(strategy, *args, **kwargs)
+        for omega in self.path_integral.values():
+            omega.zero_()
+        self._start = {
+            name: parameter.detach().clone()
+            for name, parameter in self._bound.items()
+            if not torch.equal(parameter, self.anchor[name])
+        }
+
+    @torch.no_grad()
+    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Keep the task gradient and the parameters, before penalties are added and the optimizer steps."""
+        self._reached = [name for name, parameter in self._bound.items() if parameter.grad is not None]
+        if not self._reached:
+            return
+        parameters = [self._bound[name] for name in self._reached]
+        torch._foreach_copy_([self._previous[name] for name in self._reached], parameters)
+        torch._foreach_copy_([self._gradient[name] for name in self._reached], [p.grad for p in parameters])
+
+    @torch.no_grad()
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Add the step's share to the path integral."""
+        if not self._reached:
+            return
+        minus_delta = [self._previous[name] for name in self._reached]
+        torch._foreach_sub_(minus_delta, [self._bound[name] for name in self._reached])
+        torch._foreach_addcmul_(
+            [self.path_integral[name] for name in self._reached],
+            [self._gradient[name] for name in self._reached],
+            minus_delta,
+        )
+
+    def update_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Fold omega into Omega (eq. 5, with the floor) and reset it."""
+        for name, parameter in parameters.items():
+            delta = parameter - self._start.get(name, self.anchor[name])
+            omega = self.path_integral[name]
+            self.importance[name].add_(omega / (delta.square() + self.damping)).clamp_(min=0)
+            omega.zero_()
+        self._start = {}
+
+    def _bound_changed(self) -> None:
+        for name, parameter in self._bound.items():
+            self.path_integral[name] = fit(self.path_integral.get(name), torch.zeros_like(parameter), name)
+            self._previous[name] = torch.empty_like(parameter)
+            self._gradient[name] = torch.empty_like(parameter)

@@ -1,0 +1,139 @@
+"""The results folder: one JSON file per finished trial, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from avsi.experiment.spec import Experiment, ExperimentError, Method
+
+SCHEMA = 1
+
+
+class Results:
+    """Finished trials below one folder: ``<experiment>/<method>-<digest>/seed-<seed>.json``.
+
+    The digest is that of the trial's description without the seed, so that trials of another protocol or with other
+    hyper-parameters never mix.
+
+    Args:
+        folder: The folder; made if missing.
+
+    Raises:
+        ExperimentError: If the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        probe = self.folder / f".probe-{os.getpid()}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise ExperimentError(
+                f"cannot write to the results folder {self.folder} ({error.strerror}); choose another with --out"
+            ) from error
+
+    def trial_folder(self, experiment: Experiment, method: Method) -> Path:
+        """Name the folder of a method's trials.
+
+        Args:
+            experiment: The experiment.
+            method: The method.
+
+        Returns:
+            The folder, which need not exist.
+        """
+        return self.folder / experiment.name / f"{method.name}-{experiment.digest(method)}"
+
+    def path(self, experiment: Experiment, method: Method, seed: int) -> Path:
+        """Name a trial's file.
+
+        Args:
+            experiment: The experiment.
+            method: The method.
+            seed: The seed.
+
+        Returns:
+            The file, which need not exist.
+        """
+        return self.trial_folder(experiment, method) / f"seed-{seed:03d}.json"
+
+    def read(self, experiment: Experiment, method: Method, seed: int) -> dict[str, Any] | None:
+        """Read a finished trial.
+
+        Args:
+            experiment: The experiment.
+            method: The method.
+            seed: The seed.
+
+        Returns:
+            The trial's result, or None if it is not finished.
+
+        Raises:
+            ExperimentError: If the file is there but is not a trial's result.
+        """
+        path = self.path(experiment, method, seed)
+        try:
+            result = json.loads(path.read_text())
+            readable = isinstance(result, dict) and result.get("schema") == SCHEMA
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise ExperimentError(
+                f"cannot read the result {path} ({error}); delete it to run the trial again"
+            ) from error
+        if not readable:
+            raise ExperimentError(f"{path} is not a result of schema {SCHEMA}; delete it to run the trial again")
+        return result
+
+    def read_all(self, experiment: Experiment, method: Method) -> list[dict[str, Any]]:
+        """Read a method's finished trials of this protocol.
+
+        Args:
+            experiment: The experiment.
+            method: The method.
+
+        Returns:
+            The results, by seed.
+        """
+        files = sorted(self.trial_folder(experiment, method).glob("seed-*.json"))
+        results = [self.read(experiment, method, int(file.stem.removeprefix("seed-"))) for file in files]
+        return sorted((result for result in results if result is not None), key=lambda result: result["seed"])
+
+    def write(self, experiment: Experiment, method: Method, result: dict[str, Any]) -> Path:
+        """Write a finished trial, whole or not at all.
+
+        Args:
+            experiment: The experiment.
+            method: The method.
+            result: The result.
+
+        Returns:
+            The file.
+        """
+        path = self.path(experiment, method, result["seed"])
+        write_text(path, json.dumps({"schema": SCHEMA} | result, indent=1, allow_nan=False) + "\n")
+        return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Args:
+        path: The file; its folder is made if missing.
+        text: Its new content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,156 @@
+"""What an experiment is: a benchmark, a model, a training protocol, methods, and what the paper reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from avsi.experiment.description import describe, digest
+
+Regime = Literal["sequential", "independent", "joint"]
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a paper reports for a method, in percent.
+
+    Attributes:
+        accuracy: Mean test accuracy over tasks after the last task.
+        bwt: Backward transfer, as a fraction (the papers' unit).
+        tasks: Final test accuracy on each task.
+    """
+
+    accuracy: float | None = None
+    bwt: float | None = None
+    tasks: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of an experiment.
+
+    Attributes:
+        name: Its name on the command line and in results.
+        strategy: Builds the Avalanche strategy; called with ``model``, ``optimizer``, ``criterion``,
+            ``train_mb_size``, ``train_epochs``, ``eval_mb_size``, ``device``, ``evaluator`` and ``plugins``.
+        regime: ``sequential`` trains one model on one task after the other, ``independent`` a fresh model on each task
+            (from scratch), ``joint`` one model on all tasks at once.
+        label: How tables and figures call it; default: its name.
+        reported: What the paper reports.
+    """
+
+    name: str
+    strategy: Callable[..., Any]
+    regime: Regime = "sequential"
+    label: str = ""
+    reported: Reported | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment as data. A trial is fully described by it, the name of a method and a seed.
+
+    Attributes:
+        name: Names the results folder.
+        title: Heading of tables and figures.
+        source: The paper's table or figure, or where the protocol comes from.
+        scenario: Builds the benchmark; called with ``seed``, ``root`` and ``download``.
+        model: Builds the model.
+        optimizer: Builds the optimizer from the model's parameters.
+        epochs: Epochs per task.
+        batch_size: Training batch size.
+        reset_optimizer: Whether the optimizer's state is reset before each task.
+        methods: The methods compared.
+        trials: Number of seeds the paper uses (or this project, where there is no paper).
+        full_epochs: The protocol's epochs where ``epochs`` was changed from them; set by :meth:`with_epochs`.
+    """
+
+    name: str
+    title: str
+    source: str
+    scenario: Callable[..., Any]
+    model: Callable[[], Any]
+    optimizer: Callable[..., Any]
+    epochs: int
+    batch_size: int
+    reset_optimizer: bool
+    methods: tuple[Method, ...]
+    trials: int
+    full_epochs: int | None = field(default=None)
+
+    def method(self, name: str) -> Method:
+        """Look a method up.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            The method.
+
+        Raises:
+            ExperimentError: If there is none of that name.
+        """
+        for method in self.methods:
+            if method.name == name:
+                return method
+        known = ", ".join(method.name for method in self.methods)
+        raise ExperimentError(f"{self.name} has no method {name!r}; its methods are: {known}")
+
+    def with_epochs(self, epochs: int | None) -> Experiment:
+        """Change the number of epochs and remember that the protocol was changed.
+
+        Args:
+            epochs: Epochs per task, at least 1; None for the protocol's.
+
+        Returns:
+            The changed experiment.
+
+        Raises:
+            ExperimentError: If the number is below 1.
+        """
+        if epochs is None or epochs == self.epochs:
+            return self
+        if epochs < 1:
+            raise ExperimentError(f"epochs must be at least 1, got {epochs}")
+        return replace(self, epochs=epochs, full_epochs=self.epochs)
+
+    @property
+    def deviation(self) -> str:
+        """How the protocol differs from the published one; empty if it does not."""
+        return "" if self.full_epochs is None else f"{self.epochs} epochs instead of {self.full_epochs}"
+
+    def describe(self, method: Method) -> dict[str, Any]:
+        """Describe all that decides a trial's outcome, but for its seed.
+
+        Args:
+            method: The method.
+
+        Returns:
+            JSON data.
+        """
+        return {
+            "experiment": self.name,
+            "scenario": describe(self.scenario),
+            "model": describe(self.model),
+            "optimizer": describe(self.optimizer),
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "reset_optimizer": self.reset_optimizer,
+            "method": {"name": method.name, "strategy": describe(method.strategy), "regime": method.regime},
+        }
+
+    def digest(self, method: Method) -> str:
+        """Compute the fingerprint of :meth:`describe`.
+
+        Args:
+            method: The method.
+
+        Returns:
+            Ten hexadecimal digits.
+        """
+        return digest(self.describe(method))
+
+
+class ExperimentError(ValueError):
+    """What a user asked for cannot be run; the message says why and how to mend it."""

@@ -1,0 +1,97 @@
+"""Accuracy matrix, average accuracy and backward transfer, from Avalanche's evaluation metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics
+
+
+def evaluation_metrics() -> list:
+    """Make the Avalanche metrics that :func:`accuracy_row` and :func:`check_against_avalanche` read.
+
+    Returns:
+        Accuracy per experience and pooled over the stream, and Avalanche's BWT.
+    """
+    return [*accuracy_metrics(experience=True, stream=True), *bwt_metrics(stream=True)]
+
+
+def accuracy_row(results: Mapping[str, float], stream: Sequence) -> list[float]:
+    """Read one row of the accuracy matrix R from the result of ``strategy.eval(stream)``.
+
+    Args:
+        results: What ``strategy.eval`` returned.
+        stream: The evaluated stream, whole, of experiences with one task label each.
+
+    Returns:
+        Test accuracy on each experience, in [0, 1].
+    """
+    phase = f"eval_phase/{stream[0].origin_stream.name}_stream"
+    return [
+        float(results[f"Top1_Acc_Exp/{phase}/Task{experience.task_label:03d}/Exp{experience.current_experience:03d}"])
+        for experience in stream
+    ]
+
+
+def average_accuracy(matrix: Sequence[Sequence[float]]) -> float:
+    """Compute ACC = mean_i R[T, i], tasks equally weighted.
+
+    Args:
+        matrix: R, whose last row holds the accuracies after the last experience, in [0, 1].
+
+    Returns:
+        ACC, in [0, 1].
+    """
+    return math.fsum(matrix[-1]) / len(matrix[-1])
+
+
+def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:
+    """Compute BWT = 1/(T-1) sum_{i<T} (R[T, i] - R[i, i]) (Lopez-Paz & Ranzato 2017).
+
+    Args:
+        matrix: R, (T, T), in [0, 1]; R[t][i] is the accuracy on task i after learning task t.
+
+    Returns:
+        BWT, in [-1, 1]; negative means forgetting. 0 for a single task.
+    """
+    last = len(matrix) - 1
+    return math.fsum(matrix[last][i] - matrix[i][i] for i in range(last)) / last if last else 0.0
+
+
+def accuracy_over_seen(matrix: Sequence[Sequence[float]]) -> list[float]:
+    """Compute the mean accuracy over the tasks seen so far, after each task.
+
+    Args:
+        matrix: R, (T, T).
+
+    Returns:
+        mean_{i<=t} R[t, i] for each t.
+    """
+    return [math.fsum(row[: t + 1]) / (t + 1) for t, row in enumerate(matrix)]
+
+
+def check_against_avalanche(matrix: Sequence[Sequence[float]], results: Mapping[str, float], stream: Sequence) -> None:
+    """Check R, and the ACC and BWT computed from it, against Avalanche's own numbers.
+
+    Avalanche's stream accuracy pools samples over tasks, so it must equal R's last row weighted by the tasks' sizes;
+    its BWT must equal :func:`backward_transfer`.
+
+    Args:
+        matrix: R, (T, T).
+        results: What the last ``strategy.eval(stream)`` returned.
+        stream: The evaluated stream.
+
+    Raises:
+        RuntimeError: If they disagree.
+    """
+    name = stream[0].origin_stream.name
+    sizes = [len(experience.dataset) for experience in stream]
+    pooled = math.fsum(a * n for a, n in zip(matrix[-1], sizes, strict=True)) / sum(sizes)
+    ours = {f"Top1_Acc_Stream/eval_phase/{name}_stream": pooled}
+    if len(matrix) > 1:
+        ours[f"StreamBWT/eval_phase/{name}_stream"] = backward_transfer(matrix)
+    for key, value in ours.items():
+        theirs = next((v for k, v in results.items() if k.split("/Task")[0] == key), None)
+        if theirs is None or not math.isclose(theirs, value, abs_tol=1e-6):
+            raise RuntimeError(f"{key}: Avalanche reports {theirs}, the accuracy matrix gives {value}")

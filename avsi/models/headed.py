@@ -1,0 +1,41 @@
+"""A feature extractor with a head on top, single or one per task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from avalanche.models import MultiTaskModule
+from torch import Tensor, nn
+
+Head = int | Callable[[int], nn.Module]
+
+
+class HeadedModel(MultiTaskModule):
+    """Features and a head. Task labels reach the head if it takes them; a single head ignores them.
+
+    Args:
+        features: Maps a batch of inputs to features, (N, feature_size).
+        feature_size: Size of the features.
+        head: Number of classes of a single ``nn.Linear`` head, or what builds the head from the size of the features,
+            such as ``MultiHead`` or ``functools.partial(MultiHead, head=...)``.
+    """
+
+    def __init__(self, features: nn.Module, feature_size: int, head: Head) -> None:
+        super().__init__()
+        self.features = features
+        self.head = nn.Linear(feature_size, head) if isinstance(head, int) else head(feature_size)
+
+    def forward(self, x: Tensor, task_labels: Tensor | int | None = None) -> Tensor | dict[int, Tensor]:
+        """Compute the logits.
+
+        Args:
+            x: Inputs, (N, ...).
+            task_labels: Task label of each sample, (N,), or one for all; see ``MultiHead.forward``.
+
+        Returns:
+            Logits, (N, classes).
+        """
+        features = self.features(x)
+        if isinstance(self.head, MultiTaskModule):
+            return self.head(features, task_labels)
+        return self.head(features)

@@ -1,0 +1,36 @@
+"""Multi-layer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+from avsi.models.headed import Head, HeadedModel
+from avsi.models.multi_head import check_size
+
+
+class MLP(HeadedModel):
+    """Multi-layer perceptron with ReLU units, the network of the papers' MNIST benchmarks.
+
+    Args:
+        in_features: Number of inputs; an input of any shape is flattened to it.
+        hidden: Sizes of the hidden layers, e.g. ``(256, 256)``.
+        head: Number of classes, or what builds the head; see :class:`HeadedModel`.
+        dropout: Probability of dropping a hidden unit, in [0, 1).
+
+    Raises:
+        ValueError: If a size is not a positive integer or the probability is out of range.
+    """
+
+    def __init__(self, in_features: int, hidden: Sequence[int], head: Head = 10, *, dropout: float = 0.0) -> None:
+        sizes = [check_size("in_features", in_features), *(check_size("a hidden layer's size", h) for h in hidden)]
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
+        layers: list[nn.Module] = [nn.Flatten()]
+        for size, next_size in pairwise(sizes):
+            layers += [nn.Linear(size, next_size), nn.ReLU()]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+        super().__init__(nn.Sequential(*layers), sizes[-1], head)

@@ -1,0 +1,134 @@
+"""Multi-head output layer: one head per task, each with just its task's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from avalanche.models import MultiTaskModule
+from torch import Tensor, nn
+
+
+class MultiHead(MultiTaskModule):
+    """One output layer per task label, sized by the task's classes (labels from 0 within each task).
+
+    Heads appear when Avalanche adapts the model to an experience, in training and in evaluation, and grow if a later
+    experience of the same task brings higher labels (old outputs keep their weights).
+
+    Args:
+        in_features: Size of the features, at least 1.
+        head: Builds one head, called as ``head(in_features, number_of_classes)``; ``nn.Linear`` or a subclass of it, or
+            anything that maps (N, in_features) to (N, classes) and keeps classes in its parameters' first dimension.
+
+    Raises:
+        ValueError: If ``in_features`` is not a positive integer.
+    """
+
+    def __init__(self, in_features: int, head: Callable[[int, int], nn.Module] = nn.Linear) -> None:
+        super().__init__()
+        self.in_features = check_size("in_features", in_features)
+        self.head = head
+        self.heads = nn.ModuleDict()
+        # Where new heads go: a module without parameters has no device of its own.
+        self.register_buffer("_placement", torch.empty(0), persistent=False)
+        self._placement: Tensor
+
+    def adaptation(self, experience: Any) -> None:
+        """Add or grow the heads of the experience's tasks.
+
+        Args:
+            experience: An Avalanche experience with task labels and class labels from 0 within each task.
+        """
+        super().adaptation(experience)
+        tasks = sorted({int(task) for task in experience.task_labels})
+        for task in tasks:
+            classes = experience.classes_in_this_experience
+            if len(tasks) > 1:
+                classes = experience.dataset.task_set[task].targets.uniques
+            self.resize(task, int(max(classes)) + 1)
+
+    @torch.no_grad()
+    def resize(self, task: int, classes: int) -> None:
+        """Make sure that a task's head has at least so many outputs.
+
+        Args:
+            task: The task label.
+            classes: The number of classes wanted.
+        """
+        key = str(task)
+        old = self.heads[key] if key in self.heads else None  # noqa: SIM401 (ModuleDict has no get)
+        if old is not None and next(old.parameters()).shape[0] >= classes:
+            return
+        new = self.head(self.in_features, classes).to(self._placement).train(self.training)
+        if old is not None:
+            fresh = new.state_dict()
+            for name, kept in old.state_dict().items():
+                fresh[name][tuple(slice(size) for size in kept.shape)] = kept
+        self.heads[key] = new
+
+    def forward(self, x: Tensor, task_labels: Tensor | int | None) -> Tensor | dict[int, Tensor]:
+        """Compute each sample's outputs with the head of its task.
+
+        Args:
+            x: Features, (N, in_features).
+            task_labels: Task label of each sample, (N,); one label for all; or None for every head's output.
+
+        Returns:
+            Logits, (N, classes): exactly the task's classes where the batch holds one task. A batch of several tasks
+            has as many columns as its largest head, and the columns that a sample's task lacks hold the lowest finite
+            number, so that they get probability 0 and can never win. With ``task_labels=None`` a dict by task.
+        """
+        if task_labels is None:
+            return {int(key): head(x) for key, head in self.heads.items()}
+        if isinstance(task_labels, int):
+            return self.forward_single_task(x, task_labels)
+        tasks = torch.unique(task_labels).tolist()
+        if len(tasks) == 1:
+            return self.forward_single_task(x, tasks[0])
+        masks = [task_labels == task for task in tasks]
+        outputs = [self.forward_single_task(x[mask], task) for task, mask in zip(tasks, masks, strict=True)]
+        width = max(output.shape[1] for output in outputs)
+        joined = outputs[0].new_full((len(x), width), torch.finfo(outputs[0].dtype).min)
+        for mask, output in zip(masks, outputs, strict=True):
+            joined[mask, : output.shape[1]] = output
+        return joined
+
+    def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
+        """Compute the outputs of one task's head.
+
+        Args:
+            x: Features, (N, in_features).
+            task_label: The task label.
+
+        Returns:
+            Logits, (N, classes of the task).
+
+        Raises:
+            KeyError: If the task has no head yet.
+        """
+        key = str(int(task_label))
+        if key not in self.heads:
+            raise KeyError(
+                f"no head for task {key}; known tasks: {', '.join(self.heads) or 'none'}. Heads are added when a "
+                "strategy trains or evaluates on the task's experience, or by avalanche_model_adaptation"
+            )
+        return self.heads[key](x)
+
+
+def check_size(name: str, value: int) -> int:
+    """Validate a layer size.
+
+    Args:
+        name: What it is, for the error.
+        value: The size.
+
+    Returns:
+        The size.
+
+    Raises:
+        ValueError: If it is not a positive integer.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    return value

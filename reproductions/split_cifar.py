@@ -1,0 +1,46 @@
+"""Split CIFAR-10/100: Figure 6 of Zenke, Poole & Ganguli, "Continual learning through synaptic intelligence".
+
+Task 1 is CIFAR-10, tasks 2 to 6 are ten consecutive classes of CIFAR-100 each; a convolutional network with a head per
+task, Adam with its state reset after each task, 60 epochs per task, no augmentation. The figure shows final test
+accuracy by task; the numbers below are those of the authors' released data.
+"""
+
+from functools import partial
+
+from avsi.scenarios import split_cifar
+from torch.optim import Adam
+
+from avsi.experiment import Experiment, Reported, main
+from avsi.experiment.methods import avalanche_si, finetune, joint, scratch, si
+from avsi.models import SplitCIFARNet
+
+PAPER = {
+    "finetune": Reported(62.5, tasks=(45.9, 54.9, 57.0, 68.7, 67.5, 81.0)),
+    "c = 0.01": Reported(73.5, tasks=(74.6, 71.8, 71.4, 74.4, 70.4, 78.6)),
+    "c = 0.1": Reported(72.0, tasks=(78.3, 74.3, 68.2, 71.9, 67.0, 72.5)),
+    "scratch": Reported(71.1, tasks=(80.4, 69.0, 64.7, 73.3, 67.9, 71.3)),
+}
+
+EXPERIMENT = Experiment(
+    name="split_cifar",
+    title="Split CIFAR-10/100",
+    source="Zenke, Poole & Ganguli (ICML 2017), Figure 6; values from the authors' released data.",
+    scenario=split_cifar,
+    model=SplitCIFARNet,
+    optimizer=partial(Adam, lr=1e-3, betas=(0.9, 0.999)),
+    epochs=60,
+    batch_size=256,
+    reset_optimizer=True,
+    methods=(
+        finetune(PAPER["finetune"]),
+        si(0.01, damping=1e-3, reported=PAPER["c = 0.01"]),
+        si(0.1, damping=1e-3, reported=PAPER["c = 0.1"], name="si_0.1"),
+        avalanche_si(0.1, damping=1e-3),
+        scratch(PAPER["scratch"]),
+        joint(),
+    ),
+    trials=5,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,190 @@
+"""From tasks as data sets to an Avalanche benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from avalanche.benchmarks import CLScenario, benchmark_from_datasets, with_classes_timeline, with_task_labels
+from avalanche.benchmarks.utils import (
+    ConstantSequence,
+    DataAttribute,
+    TaskAwareSupervisedClassificationDataset,
+    TaskLabels,
+)
+
+from avsi.data import ImageSet, load
+from avsi.data.dataset import ImageDataset
+
+
+class ImageScenario(CLScenario):
+    """An Avalanche benchmark that knows the image sets it was made from.
+
+    Args:
+        streams: The streams.
+        image_sets: The prepared image sets behind them, for provenance.
+        classes: For each image set's name, the classes in use.
+    """
+
+    def __init__(self, streams: Sequence, image_sets: Sequence[ImageSet], classes: dict[str, list[int]]) -> None:
+        super().__init__(streams)
+        self.image_sets = tuple(image_sets)
+        self.classes = classes
+
+
+@dataclass(frozen=True)
+class Source:
+    """Both splits of one image set.
+
+    Attributes:
+        train: The training split.
+        test: The test split.
+    """
+
+    train: ImageSet
+    test: ImageSet
+
+    @classmethod
+    def load(cls, name: str, root: str | Path | None, download: bool) -> Source:
+        """Load both splits.
+
+        Args:
+            name: The data set's name.
+            root: Folder of prepared data sets; see ``avsi.data.load``.
+            download: Whether to obtain what is missing.
+
+        Returns:
+            The two splits.
+        """
+        return cls(*(load(name, split, root=root, download=download) for split in ("train", "test")))
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some classes of an image set, labelled from 0 in the order given.
+
+    Attributes:
+        source: The image set.
+        classes: Its classes.
+    """
+
+    source: Source
+    classes: tuple[int, ...]
+
+    def datasets(self) -> tuple[ImageDataset, ImageDataset]:
+        """Select the task's images.
+
+        Returns:
+            Training and test data.
+        """
+        return select_classes(self.source.train, self.classes), select_classes(self.source.test, self.classes)
+
+
+def select_classes(images: ImageSet, classes: Sequence[int]) -> ImageDataset:
+    """Select the images of some classes, in the image set's order, and label them from 0 in the order given.
+
+    Args:
+        images: The image set.
+        classes: The classes.
+
+    Returns:
+        The selection.
+
+    Raises:
+        ValueError: If a class has no image.
+    """
+    new_label = torch.full((int(images.labels.max()) + 1,), -1)
+    for label, old in enumerate(classes):
+        if old >= len(new_label) or not (images.labels == old).any():
+            raise ValueError(f"{images.name} ({images.split}) has no image of class {old}, which the scenario needs")
+        new_label[old] = label
+    targets = new_label[images.labels]
+    rows = torch.nonzero(targets >= 0).flatten()
+    return ImageDataset(images.images, rows, targets[rows])
+
+
+def split_stratified(data: ImageDataset, fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
+    """Split off a fraction of each class at random.
+
+    Args:
+        data: The data.
+        fraction: Share of each class to split off, rounded to whole images, in (0, 1).
+        seed: Decides which.
+
+    Returns:
+        What stays and what was split off, both in the original order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.zeros(len(data), dtype=torch.bool)
+    for label in data.labels.unique().tolist():
+        members = torch.nonzero(data.labels == label).flatten()
+        count = round(fraction * len(members))
+        chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+    return data.select(torch.nonzero(~chosen).flatten()), data.select(torch.nonzero(chosen).flatten())
+
+
+def build(tasks: Sequence[Task], *, validation: float, seed: int) -> ImageScenario:
+    """Make a task-incremental benchmark: experience i holds task i, with task label i.
+
+    Args:
+        tasks: The tasks, in order.
+        validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); 0: no such stream.
+        seed: Decides which images those are.
+
+    Returns:
+        The benchmark.
+
+    Raises:
+        ValueError: If ``validation`` is out of range.
+    """
+    if not 0 <= validation < 1:
+        raise ValueError(f"validation must be a fraction in [0, 1), got {validation!r}")
+    streams: dict[str, list[TaskAwareSupervisedClassificationDataset]] = {"train": [], "test": []}
+    if validation:
+        streams["valid"] = []
+    for label, task in enumerate(tasks):
+        train, test = task.datasets()
+        parts = {"train": train, "test": test}
+        if validation:
+            parts["train"], parts["valid"] = split_stratified(train, validation, seed)
+        for name, data in parts.items():
+            streams[name].append(with_task_label(data, label))
+    benchmark = with_classes_timeline(with_task_labels(benchmark_from_datasets(**streams)))
+    for stream in benchmark.streams.values():
+        for experience in stream:
+            # Avalanche's MultiHeadClassifier indexes with this and fails on the set that the timeline gives.
+            experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
+    sources = {task.source.train.name: task.source for task in tasks}
+    classes = {name: sorted({c for t in tasks if t.source.train.name == name for c in t.classes}) for name in sources}
+    image_sets = [image_set for source in sources.values() for image_set in (source.train, source.test)]
+    return ImageScenario(list(benchmark.streams.values()), image_sets, classes)
+
+
+def with_task_label(data: ImageDataset, label: int) -> TaskAwareSupervisedClassificationDataset:
+    """Make an Avalanche classification data set whose samples all carry one task label.
+
+    Args:
+        data: The samples.
+        label: The task label.
+
+    Returns:
+        A data set of (x, y, task label).
+    """
+    attributes = [DataAttribute(data.targets, "targets"), TaskLabels(ConstantSequence(label, len(data)))]
+    return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
+
+
+def consecutive(first: int, last: int, size: int) -> list[tuple[int, ...]]:
+    """Group consecutive classes.
+
+    Args:
+        first: The first class.
+        last: One past the last class.
+        size: Classes per group.
+
+    Returns:
+        The groups, in order.
+    """
+    return [tuple(range(start, start + size)) for start in range(first, last, size)]

@@ -1,0 +1,25 @@
+"""Split MNIST."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avsi.scenarios.build import ImageScenario, Source, Task, build, consecutive
+
+
+def split_mnist(
+    *, validation: float = 0.0, seed: int = 0, root: str | Path | None = None, download: bool = True
+) -> ImageScenario:
+    """Build split MNIST: five tasks of two digits each, 0/1 to 8/9 (Zenke et al. 2017, section 5.1).
+
+    Args:
+        validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1).
+        seed: Decides which images those are.
+        root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
+        download: Whether to obtain missing data from its publisher.
+
+    Returns:
+        The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
+    """
+    mnist = Source.load("mnist", root, download)
+    return build([Task(mnist, pair) for pair in consecutive(0, 10, 2)], validation=validation, seed=seed)
