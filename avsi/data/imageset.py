@@ -1,0 +1,109 @@
+"""A split of a data set in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from avsi.data.catalog import PUBLISHED
+
+# A file is told apart by device, inode, size and time of change, so that one that was replaced is hashed anew.
+FileKey = tuple[int, int, int, int]
+
+_fingerprints: dict[FileKey, str] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images and labels of one split.
+
+    The tensors of a prepared file are private, copy-on-write views of it: nothing is read before it is used, all
+    processes share the pages, and writing into a tensor changes the copy of this `ImageSet` alone, never the file nor
+    another load of it. Do not count on such writes: clone what should change.
+
+    Attributes:
+        name: Name of the data set.
+        split: "train" or "test".
+        images: uint8, (N, C, H, W), values 0..255.
+        labels: int64, (N,), classes counted from 0.
+        metadata: Where it comes from: ``source``, ``complete`` ("true" or "false"), ``note``.
+    """
+
+    name: str
+    split: str
+    images: Tensor
+    labels: Tensor
+    metadata: dict[str, str]
+    _file: FileKey | None = field(default=None, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image of the published split is here.
+
+        The metadata must say so, and the number of images of each class must be the published one.
+        """
+        if self.metadata.get("complete") != "true":
+            return False
+        published = PUBLISHED.get(self.name)
+        return published is None or class_counts(self.labels) == published.counts.get(self.split)
+
+    def fingerprint(self) -> str:
+        """Identify the pixels and labels.
+
+        It depends on the shapes and bytes of `images` and `labels` alone, not on names or metadata: the same pixels
+        from another source have the same fingerprint. It is computed once for each prepared file in a process; tensors
+        that were written into, or that come from elsewhere, are hashed on every call.
+
+        Returns:
+            SHA-256 in hexadecimal.
+        """
+        if self._file is None or self.images._version or self.labels._version:
+            return _sha256(self.images, self.labels)
+        if self._file not in _fingerprints:
+            _fingerprints[self._file] = _sha256(self.images, self.labels)
+        return _fingerprints[self._file]
+
+
+def mapped(name: str, split: str, images: Tensor, labels: Tensor, metadata: dict[str, str], file: FileKey) -> ImageSet:
+    """Make an `ImageSet` that remembers the file its tensors are mapped from.
+
+    Args:
+        name: Name of the data set.
+        split: "train" or "test".
+        images: Mapped images.
+        labels: Mapped labels.
+        metadata: The file's metadata.
+        file: What identifies the file's present content.
+
+    Returns:
+        The image set.
+    """
+    imageset = ImageSet(name, split, images, labels, metadata)
+    # Not a parameter of the constructor: `dataclasses.replace` must not carry it over to other tensors.
+    object.__setattr__(imageset, "_file", file)
+    return imageset
+
+
+def class_counts(labels: Tensor) -> tuple[int, ...]:
+    """Count the images of each class.
+
+    Args:
+        labels: int64, (N,), not negative.
+
+    Returns:
+        The counts from class 0 to the highest label.
+    """
+    return tuple(labels.bincount().tolist())
+
+
+def _sha256(images: Tensor, labels: Tensor) -> str:
+    digest = hashlib.sha256(f"{tuple(images.shape)} {tuple(labels.shape)}".encode())
+    digest.update(np.ascontiguousarray(images.cpu().numpy(), dtype="u1").data)
+    digest.update(np.ascontiguousarray(labels.cpu().numpy(), dtype="<i8").data)  # the same on every platform
+    return digest.hexdigest()

@@ -1,0 +1,51 @@
+"""Load a data set by its name, obtaining it first where that is needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from avsi.data import preparing, store
+from avsi.data.catalog import check_known
+from avsi.data.digits import load_digits
+from avsi.data.imageset import ImageSet
+
+
+def data_root(root: str | os.PathLike[str] | None = None) -> Path:
+    """Say where prepared files are kept.
+
+    Args:
+        root: A folder, or None for ``$AVSI_DATA`` or, where that is not set, ``avsi`` in the user's cache directory.
+
+    Returns:
+        The folder, which need not exist.
+    """
+    chosen = root or os.environ.get("AVSI_DATA")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("avsi", appauthor=False)
+
+
+def load(name: str, split: str, *, root: str | os.PathLike[str] | None = None, download: bool = True) -> ImageSet:
+    """Load one split of a data set.
+
+    ``digits`` is read from scikit-learn. The others are mapped from their prepared files. A data set that has none yet
+    is prepared first, both splits at once, from the publisher's files in ``ROOT/<name>/source`` or, if they are not
+    there, from a download. Any number of processes may do this at the same time; one of them does the work.
+
+    Args:
+        name: One of `DATASETS`.
+        split: "train" or "test".
+        root: Where prepared files are kept; see `data_root`.
+        download: Whether missing files may be downloaded.
+
+    Returns:
+        The images and labels.
+    """
+    check_known(name, split)
+    if name == "digits":
+        return load_digits(split)
+    folder = data_root(root)
+    if not os.path.lexists(store.prepared_path(folder, name, split)):
+        preparing.prepare(folder, name, download=download)
+    return store.read(folder, name, split)

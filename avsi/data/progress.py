@@ -1,0 +1,64 @@
+"""What a person sees on stderr while a data set is obtained."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+def say(message: str) -> None:
+    """Print one plain line on stderr.
+
+    Args:
+        message: The line.
+    """
+    sys.stderr.write(f"avsi: {message}\n")  # in one piece, so that the lines of several processes stay apart
+    sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def torchvision_output() -> Iterator[None]:
+    """Let torchvision's progress bars through to a terminal, and keep everything else it prints to itself.
+
+    Yields:
+        None.
+    """
+    if sys.stderr.isatty():
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+            yield
+    else:
+        silence = io.StringIO()
+        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+            yield
+
+
+@contextlib.contextmanager
+def steps(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Show a bar over a few steps when stderr is a terminal.
+
+    Args:
+        title: What is being done.
+        total: Number of steps.
+
+    Yields:
+        A function to call at the beginning of each step, with what it does.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[step]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=total, step="")
+        begun = 0
+
+        def begin(step: str) -> None:
+            nonlocal begun
+            progress.update(task, completed=begun, step=step)
+            begun += 1
+
+        yield begin
