@@ -7,12 +7,12 @@ images. No paper reports this benchmark.
 
 from functools import partial
 
-from avsi.scenarios import split_digits
 from torch.optim import Adam
 
 from avsi.experiment import Experiment, main
 from avsi.experiment.methods import avalanche_si, finetune, joint, scratch, si
 from avsi.models import MLP, MultiHead
+from avsi.scenarios import split_digits
 
 EXPERIMENT = Experiment(
     name="split_digits",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from avalanche.benchmarks.scenarios import SequenceCLStream
@@ -13,6 +13,20 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
 Strength = float | Sequence[float]
+
+
+class Reached(NamedTuple):
+    """The parameters that a backward pass reached, as parallel lists.
+
+    Attributes:
+        names: Parameter names.
+        parameters: The parameters.
+        gradients: Their gradients.
+    """
+
+    names: list[str]
+    parameters: list[Tensor]
+    gradients: list[Tensor]
 
 
 class ConsolidationPlugin(SupervisedPlugin):
@@ -159,17 +173,12 @@ class ConsolidationPlugin(SupervisedPlugin):
         # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
         if self.strength == 0 or self.experiences_seen == 0:
             return
-        reached = [name for name, parameter in self._bound.items() if parameter.grad is not None]
-        if not reached:
+        reached = self._reached_parameters()
+        if not reached.names:
             return
-        parameters = [self._bound[name] for name in reached]
-        displacement = torch._foreach_sub(parameters, [self.anchor[name] for name in reached])
-        torch._foreach_addcmul_(
-            [parameter.grad for parameter in parameters],
-            [self.importance[name] for name in reached],
-            displacement,
-            value=2 * self.strength,
-        )
+        displacement = torch._foreach_sub(reached.parameters, [self.anchor[name] for name in reached.names])
+        importances = [self.importance[name] for name in reached.names]
+        torch._foreach_addcmul_(reached.gradients, importances, displacement, value=2 * self.strength)
 
     @torch.no_grad()
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -188,6 +197,20 @@ class ConsolidationPlugin(SupervisedPlugin):
                 )
             self.anchor[name].copy_(parameter)
         self.experiences_seen += 1
+
+    def _reached_parameters(self) -> Reached:
+        """Collect the penalised parameters that the last backward pass reached.
+
+        Returns:
+            Names, parameters and gradients.
+        """
+        reached = Reached([], [], [])
+        for name, parameter in self._bound.items():
+            if parameter.grad is not None:
+                reached.names.append(name)
+                reached.parameters.append(parameter)
+                reached.gradients.append(parameter.grad)
+        return reached
 
     def _bind(self, model: nn.Module) -> None:
         """Make ``importance`` and ``anchor`` match the model's penalised parameters in shape, dtype and device."""

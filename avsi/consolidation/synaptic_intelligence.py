@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avsi.consolidation.penalty import ConsolidationPlugin, Strength, fit
+from avsi.consolidation.penalty import ConsolidationPlugin, Reached, Strength, fit
 
 
 class SIPlugin(ConsolidationPlugin):
@@ -50,7 +50,7 @@ class SIPlugin(ConsolidationPlugin):
         self._start: dict[str, Tensor] = {}
         self._previous: dict[str, Tensor] = {}
         self._gradient: dict[str, Tensor] = {}
-        self._reached: list[str] = []
+        self._reached = Reached([], [], [])
 
     def state_dict(self) -> dict[str, Any]:
         """Return the plugin's state, see :meth:`ConsolidationPlugin.state_dict`.
@@ -74,25 +74,22 @@ class SIPlugin(ConsolidationPlugin):
     @torch.no_grad()
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Keep the task gradient and the parameters, before penalties are added and the optimizer steps."""
-        self._reached = [name for name, parameter in self._bound.items() if parameter.grad is not None]
-        if not self._reached:
+        self._reached = self._reached_parameters()
+        if not self._reached.names:
             return
-        parameters = [self._bound[name] for name in self._reached]
-        torch._foreach_copy_([self._previous[name] for name in self._reached], parameters)
-        torch._foreach_copy_([self._gradient[name] for name in self._reached], [p.grad for p in parameters])
+        torch._foreach_copy_([self._previous[name] for name in self._reached.names], self._reached.parameters)
+        torch._foreach_copy_([self._gradient[name] for name in self._reached.names], self._reached.gradients)
 
     @torch.no_grad()
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Add the step's share to the path integral."""
-        if not self._reached:
+        names = self._reached.names
+        if not names:
             return
-        minus_delta = [self._previous[name] for name in self._reached]
-        torch._foreach_sub_(minus_delta, [self._bound[name] for name in self._reached])
-        torch._foreach_addcmul_(
-            [self.path_integral[name] for name in self._reached],
-            [self._gradient[name] for name in self._reached],
-            minus_delta,
-        )
+        minus_delta = [self._previous[name] for name in names]
+        torch._foreach_sub_(minus_delta, self._reached.parameters)
+        gradients = [self._gradient[name] for name in names]
+        torch._foreach_addcmul_([self.path_integral[name] for name in names], gradients, minus_delta)
 
     def update_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> None:
         """Fold omega into Omega (eq. 5, with the floor) and reset it."""

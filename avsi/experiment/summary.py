@@ -110,7 +110,7 @@ def main_table(experiment: Experiment, trials: Trials) -> Rows:
     Returns:
         The table; the paper's columns are there if it reports anything.
     """
-    columns = ["method", "accuracy %", "paper", "difference", "BWT", "paper's BWT", "n"]
+    columns = ["method", "accuracy %", "paper", "diff.", "BWT", "(paper)", "n"]
     rows = []
     for method, results in trials:
         accuracy = Estimate.of([result["accuracy"] for result in results])
@@ -127,7 +127,7 @@ def main_table(experiment: Experiment, trials: Trials) -> Rows:
                 str(accuracy.n),
             ]
         )
-    for column in ("paper's BWT", "difference", "paper"):
+    for column in ("(paper)", "diff.", "paper"):
         index = columns.index(column)
         if all(row[index] == MISSING for row in rows):
             del columns[index]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from avsi.models.headed import Head, HeadedModel
+from avsi.models.initialisation import Initialise
 from avsi.models.multi_head import MultiHead
 
 
@@ -16,9 +17,10 @@ class SplitCIFARNet(HeadedModel):
 
     Args:
         head: Number of classes, or what builds the head; see :class:`HeadedModel`. Default: one head per task.
+        init: Initialises the hidden layers; see :class:`HeadedModel`.
     """
 
-    def __init__(self, head: Head = MultiHead) -> None:
+    def __init__(self, head: Head = MultiHead, *, init: Initialise | None = None) -> None:
         features = nn.Sequential(
             *self._block(3, 32),
             *self._block(32, 64),
@@ -27,7 +29,7 @@ class SplitCIFARNet(HeadedModel):
             nn.ReLU(),
             nn.Dropout(0.5),
         )
-        super().__init__(features, 512, head)
+        super().__init__(features, 512, head, init)
 
     @staticmethod
     def _block(channels_in: int, channels: int) -> list[nn.Module]:

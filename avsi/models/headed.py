@@ -7,6 +7,8 @@ from collections.abc import Callable
 from avalanche.models import MultiTaskModule
 from torch import Tensor, nn
 
+from avsi.models.initialisation import Initialise
+
 Head = int | Callable[[int], nn.Module]
 
 
@@ -18,11 +20,12 @@ class HeadedModel(MultiTaskModule):
         feature_size: Size of the features.
         head: Number of classes of a single ``nn.Linear`` head, or what builds the head from the size of the features,
             such as ``MultiHead`` or ``functools.partial(MultiHead, head=...)``.
+        init: Initialises each layer of the features, see ``avsi.models.initialisation``; default: PyTorch's own.
     """
 
-    def __init__(self, features: nn.Module, feature_size: int, head: Head) -> None:
+    def __init__(self, features: nn.Module, feature_size: int, head: Head, init: Initialise | None = None) -> None:
         super().__init__()
-        self.features = features
+        self.features = features if init is None else features.apply(init)
         self.head = nn.Linear(feature_size, head) if isinstance(head, int) else head(feature_size)
 
     def forward(self, x: Tensor, task_labels: Tensor | int | None = None) -> Tensor | dict[int, Tensor]:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import nn
 
 from avsi.models.headed import Head, HeadedModel
+from avsi.models.initialisation import Initialise
 from avsi.models.multi_head import check_size
 
 
@@ -19,12 +20,21 @@ class MLP(HeadedModel):
         hidden: Sizes of the hidden layers, e.g. ``(256, 256)``.
         head: Number of classes, or what builds the head; see :class:`HeadedModel`.
         dropout: Probability of dropping a hidden unit, in [0, 1).
+        init: Initialises the hidden layers; see :class:`HeadedModel`.
 
     Raises:
         ValueError: If a size is not a positive integer or the probability is out of range.
     """
 
-    def __init__(self, in_features: int, hidden: Sequence[int], head: Head = 10, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        hidden: Sequence[int],
+        head: Head = 10,
+        *,
+        dropout: float = 0.0,
+        init: Initialise | None = None,
+    ) -> None:
         sizes = [check_size("in_features", in_features), *(check_size("a hidden layer's size", h) for h in hidden)]
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
@@ -33,4 +43,4 @@ class MLP(HeadedModel):
             layers += [nn.Linear(size, next_size), nn.ReLU()]
             if dropout:
                 layers.append(nn.Dropout(dropout))
-        super().__init__(nn.Sequential(*layers), sizes[-1], head)
+        super().__init__(nn.Sequential(*layers), sizes[-1], head, init)

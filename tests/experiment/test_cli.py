@@ -1,0 +1,124 @@
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from avalanche.training import Naive
+
+from avsi.experiment import ExperimentError, Method, cli, main
+from avsi.experiment.cli import Options, run
+from avsi.scenarios import split_mnist
+
+
+def files(folder, pattern):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob(pattern))
+
+
+def test_main_runs_trials_and_writes_table_and_figure(experiment, tmp_path, capsys):
+    main(experiment, ["--methods", "finetune", "si", "--trials", "2", "--out", str(tmp_path)])
+    output = capsys.readouterr()
+    assert re.search(r"fine-tuning\s+\d\d\.\d\d ± \d+\.\d\d\s+90\.00", output.out)
+    assert "One seed" not in output.out
+    assert "finetune, seed 0: accuracy" in output.err
+    assert "\x1b[" not in output.err + output.out
+    assert len(files(tmp_path, "seed-*.json")) == 4
+    assert files(tmp_path, "*.md") == ["tiny/summary.md"]
+    assert (tmp_path / "tiny" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert "| SI, c = 1 |" in (tmp_path / "tiny" / "summary.md").read_text()
+    assert not files(tmp_path, ".*")
+
+
+def test_finished_trials_are_not_run_again_and_new_ones_are_added(experiment, tmp_path, monkeypatch):
+    ran = []
+    real = cli.run_trial
+    monkeypatch.setattr(cli, "run_trial", lambda *a: ran.append((a[1].name, a[2])) or real(*a))
+    run(experiment, Options(methods=("si",), trials=1, out=tmp_path))
+    before = {f: (tmp_path / f).read_bytes() for f in files(tmp_path, "seed-*.json")}
+    run(experiment, Options(methods=("si", "finetune"), trials=2, out=tmp_path))
+    assert ran == [("si", 0), ("finetune", 0), ("si", 1), ("finetune", 1)]
+    assert all((tmp_path / f).read_bytes() == content for f, content in before.items())
+    run(experiment, Options(methods=("si",), trials=2, out=tmp_path))
+    assert len(ran) == 4
+
+
+def test_changed_epochs_are_other_trials_and_are_called_changed(experiment, tmp_path, capsys):
+    run(experiment, Options(methods=("finetune",), trials=1, epochs=1, out=tmp_path))
+    assert "Changed protocol: 1 epochs instead of 2." in capsys.readouterr().out
+    (result,) = (json.loads((tmp_path / f).read_text()) for f in files(tmp_path, "seed-*.json"))
+    assert result["deviation"] == "1 epochs instead of 2"
+    assert files(tmp_path, "*.md") == ["tiny/summary-1-epochs.md"]
+    assert files(tmp_path, "*.png") == ["tiny/accuracy-1-epochs.png"]
+
+
+def failing_strategy(**arguments):
+    """A strategy that cannot be built."""
+    raise RuntimeError("a fault in the strategy")
+
+
+def test_a_failing_trial_is_reported_and_does_not_lose_the_others(experiment, tmp_path, capsys):
+    broken = replace(experiment, methods=(Method("broken", failing_strategy), Method("finetune", Naive)))
+    with pytest.raises(SystemExit) as stop:
+        main(broken, ["--trials", "1", "--out", str(tmp_path)])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "broken, seed 0: FAILED" in error
+    assert "RuntimeError: a fault in the strategy" in error
+    assert len(files(tmp_path, "seed-*.json")) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--methods", "sgd"],
+            r"tiny has no method 'sgd'; its methods are: finetune, si, avalanche_si, scratch, joint",
+        ),
+        (["--trials", "0"], "trials must be at least 1, got 0"),
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--device", "cuda:99"], r"device 'cuda:99' cannot be used \(.*\); try --device cpu"),
+        (["--device", "gpu"], r"device 'gpu' cannot be used"),
+    ],
+)
+def test_mistakes_are_explained_before_any_work(experiment, tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        main(experiment, [*arguments, "--out", str(tmp_path)])
+    assert stop.value.code == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert re.search("error: .*" + message, error)
+    assert "Traceback" not in error
+    assert not files(tmp_path, "*.json")
+
+
+def test_results_folder_that_is_not_writable(experiment, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as stop:
+        main(experiment, ["--out", str(tmp_path / "file")])
+    assert stop.value.code == 2
+    assert "choose another with --out" in " ".join(capsys.readouterr().err.split())
+
+
+def test_missing_data_stops_the_run_with_an_explanation(experiment, tmp_path, capsys):
+    mnist = replace(experiment, scenario=split_mnist)
+    with pytest.raises(SystemExit) as stop:
+        main(mnist, ["--no-download", "--data-root", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "mnist" in error
+    assert str(tmp_path / "none") in error.replace("\n", "")
+    assert "--data-root" in error
+
+
+def test_help_reads_well(experiment, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(experiment, ["--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for word in ("--methods", "--trials", "--epochs", "--device", "--data-root", "--out", "--tensorboard", "--seed"):
+        assert word in text
+    assert "avalanche_si" in text
+
+
+def test_unknown_method_error_is_a_value_error(experiment):
+    with pytest.raises(ExperimentError, match="no method 'x'"):
+        experiment.method("x")

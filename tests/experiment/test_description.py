@@ -1,0 +1,40 @@
+import json
+from functools import partial
+
+import pytest
+import torch
+
+from avsi.experiment.description import describe, digest, importable_name
+from avsi.models import MLP, MultiHead
+from avsi.scenarios import split_digits
+
+
+def test_names_are_the_public_ones():
+    assert importable_name(MLP) == "avsi.models.MLP"
+    assert importable_name(split_digits) == "avsi.scenarios.split_digits"
+    assert importable_name(torch.optim.Adam) == "torch.optim.Adam"
+
+
+def test_partials_are_described_recursively_as_json():
+    description = describe(partial(MLP, 64, (16,), head=partial(MultiHead, head=torch.nn.Linear)))
+    assert description == {
+        "call": "avsi.models.MLP",
+        "args": [64, [16]],
+        "kwargs": {"head": {"call": "avsi.models.MultiHead", "args": [], "kwargs": {"head": "torch.nn.Linear"}}},
+    }
+    assert json.loads(json.dumps(description)) == description
+
+
+@pytest.mark.parametrize("value", [lambda x: x, object(), partial(lambda: 1)])
+def test_what_cannot_be_imported_is_refused(value):
+    with pytest.raises(TypeError, match="cannot be described"):
+        describe(value)
+
+
+def test_digest_sees_every_change(experiment):
+    method = experiment.method("si")
+    base = experiment.digest(method)
+    assert digest(experiment.describe(method)) == base
+    assert experiment.with_epochs(3).digest(method) != base
+    assert experiment.digest(experiment.method("finetune")) != base
+    assert len(base) == 10

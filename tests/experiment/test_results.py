@@ -1,0 +1,80 @@
+import json
+import os
+import threading
+
+import pytest
+
+from avsi.experiment import ExperimentError
+from avsi.experiment.results import Results, write_text
+
+
+def test_results_are_read_back_by_protocol(experiment, tmp_path):
+    results, method = Results(tmp_path), experiment.method("si")
+    assert results.read(experiment, method, 0) is None
+    path = results.write(experiment, method, {"seed": 0, "accuracy": 0.5})
+    assert path == tmp_path / "tiny" / f"si-{experiment.digest(method)}" / "seed-000.json"
+    assert results.read(experiment, method, 0) == {"schema": 1, "seed": 0, "accuracy": 0.5}
+    assert results.read(experiment.with_epochs(1), method, 0) is None
+    results.write(experiment, method, {"seed": 12, "accuracy": 0.25})
+    assert [r["seed"] for r in results.read_all(experiment, method)] == [0, 12]
+    assert results.read_all(experiment, experiment.method("finetune")) == []
+
+
+@pytest.mark.parametrize("content", ["", '{"schema": 1, "seed"', "[]", '{"schema": 0}'])
+def test_unreadable_result_is_named(experiment, tmp_path, content):
+    results, method = Results(tmp_path), experiment.method("si")
+    path = results.path(experiment, method, 0)
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(ExperimentError, match=r"seed-000\.json.*delete it to run the trial again"):
+        results.read(experiment, method, 0)
+
+
+def test_numbers_that_are_none_are_refused_before_the_file_exists(experiment, tmp_path):
+    results, method = Results(tmp_path), experiment.method("si")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        results.write(experiment, method, {"seed": 0, "accuracy": float("nan")})
+    assert not results.path(experiment, method, 0).exists()
+
+
+def test_readers_never_see_half_a_file(tmp_path):
+    path = tmp_path / "result.json"
+    long = json.dumps({"x": list(range(20_000))})
+    write_text(path, long)
+    stop = threading.Event()
+    bad = []
+
+    def read():
+        while not stop.is_set():
+            if len(path.read_text()) != len(long):
+                bad.append(1)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(50):
+        write_text(path, long)
+    stop.set()
+    reader.join()
+    assert not bad
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "result.json"
+    write_text(path, "old")
+
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_folder_that_is_not_writable(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(ExperimentError, match=r"cannot write to the results folder .*file/results.*--out"):
+        Results(blocker / "results")

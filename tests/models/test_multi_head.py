@@ -1,0 +1,153 @@
+import pytest
+import torch
+from avalanche.models import IncrementalClassifier, avalanche_forward
+from avalanche.models.dynamic_modules import avalanche_model_adaptation
+from avalanche.training import JointTraining, Replay
+from torch import nn
+from training import naive, seeded_mlp
+
+from avsi.models import MLP, MultiHead, SplitCIFARNet
+
+
+def test_heads_appear_with_their_tasks_and_have_just_their_classes(digits):
+    model = seeded_mlp()
+    assert len(model.head.heads) == 0
+    for task, experience in enumerate(digits.train_stream):
+        avalanche_model_adaptation(model, experience)
+        assert list(model.head.heads) == [str(t) for t in range(task + 1)]
+        assert model.head.heads[str(task)].weight.shape == (2, 16)
+
+
+def test_single_task_batches_use_their_own_head_without_padding():
+    head = MultiHead(4)
+    head.resize(0, 2)
+    head.resize(1, 5)
+    x = torch.randn(3, 4)
+    assert torch.equal(head(x, torch.ones(3, dtype=torch.int64)), head.heads["1"](x))
+    assert torch.equal(head(x, 0), head.heads["0"](x))
+    assert head(x, torch.zeros(3, dtype=torch.int64)).shape == (3, 2)
+
+
+def test_mixed_batches_never_choose_a_padded_class_and_give_it_no_probability():
+    head = MultiHead(4)
+    head.resize(0, 2)
+    head.resize(3, 5)
+    x = torch.randn(6, 4)
+    tasks = torch.tensor([0, 3, 0, 3, 3, 0])
+    out = head(x, tasks)
+    assert out.shape == (6, 5)
+    for i, task in enumerate(tasks.tolist()):
+        single = head.heads[str(task)](x[i : i + 1])[0]
+        torch.testing.assert_close(out[i, : len(single)], single)
+        probabilities = out[i].softmax(0)
+        torch.testing.assert_close(probabilities[: len(single)], single.softmax(0))
+        assert (probabilities[len(single) :] == 0).all()
+    # Gradients are those of separate batches: nothing flows through padding.
+    loss = nn.functional.cross_entropy(out, torch.tensor([0, 4, 1, 0, 2, 1]), reduction="sum")
+    mixed = torch.autograd.grad(loss, list(head.parameters()))
+    apart = sum(
+        nn.functional.cross_entropy(head(x[tasks == t], t), y, reduction="sum")
+        for t, y in ((0, torch.tensor([0, 1, 1])), (3, torch.tensor([4, 0, 2])))
+    )
+    for a, b in zip(mixed, torch.autograd.grad(apart, list(head.parameters())), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_without_task_labels_every_heads_output():
+    head = MultiHead(4)
+    head.resize(0, 2)
+    head.resize(1, 3)
+    out = head(torch.randn(5, 4), None)
+    assert {task: tuple(o.shape) for task, o in out.items()} == {0: (5, 2), 1: (5, 3)}
+
+
+def test_growing_a_head_keeps_its_outputs():
+    head = MultiHead(4)
+    head.resize(0, 2)
+    x = torch.randn(3, 4)
+    before = head(x, 0)
+    head.resize(0, 5)
+    after = head(x, 0)
+    assert after.shape == (3, 5)
+    torch.testing.assert_close(after[:, :2], before)
+    weight = head.heads["0"].weight
+    head.resize(0, 3)
+    assert head.heads["0"].weight is weight
+
+
+def test_new_heads_follow_device_and_dtype():
+    head = MultiHead(4).to(torch.float64)
+    head.resize(0, 2)
+    assert head.heads["0"].weight.dtype == torch.float64
+
+
+def test_works_under_autocast():
+    head = MultiHead(4)
+    head.resize(0, 2)
+    head.resize(1, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = head(torch.randn(4, 4), torch.tensor([0, 1, 1, 0]))
+    assert out.dtype == torch.bfloat16
+
+
+def test_unknown_task_is_named():
+    head = MultiHead(4)
+    head.resize(0, 2)
+    with pytest.raises(KeyError, match=r"no head for task 7; known tasks: 0"):
+        head(torch.randn(2, 4), 7)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, True])
+def test_bad_sizes(size):
+    with pytest.raises(ValueError, match="in_features must be a positive integer"):
+        MultiHead(size)
+    with pytest.raises(ValueError, match="must be a positive integer"):
+        MLP(4, (size,))
+
+
+def test_bad_dropout():
+    with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1"):
+        MLP(4, (4,), dropout=1)
+
+
+@pytest.mark.parametrize(("strategy", "arguments"), [(Replay, {"mem_size": 40}), (JointTraining, {})])
+def test_strategies_that_mix_tasks_in_a_batch(digits, strategy, arguments):
+    model = seeded_mlp()
+    trainer = naive(model, torch.optim.Adam(model.parameters(), lr=1e-2), strategy=strategy, epochs=4, **arguments)
+    if strategy is JointTraining:
+        trainer.train(digits.train_stream, eval_streams=[])
+    else:
+        for experience in digits.train_stream[:3]:
+            trainer.train(experience, eval_streams=[])
+    for experience in digits.test_stream[:3]:
+        samples = [experience.dataset[i] for i in range(len(experience.dataset))]
+        x = torch.stack([sample[0] for sample in samples])
+        y = torch.tensor([sample[1] for sample in samples])
+        right = (model(x, experience.task_label).argmax(1) == y).float().mean().item()
+        assert right > 0.85
+
+
+def test_single_head_models_ignore_task_labels():
+    model = MLP(64, (8,), 10)
+    x = torch.randn(3, 1, 8, 8)
+    assert torch.equal(avalanche_forward(model, x, torch.tensor([0, 1, 2])), model(x))
+    assert model(x).shape == (3, 10)
+
+
+def test_incremental_classifier_as_head(digits):
+    model = MLP(64, (8,), IncrementalClassifier)
+    avalanche_model_adaptation(model, digits.train_stream[0])
+    assert model(torch.randn(3, 1, 8, 8), torch.zeros(3, dtype=torch.int64)).shape == (3, 2)
+
+
+def test_split_cifar_net_is_the_papers():
+    model = SplitCIFARNet(10)
+    shapes = [tuple(p.shape) for p in model.parameters()]
+    assert shapes == [
+        (32, 3, 3, 3), (32,), (32, 32, 3, 3), (32,),
+        (64, 32, 3, 3), (64,), (64, 64, 3, 3), (64,),
+        (512, 2304), (512,), (10, 512), (10,),
+    ]  # fmt: skip
+    assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.25, 0.25, 0.5]
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert isinstance(SplitCIFARNet().head, MultiHead)

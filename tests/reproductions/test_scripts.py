@@ -1,0 +1,55 @@
+"""The reproduction scripts themselves, as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "reproductions"
+
+
+def script(name, *arguments, cwd):
+    command = [sys.executable, str(SCRIPTS / f"{name}.py"), *arguments]
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_every_script_is_covered_here():
+    assert {path.stem for path in SCRIPTS.glob("*.py")} == {"split_digits", "split_mnist", "split_cifar"}
+
+
+def test_split_digits_runs_from_any_folder(tmp_path):
+    done = script("split_digits", "--methods", "finetune", "si", "--trials", "1", "--epochs", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    assert "SI, c = 1" in done.stdout
+    folder = tmp_path / "results" / "split_digits"
+    assert (folder / "accuracy-2-epochs.png").exists()
+    result = json.loads(next(folder.glob("si-*/seed-000.json")).read_text())
+    assert result["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("name", ["split_mnist", "split_cifar"])
+def test_help_of_the_others_names_paper_and_methods(name, tmp_path):
+    done = script(name, "--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert "Zenke" in text
+    assert "avalanche_si" in text
+
+
+def test_split_mnist_on_real_data(real_data, tmp_path):
+    """One epoch instead of ten: SI is already far above chance on every task."""
+    arguments = ("--methods", "si", "--trials", "1", "--epochs", "1", "--data-root", real_data)
+    done = script("split_mnist", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(next(tmp_path.rglob("seed-000.json")).read_text())
+    assert result["accuracy"] > 0.95
+    assert result["deviation"] == "1 epochs instead of 10"
+    assert [(d["name"], d["split"], d["images"], d["complete"]) for d in result["data"]] == [
+        ("mnist", "train", 60_000, True),
+        ("mnist", "test", 10_000, True),
+    ]

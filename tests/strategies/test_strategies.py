@@ -1,0 +1,47 @@
+import pytest
+import torch
+from avalanche.training.plugins import ReplayPlugin
+from training import naive, seeded_mlp
+
+from avsi import SIPlugin
+from avsi.strategies import SynapticIntelligence
+
+
+def test_strategy_is_naive_with_the_plugin(digits):
+    weights = []
+    for build in ("strategy", "plugin"):
+        model = seeded_mlp()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+        if build == "strategy":
+            strategy = naive(model, optimizer, strategy=SynapticIntelligence, strength=5.0, damping=1e-3)
+        else:
+            strategy = naive(model, optimizer, [SIPlugin(5.0, damping=1e-3)])
+        for experience in digits.train_stream[:2]:
+            strategy.train(experience, eval_streams=[])
+        weights.append(model.features[1].weight.detach())
+    assert torch.equal(*weights)
+
+
+def test_extra_plugins_are_welcome_and_arguments_reach_the_plugin(digits):
+    model = seeded_mlp()
+    strategy = naive(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.01),
+        [ReplayPlugin(mem_size=20)],
+        strategy=SynapticIntelligence,
+        strength=[1.0, 2.0],
+        damping=0.3,
+        exclude=["*.bias"],
+    )
+    for experience in digits.train_stream[:2]:
+        strategy.train(experience, eval_streams=[])
+    assert strategy.si.damping == 0.3
+    assert strategy.si.strength == 2.0
+    assert "features.1.bias" not in strategy.si.importance
+    assert strategy.si.importance["features.1.weight"].sum() > 0
+
+
+def test_bad_arguments_fail_at_construction():
+    model = seeded_mlp()
+    with pytest.raises(ValueError, match="strength"):
+        SynapticIntelligence(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.01), strength=-1)

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+import torch
+from avalanche.training import Naive
+from avalanche.training.plugins import EvaluationPlugin
+from torch import nn
+from training import seeded_mlp
+
+from avsi.metrics import (
+    accuracy_over_seen,
+    accuracy_row,
+    average_accuracy,
+    backward_transfer,
+    check_against_avalanche,
+    evaluation_metrics,
+)
+
+R = [[0.9, 0.2, 0.1], [0.7, 0.8, 0.3], [0.6, 0.5, 1.0]]
+
+
+def test_definitions_written_out():
+    assert average_accuracy(R) == pytest.approx((0.6 + 0.5 + 1.0) / 3)
+    assert backward_transfer(R) == pytest.approx(((0.6 - 0.9) + (0.5 - 0.8)) / 2)
+    assert accuracy_over_seen(R) == pytest.approx([0.9, 0.75, 0.7])
+    assert backward_transfer([[0.4]]) == 0.0
+
+
+def test_matrix_agrees_with_predictions_counted_by_hand_and_with_avalanche(digits):
+    model = seeded_mlp()
+    strategy = Naive(
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters(), lr=1e-2),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=32,
+        eval_mb_size=64,
+        evaluator=EvaluationPlugin(*evaluation_metrics()),
+    )
+    matrix = []
+    for experience in digits.train_stream:
+        strategy.train(experience, eval_streams=[])
+        results = strategy.eval(digits.test_stream)
+        matrix.append(accuracy_row(results, digits.test_stream))
+        for task, test in enumerate(digits.test_stream):
+            samples = [test.dataset[i] for i in range(len(test.dataset))]
+            predicted = model.eval()(torch.stack([s[0] for s in samples]), task).argmax(1)
+            right = [p == s[1] for p, s in zip(predicted, samples, strict=True)]
+            assert matrix[-1][task] == pytest.approx(np.mean(right))
+    check_against_avalanche(matrix, results, digits.test_stream)
+    matrix[0][0] -= 0.01
+    with pytest.raises(RuntimeError, match="StreamBWT"):
+        check_against_avalanche(matrix, results, digits.test_stream)
+    matrix[0][0] += 0.01
+    matrix[-1][2] -= 0.01
+    with pytest.raises(RuntimeError, match="Top1_Acc_Stream"):
+        check_against_avalanche(matrix, results, digits.test_stream)
