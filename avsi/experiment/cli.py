@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,8 @@ from avsi.experiment.trial import Setting, run_trial
 class Options:
     """What to run and where."""
 
+    protocol: str | None = None
+    """Whose protocol to follow, where there are several; default: the first named above."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
     """Methods to run, by name; default: all of the experiment's."""
     trials: int | None = None
@@ -45,23 +48,50 @@ class Options:
     """Write TensorBoard logs beside each trial's result."""
 
 
-def main(experiment: Experiment, args: list[str] | None = None) -> None:
+def main(*experiments: Experiment, args: list[str] | None = None) -> None:
     """Run an experiment from the command line; exits with status 2 on a user's mistake, 1 if a trial failed.
 
     Args:
-        experiment: The experiment.
+        *experiments: The experiment, or one for each protocol that ``--protocol`` can name; the first is the default.
         args: The command line, default ``sys.argv[1:]``.
     """
-    names = ", ".join(method.name for method in experiment.methods)
-    description = f"{experiment.title}. {experiment.source}\n\nMethods: {names}."
-    options = tyro.cli(Options, description=description, args=args)
+    lines = [experiments[0].title]
+    for experiment in experiments:
+        heading = f"Protocol {experiment.protocol}: " if len(experiments) > 1 else ""
+        names = ", ".join(method.name for method in experiment.methods)
+        lines.append(f"{heading}{experiment.source} Methods: {names}.")
+    options = tyro.cli(Options, description="\n\n".join(lines), args=args)
     try:
-        failures = run(experiment, options)
+        failures = run(choose_protocol(experiments, options.protocol), options)
     except (ExperimentError, DataError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
     if failures:
         sys.exit(1)
+
+
+def choose_protocol(experiments: Sequence[Experiment], name: str | None) -> Experiment:
+    """Choose among the experiments of a script.
+
+    Args:
+        experiments: The experiments, the default first.
+        name: The protocol wanted, None for the default.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        ExperimentError: If there is no such protocol.
+    """
+    if name is None:
+        return experiments[0]
+    for experiment in experiments:
+        if experiment.protocol == name:
+            return experiment
+    known = (
+        ", ".join(experiment.protocol for experiment in experiments if experiment.protocol) or "only the default one"
+    )
+    raise ExperimentError(f"no protocol {name!r}; there is: {known}")
 
 
 def run(experiment: Experiment, options: Options) -> list[str]:

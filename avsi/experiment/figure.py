@@ -39,7 +39,9 @@ def accuracy_figure(experiment: Experiment, trials: Trials) -> Figure:
             points = [Estimate.of(values) for values in zip(*seen, strict=True)]
             tasks = range(1, len(points) + 1)
             mean = [100 * point.mean for point in points]
-            (line,) = axes.plot(tasks, mean, marker=MARKERS[curves % len(MARKERS)], markersize=5, label=label)
+            # Later curves are thinner, so that curves that coincide can all be seen.
+            style = {"marker": MARKERS[curves % len(MARKERS)], "markersize": max(10 - 2 * curves, 4)}
+            (line,) = axes.plot(tasks, mean, linewidth=max(3.5 - curves, 1.2), label=label, **style)
             if points[0].error is not None:
                 low = [100 * (point.mean - (point.error or 0)) for point in points]
                 high = [100 * (point.mean + (point.error or 0)) for point in points]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
+from avalanche.training import EWC as AvalancheEWC
+from avalanche.training import MAS as AvalancheMAS
 from avalanche.training import JointTraining, Naive
 from avalanche.training import SynapticIntelligence as AvalancheSI
 
 from avsi.experiment.spec import Method, Reported
-from avsi.strategies import SynapticIntelligence
+from avsi.strategies import MAS, OnlineEWC, SynapticIntelligence
 
 
 def finetune(reported: Reported | None = None) -> Method:
@@ -41,6 +43,33 @@ def si(strength: float, damping: float, reported: Reported | None = None, name: 
     )
 
 
+def online_ewc(strength: float, reported: Reported | None = None) -> Method:
+    """Online EWC with the empirical, per-sample Fisher information and gamma = 1.
+
+    Args:
+        strength: lambda.
+        reported: What the paper reports.
+
+    Returns:
+        The method.
+    """
+    label = f"Online EWC, λ = {strength:g}"
+    return Method("online_ewc", partial(OnlineEWC, strength=strength), "sequential", label, reported)
+
+
+def mas(strength: float, reported: Reported | None = None) -> Method:
+    """Memory Aware Synapses.
+
+    Args:
+        strength: lambda.
+        reported: What the paper reports.
+
+    Returns:
+        The method.
+    """
+    return Method("mas", partial(MAS, strength=strength), "sequential", f"MAS, λ = {strength:g}", reported)
+
+
 def avalanche_si(strength: float, damping: float) -> Method:
     """Avalanche's own Synaptic Intelligence, shown for what it does.
 
@@ -52,6 +81,31 @@ def avalanche_si(strength: float, damping: float) -> Method:
         The method.
     """
     return Method("avalanche_si", partial(AvalancheSI, si_lambda=strength, eps=damping), label="Avalanche's own SI")
+
+
+def avalanche_ewc(strength: float) -> Method:
+    """Avalanche's own EWC in its online mode without decay: squares of mini-batch gradients.
+
+    Args:
+        strength: lambda.
+
+    Returns:
+        The method.
+    """
+    strategy = partial(AvalancheEWC, ewc_lambda=strength, mode="online", decay_factor=1.0)
+    return Method("avalanche_ewc", strategy, label="Avalanche's own EWC")
+
+
+def avalanche_mas(strength: float) -> Method:
+    """Avalanche's own MAS: absolute values of mini-batch gradients, halving old importances by its default.
+
+    Args:
+        strength: lambda.
+
+    Returns:
+        The method.
+    """
+    return Method("avalanche_mas", partial(AvalancheMAS, lambda_reg=strength), label="Avalanche's own MAS")
 
 
 def scratch(reported: Reported | None = None) -> Method:

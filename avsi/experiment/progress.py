@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from avalanche.training import JointTraining
 from avalanche.training.plugins import SupervisedPlugin
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from avsi.consolidation import MASPlugin, OnlineEWCPlugin
 
 
 class Display:
@@ -91,6 +94,9 @@ class TrialProgress(SupervisedPlugin):
         self.experiences = 1 if self.joint else len(experience.origin_stream)
         self.experience = 0 if self.joint else experience.current_experience
         self.epoch = 0
+        for plugin in strategy.plugins:
+            if isinstance(plugin, OnlineEWCPlugin | MASPlugin):
+                plugin.track = self.track
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Note which epoch begins."""
@@ -98,14 +104,40 @@ class TrialProgress(SupervisedPlugin):
 
     def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Draw, a few times a second at most."""
-        now = time.monotonic()
-        if now - self._drawn > 0.2:
-            self._drawn = now
+        if self._due():
             self._show(strategy, (strategy.clock.train_epoch_iterations + 1) / max(len(strategy.dataloader), 1))
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Note that an epoch is done."""
         self.epoch += 1
+
+    def track(self, batches: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+        """Show a pass over the data that measures importance.
+
+        Args:
+            batches: What is gone through.
+            description: What is measured.
+            total: Number of batches.
+
+        Yields:
+            The batches.
+        """
+        for index, batch in enumerate(batches):
+            if self._due():
+                self._advance(self._fraction, f"{self.name}, {description}, batch {index + 1}/{total}")
+            yield batch
+
+    def _due(self) -> bool:
+        """Decide whether it is time to draw again.
+
+        Returns:
+            True a few times a second.
+        """
+        now = time.monotonic()
+        due = now - self._drawn > 0.2
+        if due:
+            self._drawn = now
+        return due
 
     def _show(self, strategy: Any, part: float) -> None:
         epochs = strategy.train_epochs

@@ -63,6 +63,7 @@ class Experiment:
         reset_optimizer: Whether the optimizer's state is reset before each task.
         methods: The methods compared.
         trials: Number of seeds the paper uses (or this project, where there is no paper).
+        protocol: Whose protocol it is, where a script has several.
         full_epochs: The protocol's epochs where ``epochs`` was changed from them; set by :meth:`with_epochs`.
     """
 
@@ -77,6 +78,7 @@ class Experiment:
     reset_optimizer: bool
     methods: tuple[Method, ...]
     trials: int
+    protocol: str = ""
     full_epochs: int | None = field(default=None)
 
     def method(self, name: str) -> Method:

@@ -15,7 +15,7 @@ def files(folder, pattern):
 
 
 def test_main_runs_trials_and_writes_table_and_figure(experiment, tmp_path, capsys):
-    main(experiment, ["--methods", "finetune", "si", "--trials", "2", "--out", str(tmp_path)])
+    main(experiment, args=["--methods", "finetune", "si", "--trials", "2", "--out", str(tmp_path)])
     output = capsys.readouterr()
     assert re.search(r"fine-tuning\s+\d\d\.\d\d ± \d+\.\d\d\s+90\.00", output.out)
     assert "One seed" not in output.out
@@ -58,7 +58,7 @@ def failing_strategy(**arguments):
 def test_a_failing_trial_is_reported_and_does_not_lose_the_others(experiment, tmp_path, capsys):
     broken = replace(experiment, methods=(Method("broken", failing_strategy), Method("finetune", Naive)))
     with pytest.raises(SystemExit) as stop:
-        main(broken, ["--trials", "1", "--out", str(tmp_path)])
+        main(broken, args=["--trials", "1", "--out", str(tmp_path)])
     assert stop.value.code == 1
     error = capsys.readouterr().err
     assert "broken, seed 0: FAILED" in error
@@ -73,6 +73,7 @@ def test_a_failing_trial_is_reported_and_does_not_lose_the_others(experiment, tm
             ["--methods", "sgd"],
             r"tiny has no method 'sgd'; its methods are: finetune, si, avalanche_si, scratch, joint",
         ),
+        (["--protocol", "x"], r"no protocol 'x'; there is: only the default one"),
         (["--trials", "0"], "trials must be at least 1, got 0"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
         (["--seed", "-1"], "seed must be at least 0, got -1"),
@@ -82,7 +83,7 @@ def test_a_failing_trial_is_reported_and_does_not_lose_the_others(experiment, tm
 )
 def test_mistakes_are_explained_before_any_work(experiment, tmp_path, capsys, arguments, message):
     with pytest.raises(SystemExit) as stop:
-        main(experiment, [*arguments, "--out", str(tmp_path)])
+        main(experiment, args=[*arguments, "--out", str(tmp_path)])
     assert stop.value.code == 2
     error = " ".join(capsys.readouterr().err.split())
     assert re.search("error: .*" + message, error)
@@ -93,7 +94,7 @@ def test_mistakes_are_explained_before_any_work(experiment, tmp_path, capsys, ar
 def test_results_folder_that_is_not_writable(experiment, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     with pytest.raises(SystemExit) as stop:
-        main(experiment, ["--out", str(tmp_path / "file")])
+        main(experiment, args=["--out", str(tmp_path / "file")])
     assert stop.value.code == 2
     assert "choose another with --out" in " ".join(capsys.readouterr().err.split())
 
@@ -101,7 +102,7 @@ def test_results_folder_that_is_not_writable(experiment, tmp_path, capsys):
 def test_missing_data_stops_the_run_with_an_explanation(experiment, tmp_path, capsys):
     mnist = replace(experiment, scenario=split_mnist)
     with pytest.raises(SystemExit) as stop:
-        main(mnist, ["--no-download", "--data-root", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
+        main(mnist, args=["--no-download", "--data-root", str(tmp_path / "none"), "--out", str(tmp_path / "out")])
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert "mnist" in error
@@ -111,12 +112,20 @@ def test_missing_data_stops_the_run_with_an_explanation(experiment, tmp_path, ca
 
 def test_help_reads_well(experiment, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(experiment, ["--help"])
+        main(experiment, args=["--help"])
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for word in ("--methods", "--trials", "--epochs", "--device", "--data-root", "--out", "--tensorboard", "--seed"):
         assert word in text
     assert "avalanche_si" in text
+
+
+def test_protocols_are_chosen_by_name(experiment):
+    zenke, dhp = replace(experiment, protocol="zenke"), replace(experiment, protocol="dhp")
+    assert cli.choose_protocol([zenke, dhp], None) is zenke
+    assert cli.choose_protocol([zenke, dhp], "dhp") is dhp
+    with pytest.raises(ExperimentError, match="no protocol 'ewc'; there is: zenke, dhp"):
+        cli.choose_protocol([zenke, dhp], "ewc")
 
 
 def test_unknown_method_error_is_a_value_error(experiment):

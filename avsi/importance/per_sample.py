@@ -1,0 +1,374 @@
+"""Sums over samples of phi(per-sample gradient), each parameter by the cheapest method that is exact for it."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from avsi.importance.closed_forms import ClosedForm, Phi, chunks, closed_form_of
+from avsi.importance.graph import Call, recorded, trace
+from avsi.importance.samples import Batch
+
+Calls = dict[nn.Module, list[Call]]
+Closed = dict[nn.Module, tuple[Tensor, Any, ClosedForm, dict[str, Tensor]]]  # inputs, edge of the output, form, totals
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is differentiated for each sample, and what is summed.
+
+    Attributes:
+        cotangents: (outputs, targets) -> tensors like the outputs, rows being vectors v_n. Each of the tensors
+            contributes sum_n phi(J_n^T v_n), with J_n the Jacobian of the outputs for sample n.
+        phi: The square or the absolute value.
+        targets_are_classes: Whether targets index the outputs.
+    """
+
+    cotangents: Callable[[Tensor, Tensor | None], Iterator[Tensor]]
+    phi: Phi
+    targets_are_classes: bool = False
+
+
+@dataclass(frozen=True)
+class _Home:
+    """Where a parameter lives, if that layer has a closed form for it."""
+
+    module: nn.Module
+    name: str
+    form: ClosedForm
+
+
+class PerSampleSums:
+    """Running sums of phi(per-sample gradient) over batches.
+
+    Per batch there is one forward pass, and one backward pass per cotangent that stops at the outputs of layers: the
+    gradients of these and the layers' inputs are all that the closed forms need. A parameter gets its closed form if
+    the graph shows that it entered the outputs once, through the one call of its layer, and if the layer's rows are
+    samples. All others are differentiated sample by sample, vectorised.
+
+    Args:
+        model: The model, in the state in which it is to be evaluated.
+        parameters: The parameters by name.
+        objective: What is differentiated and summed.
+        workspace: Bytes for per-sample quantities, at least those of one sample.
+    """
+
+    def __init__(
+        self, model: nn.Module, parameters: dict[str, nn.Parameter], objective: Objective, workspace: int
+    ) -> None:
+        self.totals = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+        self.samples = 0
+        self._model = model
+        self._parameters = parameters
+        self._objective = objective
+        self._workspace = workspace
+        self._homes = _find_homes(model, parameters)
+        self._layers = {home.module: None for home in self._homes.values()}
+        self._rows_are_samples: dict[int | None, set[nn.Module]] = {}  # by task
+        self._saved_bytes: dict[int | None, int] = {}  # by task
+        self._changes_inputs = False
+        self._vectorises = True
+        self._reached = False
+        self._batches = 0
+        self._faults: list[tuple[Tensor, Callable[[], str]]] = []
+
+    def add(self, batch: Batch) -> None:
+        """Add the samples of one batch.
+
+        Args:
+            batch: Samples of a single task.
+        """
+        known = batch.task_label in self._rows_are_samples
+        outputs, calls = self._forward(batch, protect=not known)
+        self._check(batch, outputs)
+        if not known and len(batch.inputs) > 1:
+            self._rows_are_samples[batch.task_label] = self._probe(batch, outputs, calls)
+        self.samples += len(batch.inputs)
+        if not outputs.requires_grad:
+            return  # none of the parameters belongs to this task
+        self._reached = True
+        closed, others = self._assign(batch, outputs, calls)
+        del calls
+        self._add_closed(batch, outputs, closed)
+        if others:
+            self._add_vectorised(batch, outputs.detach(), others)
+
+    def means(self) -> dict[str, Tensor]:
+        """Divide by the number of samples.
+
+        Returns:
+            The means over samples, by parameter name.
+
+        Raises:
+            ValueError: If there were no samples, or something was not finite.
+            RuntimeError: If no parameter had an influence on any output.
+        """
+        if self.samples == 0:
+            raise ValueError("batches yielded no samples; note that an iterator can be used only once")
+        for fault, message in self._faults:
+            if fault:
+                raise ValueError(message())
+        if not self._reached:
+            raise RuntimeError(
+                f"none of the parameters {_some(list(self._parameters))} influences the outputs of the model; "
+                "does its forward detach, or run under no_grad or inference_mode?"
+            )
+        means = {name: total.div_(self.samples) for name, total in self.totals.items()}
+        flags = [mean.isfinite().all() for mean in means.values()]
+        finite = torch.stack([flag.to(flags[0].device) for flag in flags]).tolist()  # the device is asked once
+        overflown = [name for name, is_finite in zip(means, finite, strict=True) if not is_finite]
+        if overflown:
+            raise ValueError(
+                f"the importance of {_some(overflown)} is not finite although the outputs are: "
+                "its gradients overflow or are undefined; try the model in float64"
+            )
+        return means
+
+    def _raise_if(self, fault: Tensor, message: Callable[[], str]) -> None:
+        if fault.device.type != "cpu":
+            self._faults.append((fault, message))  # asked at the end: asking now would stall the device
+        elif fault:
+            raise ValueError(message())
+
+    def _check(self, batch: Batch, outputs: Tensor) -> None:
+        where = f"in batch {self._batches}" + (f", task {batch.task_label}" if batch.task is not None else "")
+        bad = ~outputs.detach().isfinite().all(1)
+        self._raise_if(
+            bad.any(), lambda: f"the model's outputs are not finite for {int(bad.sum())} of {len(bad)} samples {where}"
+        )
+        if self._objective.targets_are_classes and batch.targets is not None:
+            low, high = batch.targets.aminmax()
+            last = outputs.shape[1] - 1
+            self._raise_if(
+                (low < 0) | (high > last),
+                lambda: f"labels must be from 0 to {last}, the model's outputs, got {int(low)} to {int(high)} {where}",
+            )
+        self._batches += 1
+
+    def _forward(self, batch: Batch, *, protect: bool) -> tuple[Tensor, Calls]:
+        inputs = batch.inputs.clone() if protect or self._changes_inputs else batch.inputs
+        version, random_state = inputs._version, _random_state(inputs.device)
+        with recorded(self._layers) as calls:
+            outputs = batch.call(self._model, inputs)
+        self._changes_inputs |= inputs._version != version
+        if not torch.equal(random_state, _random_state(inputs.device)):
+            raise RuntimeError(
+                "the model draws random numbers in evaluation mode (F.dropout without training=self.training?), "
+                "so its outputs are no function of a sample"
+            )
+        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs):
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(f"the model must return outputs of shape ({len(inputs)}, classes), got {shape}")
+        return outputs, calls
+
+    def _probe(self, batch: Batch, outputs: Tensor, calls: Calls) -> set[nn.Module]:
+        # Finds the layers whose rows are samples, by evaluating a few samples again; refuses models that mix samples.
+        size = len(batch.inputs)
+        few = 3 if size == 2 else 2  # any number but the batch's own, to tell rows that count samples from others
+        leaf = batch.inputs[torch.arange(few, device=batch.inputs.device) % size]
+        differentiable = leaf.is_floating_point()
+        inputs = leaf.requires_grad_(differentiable).clone()
+        with recorded(self._layers) as few_calls:
+            few_outputs = batch.call(self._model, inputs)
+        scale = outputs.detach().abs().max()
+        tolerance = 10 * torch.finfo(outputs.dtype).eps ** 0.5
+        mixed = (few_outputs[0] - outputs[0]).abs().max() > tolerance * scale
+
+        once = {m: c[0] for m, c in few_calls.items() if len(c) == 1 and len(calls.get(m, ())) == 1}
+        watched = [m for m, call in once.items() if call.edge is not None]
+        gradients: tuple[Tensor | None, ...] = ()
+        if few_outputs.requires_grad:
+            edges: list[Any] = [once[m].edge for m in watched]
+            cotangent = torch.zeros_like(few_outputs)
+            cotangent[0] = torch.linspace(1, 2, few_outputs.shape[1])  # not constant: outputs may have a fixed sum
+            wrt = edges + [leaf] * differentiable
+            gradients = torch.autograd.grad(few_outputs, wrt, cotangent, allow_unused=True)
+            if differentiable:
+                mixed = mixed | _reaches_beyond_first_row(gradients[-1])
+        if mixed:
+            culprit = self._find_mixing(batch, inputs)
+            raise RuntimeError(
+                f"the output for a sample depends on the other samples of its batch{culprit}, "
+                "so it has no gradient of its own; replace what mixes samples (batch statistics, say) by something "
+                "that treats every sample by itself"
+            )
+        return {
+            module
+            for module, gradient in zip(watched, gradients, strict=False)
+            if _has_rows(once[module], few)
+            and _has_rows(calls[module][0], size)
+            and not _reaches_beyond_first_row(gradient)
+        }
+
+    def _find_mixing(self, batch: Batch, few: Tensor) -> str:
+        # Names the first module whose output for the first sample differs between the batch and a few of its samples.
+        names = {module: name for name, module in self._model.named_modules() if not next(module.children(), None)}
+        with torch.no_grad(), recorded(names, first_rows=True) as few_calls:
+            batch.call(self._model, few.detach().clone())
+        with torch.no_grad(), recorded(names, first_rows=True) as all_calls:
+            batch.call(self._model, batch.inputs.clone())
+        for module, (call, *_) in few_calls.items():
+            one, other = call.first_row, all_calls[module][0].first_row
+            if one is None or other is None or one.shape != other.shape or not one.is_floating_point():
+                continue
+            if not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max())):
+                return f" (first seen at {names[module]!r}, a {type(module).__name__})"
+        return ""
+
+    def _assign(self, batch: Batch, outputs: Tensor, calls: Calls) -> tuple[Closed, list[str]]:
+        # Decides which parameters take their closed form in this batch, and which the general method.
+        size = len(batch.inputs)
+        rows_are_samples = self._rows_are_samples.get(batch.task_label, set())
+        edges, nodes = trace(outputs)
+        closed: Closed = {}
+        others = []
+        for name, parameter in self._parameters.items():
+            uses = edges[id(parameter)]
+            if uses == 0:
+                continue
+            home = self._homes.get(name)
+            made = calls.get(home.module, []) if home else []
+            if home and uses == len(made) == 1:
+                (call,) = made
+                if (
+                    (call.edge and call.edge.node in nodes)
+                    and (call.inputs is not None and call.inputs._version == call.version)
+                    and (_has_rows(call, size) and (size == 1 or home.module in rows_are_samples))
+                    and home.form.applies(home.module, call.inputs)
+                ):
+                    entry = closed.setdefault(home.module, (call.inputs.detach(), call.edge, home.form, {}))
+                    entry[-1][home.name] = self.totals[name]
+                    continue
+            others.append(name)
+        return closed, others
+
+    def _add_closed(self, batch: Batch, outputs: Tensor, closed: Closed) -> None:
+        if not closed:
+            return
+        edges: list[Any] = [edge for _, edge, _, _ in closed.values()]
+        cotangents = self._objective.cotangents(outputs.detach(), batch.targets)
+        cotangent = next(cotangents, None)
+        held: list[tuple[Tensor, ...]] = []  # what several cotangents share is computed once for all that fit
+        while cotangent is not None:
+            following = next(cotangents, None)
+            held.append(torch.autograd.grad(outputs, edges, cotangent, retain_graph=following is not None))
+            if following is None or (len(held) + 1) * sum(gradient.nbytes for gradient in held[0]) > self._workspace:
+                gradients = list(zip(*held, strict=True))
+                held.clear()
+                with torch.no_grad():
+                    for module, (inputs, _, form, totals) in reversed(closed.items()):
+                        form.add(module, inputs, gradients.pop(), self._objective.phi, totals, self._workspace)
+            cotangent = following
+
+    def _add_vectorised(self, batch: Batch, outputs: Tensor, names: list[str]) -> None:
+        parameters = {name: self._parameters[name].detach() for name in names}
+        part_size = self._bytes_per_sample(batch, outputs, names)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no batching rule
+            for part in chunks(len(outputs), part_size, self._workspace):
+                targets = batch.targets[part] if batch.targets is not None else None
+                cotangents = torch.stack(list(self._objective.cotangents(outputs[part], targets)), dim=1)
+                sums = self._sums_by_vmap if self._vectorises else self._sums_by_loop
+                for name, total in sums(batch, parameters, batch.inputs[part], cotangents).items():
+                    self.totals[name].add_(total)
+
+    def _sums_by_vmap(
+        self, batch: Batch, parameters: dict[str, Tensor], inputs: Tensor, cotangents: Tensor
+    ) -> dict[str, Tensor]:
+        def of_one_sample(row: Tensor, rows_cotangents: Tensor) -> dict[str, Tensor]:
+            def outputs(values: dict[str, Tensor]) -> Tensor:
+                call = lambda *args: functional_call(self._model, values, args)  # noqa: E731
+                return batch.call(call, row.unsqueeze(0).clone()).squeeze(0)
+
+            pull_back = vjp(outputs, parameters)[1]
+            return self._sum_phi(pull_back(cotangent)[0] for cotangent in rows_cotangents)
+
+        try:
+            per_sample = vmap(of_one_sample)(inputs, cotangents)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # control flow that depends on the data, operators without a batching rule
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(
+                f"{type(self._model).__name__} cannot be vectorised over samples, so {_some(list(parameters))} "
+                f"take one sample at a time, which is exact but slow. Reason: {reason}",
+                stacklevel=2,
+            )
+            self._vectorises = False
+            return self._sums_by_loop(batch, parameters, inputs, cotangents)
+        return {name: values.sum(0) for name, values in per_sample.items()}
+
+    def _sums_by_loop(
+        self, batch: Batch, parameters: dict[str, Tensor], inputs: Tensor, cotangents: Tensor
+    ) -> dict[str, Tensor]:
+        wrt = [self._parameters[name] for name in parameters]
+        sums: dict[str, Tensor] = {}
+        for row in range(len(inputs)):
+            with torch.enable_grad():
+                outputs = batch.call(self._model, inputs[row : row + 1].clone())
+            gradients = (
+                torch.autograd.grad(outputs, wrt, v.unsqueeze(0), retain_graph=True, materialize_grads=True)
+                for v in cotangents[row]
+            )
+            contribution = self._sum_phi(dict(zip(parameters, g, strict=True)) for g in gradients)
+            sums = {name: value + sums[name] if sums else value for name, value in contribution.items()}
+        return sums
+
+    def _sum_phi(self, gradients: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+        for gradient in gradients:
+            sums = {name: self._objective.phi(g) + (sums[name] if sums else 0) for name, g in gradient.items()}
+        return sums
+
+    def _bytes_per_sample(self, batch: Batch, outputs: Tensor, names: list[str]) -> int:
+        # Estimates what differentiating one sample by itself needs: its gradients, and what the forward pass keeps.
+        task = batch.task_label
+        if task not in self._saved_bytes:
+            weights = {parameter.untyped_storage().data_ptr() for parameter in self._model.parameters()}
+            saved = 0
+
+            def count(tensor: Tensor) -> Tensor:
+                nonlocal saved
+                saved += 0 if tensor.untyped_storage().data_ptr() in weights else tensor.nbytes
+                return tensor
+
+            with saved_tensors_hooks(count, lambda tensor: tensor), sdpa_kernel(SDPBackend.MATH):
+                batch.call(self._model, batch.inputs[:1].clone())
+            self._saved_bytes[task] = saved
+        gradients = 2 * sum(self._parameters[name].nbytes for name in names)
+        cotangents = 2 * outputs[0].nbytes * outputs.shape[1]  # at most one per class
+        return gradients + cotangents + 2 * self._saved_bytes[task]
+
+
+def _find_homes(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[str, _Home]:
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    homes = {}
+    for module in model.modules():
+        form = closed_form_of(module)
+        for local in form.parameters if form else ():
+            parameter = module._parameters.get(local)
+            if form and parameter is not None and id(parameter) in names:
+                homes[names[id(parameter)]] = _Home(module, local, form)
+    return homes
+
+
+def _has_rows(call: Call, samples: int) -> bool:
+    return call.inputs is not None and call.inputs.dim() > 0 and len(call.inputs) == samples
+
+
+def _reaches_beyond_first_row(gradient: Tensor | None) -> bool:
+    # not a number arises from an infinite slope times the zero that reached it
+    return gradient is not None and bool(gradient[1:].nan_to_num(0).any())
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

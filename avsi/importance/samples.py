@@ -1,0 +1,183 @@
+"""Batches of data: checked, split by task, thinned out."""
+
+from collections.abc import Iterable, Iterator
+from heapq import heappush, heapreplace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Samples that share a task.
+
+    Attributes:
+        inputs: (N, ...).
+        targets: What the derivative is taken for: class indices (N,), uniform random numbers (N,), or None.
+        task: What the model is called with besides the inputs: a tensor (N,) that holds one value, a number, or None.
+        task_label: The same as a number.
+    """
+
+    inputs: Tensor
+    targets: Tensor | None
+    task: Tensor | int | None
+    task_label: int | None
+
+    def call(self, model: Any, inputs: Tensor | None = None) -> Any:
+        """Call a model on these inputs, or on others of the same task.
+
+        Args:
+            model: A function of the inputs, or of inputs and task labels.
+            inputs: Other inputs.
+
+        Returns:
+            What the model returns.
+        """
+        inputs = self.inputs if inputs is None else inputs
+        if self.task is None:
+            return model(inputs)
+        task = self.task[:1].expand(len(inputs)) if isinstance(self.task, Tensor) else self.task
+        return model(inputs, task)
+
+
+def unpack(batch: Any) -> tuple[Tensor, Any, Tensor | int | None]:
+    """Check what an iterable of batches yields.
+
+    Args:
+        batch: Supposed to be (x, y) or (x, y, task_labels).
+
+    Returns:
+        Inputs, labels and task labels, or None for these.
+
+    Raises:
+        TypeError: If it is something else.
+        ValueError: If the lengths disagree.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) not in {2, 3}:
+        length = f" of length {len(batch)}" if isinstance(batch, tuple | list) else ""
+        raise TypeError(f"batches must yield (x, y) or (x, y, task_labels), got a {type(batch).__name__}{length}")
+    x, y, task = (*batch, None)[:3]
+    if not isinstance(x, Tensor) or x.dim() == 0:
+        raise TypeError(f"the inputs of a batch must be a tensor with samples first, got {_describe(x)}")
+    if isinstance(y, Tensor) and y.dim() > 0 and len(y) != len(x):
+        raise ValueError(f"a batch holds {len(x)} inputs but {len(y)} labels")
+    if isinstance(task, list | tuple):
+        task = torch.tensor(task)
+    if isinstance(task, Tensor) and (task.is_floating_point() or task.dim() > 1):
+        raise TypeError(f"task labels must be integers, one per sample or one for all, got {_describe(task)}")
+    if isinstance(task, Tensor) and task.dim() == 0:
+        task = int(task)
+    if not isinstance(task, Tensor | int | None):
+        raise TypeError(f"task labels must be integers, one per sample or one for all, got {_describe(task)}")
+    if isinstance(task, Tensor) and len(task) != len(x):
+        raise ValueError(f"a batch holds {len(x)} inputs but {len(task)} task labels")
+    return x, y, task
+
+
+def check_labels(y: Any, samples: int) -> Tensor:
+    """Check class indices; their range is checked when the number of classes is known.
+
+    Args:
+        y: The labels of a batch.
+        samples: How many there should be.
+
+    Returns:
+        The labels.
+
+    Raises:
+        TypeError: If they are not integers.
+        ValueError: If there is not one per sample.
+    """
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise TypeError(
+            f'labels="empirical" needs class indices as an integer tensor, got {_describe(y)}; '
+            "convert one-hot labels with argmax(1), or choose labels='sampled' or 'exact', which need none"
+        )
+    if y.shape != (samples,):
+        raise ValueError(f"labels must have shape ({samples},), one class index per sample, got {tuple(y.shape)}")
+    return y
+
+
+def _describe(value: Any) -> str:
+    return f"a tensor of {value.dtype}, shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r:.80}"
+
+
+def split_by_task(
+    x: Tensor, targets: Tensor | None, task: Tensor | int | None, device: torch.device
+) -> Iterator[Batch]:
+    """Split a batch so that every part holds a single task, and move it to a device.
+
+    Args:
+        x: Inputs.
+        targets: What belongs to them.
+        task: Task labels.
+        device: Where to move everything.
+
+    Yields:
+        One batch per task.
+    """
+    if isinstance(task, Tensor) and len(task) > 0:
+        for label in task.unique().tolist():
+            rows = (task == label).nonzero().squeeze(1)
+            part = rows if len(rows) < len(task) else None
+            yield Batch(_rows(x, part, device), _rows(targets, part, device), _rows(task, part, device), label)
+    elif not isinstance(task, Tensor) and len(x) > 0:
+        yield Batch(_rows(x, None, device), _rows(targets, None, device), task, task)
+
+
+def _rows(value: Any, rows: Tensor | None, device: torch.device) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    if value.is_inference():  # such tensors cannot be saved for a backward pass
+        value = value.clone()
+    value = value.detach() if rows is None else value.detach()[rows.to(value.device)]
+    return value.to(device, non_blocking=True)
+
+
+def subset(batches: Iterable[Any], max_samples: int, generator: torch.Generator) -> Iterator[Any]:
+    """Choose samples uniformly at random, without replacement, from batches of unknown number, in one pass.
+
+    Every sample draws a random key, in the order of the data, and the `max_samples` smallest keys are kept. So the
+    choice depends on the seed and the order of the samples, not on how they were batched. The chosen samples are
+    copied and held until the pass ends.
+
+    Args:
+        batches: Yields (x, y) or (x, y, task_labels).
+        max_samples: How many samples to keep.
+        generator: Source of the keys.
+
+    Yields:
+        The chosen samples in their original order, in batches of the original size.
+    """
+    kept: list[tuple[float, int, tuple[Any, ...]]] = []  # a heap, the largest key first
+    seen = size = 0
+    for batch in batches:
+        x, y, task = unpack(batch)
+        size = max(size, len(x))
+        for row, key in enumerate(torch.rand(len(x), generator=generator, dtype=torch.float64).tolist()):
+            if len(kept) < max_samples:
+                heappush(kept, (-key, seen + row, _sample(row, x, y, task)))
+            elif key < -kept[0][0]:
+                heapreplace(kept, (-key, seen + row, _sample(row, x, y, task)))
+        seen += len(x)
+    run: list[tuple[Any, ...]] = []
+    for _, _, sample in sorted(kept, key=lambda entry: entry[1]):
+        if run and (len(run) == size or not _stackable(sample, run[0])):
+            yield _stack(run)
+            run = []
+        run.append(sample)
+    if run:
+        yield _stack(run)
+
+
+def _sample(row: int, *values: Any) -> tuple[Any, ...]:
+    return tuple(v[row].clone() if isinstance(v, Tensor) and v.dim() else v for v in values)
+
+
+def _stackable(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    return one[0].shape == other[0].shape and (isinstance(one[2], Tensor) or one[2] == other[2])
+
+
+def _stack(samples: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    columns = zip(*samples, strict=True)
+    return tuple(torch.stack(column) if isinstance(column[0], Tensor) else column[0] for column in columns)

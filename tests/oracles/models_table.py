@@ -1,0 +1,324 @@
+"""A table of small models with data in float64, that between them use every way of computing importances."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn.functional import relu
+from torch.nn.utils.parametrizations import weight_norm
+
+Batches = list[tuple[Tensor, ...]]
+
+
+class TiedAutoencoder(nn.Module):
+    """Classifies from a reconstruction that uses the encoder's weight once more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(6, 4)
+        self.decoder_bias = nn.Parameter(torch.randn(6))
+        self.classifier = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        reconstruction = torch.sigmoid(self.encoder(x)) @ self.encoder.weight + self.decoder_bias
+        return self.classifier(x - reconstruction)
+
+
+class SharedWeight(nn.Module):
+    """An embedding whose weight is also the output layer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.mix = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 5, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.mix(self.embedding(x))).mean(1))
+
+
+class DetachedTwin(nn.Module):
+    """The layer's one call has no gradient, and the one gradient of its weight comes from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.layer(x).detach() + x) @ self.layer.weight
+
+
+class CalledTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.block, self.last = nn.Linear(5, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.first(x))
+        for _ in range(2):
+            hidden = torch.tanh(self.block(hidden))
+        return self.last(hidden)
+
+
+class MeanOver(nn.Module):
+    def __init__(self, dim: int | tuple[int, ...]) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(self.dim)
+
+
+class PositionsFirst(nn.Module):
+    """Rows of the inner layers are positions, not samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.inner = nn.Linear(3, 4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.inner(torch.tanh(self.embed(x)).transpose(0, 1)))
+        return self.head(hidden[0])  # only the first position counts: the others' rows have no gradient
+
+
+class Windows(nn.Module):
+    """The inner layer sees positions as samples of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(3, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.inner(x.flatten(0, 1))).unflatten(0, x.shape[:2]).mean(1))
+
+
+class MultiHeadNet(nn.Module):
+    """One head per task, of different sizes; mixed batches only where the sizes agree."""
+
+    def __init__(self, sizes: tuple[int, ...] = (2, 3, 4)) -> None:
+        super().__init__()
+        self.body = nn.Linear(5, 6)
+        self.heads = nn.ModuleList(nn.Linear(6, size) for size in sizes)
+
+    def forward(self, x: Tensor, task_labels: Tensor | int) -> Tensor:
+        hidden = torch.tanh(self.body(x))
+        if isinstance(task_labels, int):
+            return self.heads[task_labels](hidden)
+        (task,) = task_labels.unique().tolist()
+        return self.heads[task](hidden)
+
+
+class ScaledLinear(nn.Linear):
+    """A subclass that computes something else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * x.square().sum(-1, keepdim=True)
+
+
+class Renamed(nn.Linear):
+    """A subclass that computes the same."""
+
+
+class LastState(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent, self.head = nn.LSTM(3, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.recurrent(x)[0][:, -1])
+
+
+class InPlace(nn.Module):
+    """Changes its input and layers' outputs in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(5, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = relu(self.first(x.mul_(2)), inplace=True)
+        return self.third(self.second(hidden).add_(hidden))
+
+
+def images(classes: int, channels: int = 3, size: int = 8, samples: int = 7) -> Batches:
+    x, y = torch.randn(samples, channels, size, size, dtype=torch.float64), torch.randint(classes, (samples,))
+    return list(zip(x.split(4), y.split(4), strict=True))
+
+
+def vectors(classes: int, *shape: int, samples: int = 7) -> Batches:
+    x, y = torch.randn(samples, *shape, dtype=torch.float64), torch.randint(classes, (samples,))
+    return list(zip(x.split(4), y.split(4), strict=True))
+
+
+def tokens(classes: int, length: int, samples: int = 7, vocabulary: int = 5) -> Batches:
+    x, y = torch.randint(vocabulary, (samples, length)), torch.randint(classes, (samples,))
+    return list(zip(x.split(4), y.split(4), strict=True))
+
+
+def tasks() -> Batches:
+    x, task = torch.randn(9, 5, dtype=torch.float64), torch.tensor([2, 0, 1, 0, 2, 2, 0, 1, 1])
+    y = torch.tensor([3, 1, 0, 0, 2, 1, 1, 2, 2])
+    return list(zip(x.split(5), y.split(5), task.split(5), strict=True))
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), Renamed(8, 5), nn.Tanh(), nn.Linear(5, 3, bias=False))
+
+
+def cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(4, 6, (3, 2), dilation=(2, 1), padding=(2, 1), groups=2, padding_mode="circular"),
+        nn.BatchNorm2d(6),
+        nn.Tanh(),
+        nn.Conv2d(6, 6, 3, groups=6, padding="same", padding_mode="reflect"),
+        nn.GroupNorm(3, 6),
+        nn.Conv2d(6, 5, (2, 3), stride=(3, 2), dilation=(1, 2), padding=(2, 3), bias=False),
+        nn.ELU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(5, 8, 1, stride=2),
+        nn.Flatten(),
+        nn.LazyLinear(3),
+    )
+
+
+def cnn_1d() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv1d(3, 4, 4, stride=3, padding=2, padding_mode="replicate"),
+        nn.BatchNorm1d(4),
+        nn.ReLU(),
+        nn.Conv1d(4, 6, 2, dilation=2, groups=2, padding="same"),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.LazyLinear(4),
+        nn.BatchNorm1d(4),
+        nn.LayerNorm(4),
+        nn.Linear(4, 3),
+    )
+
+
+def frozen() -> nn.Module:
+    model = mlp()
+    model[0].weight.requires_grad_(False)
+    model[2].requires_grad_(False)
+    return model
+
+
+def sequences() -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(3, 4),
+        nn.LayerNorm([5, 4]),
+        nn.Tanh(),
+        nn.Linear(4, 4),
+        nn.LayerNorm(4),
+        MeanOver((1, 2)),
+        nn.Linear(4, 3),
+    )
+
+
+def embedding() -> nn.Module:
+    return nn.Sequential(nn.Embedding(5, 4, padding_idx=2), nn.Tanh(), nn.Flatten(), nn.Linear(12, 3))
+
+
+def encoder(*, batch_first: bool = True) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.1, batch_first=batch_first, norm_first=not batch_first)
+    return nn.Sequential(
+        nn.Linear(3, 8), nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), MeanOver(1), nn.Linear(8, 3)
+    )
+
+
+def vision_transformer() -> nn.Module:
+    model = torchvision.models.VisionTransformer(8, 4, 1, 2, 8, 12, num_classes=3)
+    nn.init.normal_(model.heads.head.weight)  # torchvision's zeros hide everything below
+    return model
+
+
+def resnet() -> nn.Module:
+    model = torchvision.models.resnet18(num_classes=3)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model
+
+
+def hooked() -> nn.Module:
+    model = mlp()
+    model[0].register_forward_hook(lambda module, args, output: output * 2)
+    return model
+
+
+def normed() -> nn.Module:
+    return nn.Sequential(weight_norm(nn.Linear(6, 5)), nn.Tanh(), ScaledLinear(5, 3))
+
+
+def mixed_layers() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv3d(1, 2, 2), nn.Tanh(), nn.InstanceNorm3d(2, affine=True), nn.Flatten(), nn.PReLU(), nn.LazyLinear(3)
+    )
+
+
+Entry = tuple[Callable[[], nn.Module], Callable[[], Batches]]
+
+CLOSED: dict[str, Entry] = {
+    "MLP": (mlp, partial(vectors, 3, 6)),
+    "CNN": (cnn, partial(images, 3, size=16)),
+    "CNN of one dimension": (cnn_1d, partial(vectors, 3, 3, 9)),
+    "frozen parameters": (frozen, partial(vectors, 3, 6)),
+    "Linear on sequences": (sequences, partial(vectors, 3, 2, 5, 3)),
+    "Embedding": (embedding, partial(tokens, 3, 3)),
+    "Embedding of single tokens": (
+        lambda: nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 3)),
+        lambda: [(torch.arange(4), torch.arange(4) % 3)],
+    ),
+    "ResNet-18": (resnet, partial(images, 3, size=32, samples=5)),
+    "several heads": (MultiHeadNet, tasks),
+}
+"""Models whose parameters all have closed forms."""
+
+OTHERS: dict[str, Entry] = {
+    "vision transformer": (vision_transformer, partial(images, 3)),
+    "TransformerEncoder": (encoder, partial(vectors, 3, 4, 3)),
+    "positions first": (PositionsFirst, partial(vectors, 3, 4, 3)),
+    "two positions first": (PositionsFirst, lambda: [(torch.randn(2, 2, 3).double(), torch.tensor([0, 2]))]),
+    "windows": (Windows, partial(vectors, 3, 4, 3)),
+    "tied autoencoder": (TiedAutoencoder, partial(vectors, 3, 6)),
+    "weight shared by two layers": (SharedWeight, partial(tokens, 5, 3)),
+    "detached twin": (DetachedTwin, partial(vectors, 4, 4)),
+    "layer called twice": (CalledTwice, partial(vectors, 3, 5)),
+    "forward hook": (hooked, partial(vectors, 3, 6)),
+    "weight norm and a subclass": (normed, partial(vectors, 3, 6)),
+    "layers without closed form": (mixed_layers, partial(vectors, 3, 1, 4, 4, 4)),
+    "changes in place": (InPlace, partial(vectors, 3, 5)),
+    "recurrent": (LastState, partial(vectors, 3, 4, 3)),
+}
+"""Models with parameters that need the general method."""
+
+
+def build(entry: Entry, seed: int = 0) -> tuple[nn.Module, Batches]:
+    """A model in float64, with parameters away from their initial special values, and its data."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        make_model, make_batches = entry
+        model, batches = make_model(), make_batches()
+        if _is_lazy(model):
+            model.eval()(batches[0][0].float())
+        model.double().train()
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                nn.init.normal_(parameter, mean=0.5, std=0.3)
+        return model, batches
+
+
+def _is_lazy(model: nn.Module) -> bool:
+    return any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in model.parameters())
+
+
+def cast(batches: Batches, dtype: torch.dtype) -> Batches:
+    return [tuple(t.to(dtype) if t.is_floating_point() else t for t in batch) for batch in batches]

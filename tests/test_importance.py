@@ -1,0 +1,643 @@
+"""Importances against the definition, BackPACK and pen and paper; what they leave untouched; what they refuse."""
+
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from oracles import importance as oracle
+from oracles.models_table import CLOSED, OTHERS, MultiHeadNet, build, cast
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from avsi.importance import CLOSED_FORMS, ClosedForm, add_linear, fisher_diagonal, mas_importance
+from avsi.importance.per_sample import PerSampleSums
+
+TABLE = CLOSED | OTHERS
+ESTIMATORS = {
+    "empirical": (fisher_diagonal, lambda model, batches: oracle.fisher(model, batches, "empirical")),
+    "exact": (lambda m, b, **k: fisher_diagonal(m, b, labels="exact", **k), lambda m, b: oracle.fisher(m, b, "exact")),
+    "mas": (mas_importance, oracle.mas),
+}
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+def copied(batches):
+    return [tuple(t.clone() for t in batch) for batch in batches]
+
+
+def rebatched(batches, size):
+    columns = [torch.cat(column) for column in zip(*batches, strict=True)]
+    return list(zip(*[column.split(size) for column in columns], strict=True))
+
+
+def relative_error(got: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    assert list(got) == list(expected)
+    errors = [0.0]
+    for name, value in expected.items():
+        assert got[name].shape == value.shape
+        scale = value.norm()
+        difference = (got[name].double() - value).norm()
+        errors.append(float(difference / scale) if scale > 0 else float(difference))
+    return max(errors)
+
+
+# ---------------------------------------------------------------------------------------------- against the definition
+
+
+@pytest.mark.filterwarnings("ignore:LastState cannot be vectorised")
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_equals_definition(name, estimator):
+    estimate, define = ESTIMATORS[estimator]
+    model, batches = build(TABLE[name])
+    expected = define(model, copied(batches))
+    assert all(value.isfinite().all() for value in expected.values())
+    assert sum(value.sum() for value in expected.values()) > 0
+    assert relative_error(estimate(model, copied(batches)), expected) < 1e-10
+    assert relative_error(estimate(model.float(), cast(copied(batches), torch.float32)), expected) < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:LastState cannot be vectorised")
+@pytest.mark.parametrize(
+    "name", [name for name in TABLE if name not in {"two positions first", "Embedding of single tokens"}]
+)
+@pytest.mark.parametrize("estimator", ["empirical", "sampled", "mas"])
+def test_independent_of_batch_size(name, estimator):
+    estimate = mas_importance if estimator == "mas" else lambda m, b: fisher_diagonal(m, b, labels=estimator)
+    model, batches = build(TABLE[name])
+    expected = estimate(model, rebatched(batches, 100))
+    for size in (1, 2, 3):
+        assert relative_error(estimate(model, rebatched(batches, size)), expected) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["CNN", "Linear on sequences", "vision transformer", "several heads", "Embedding"])
+def test_independent_of_workspace(name):
+    model, batches = build(TABLE[name])
+    assert relative_error(fisher_diagonal(model, batches, workspace_bytes=1), fisher_diagonal(model, batches)) < 1e-10
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_closed_forms_need_no_other_method(name, monkeypatch):
+    monkeypatch.setattr(PerSampleSums, "_add_vectorised", None)
+    model, batches = build(CLOSED[name])
+    fisher_diagonal(model, batches)
+
+
+def test_other_parameters_keep_their_closed_forms(monkeypatch):
+    general = []
+    add = PerSampleSums._add_vectorised
+    monkeypatch.setattr(
+        PerSampleSums, "_add_vectorised", lambda s, b, o, names: general.extend(names) or add(s, b, o, names)
+    )
+    expected = {
+        "vision transformer": {
+            "class_token",
+            "encoder.pos_embedding",
+            *(
+                f"encoder.layers.encoder_layer_0.self_attention.{p}"
+                for p in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+            ),
+        },
+        "tied autoencoder": {"encoder.weight", "decoder_bias"},
+        "weight shared by two layers": {"embedding.weight"},
+        "layer called twice": {"block.weight", "block.bias"},
+        "forward hook": {"0.weight", "0.bias"},
+    }
+    for name, parameters in expected.items():
+        general.clear()
+        model, batches = build(OTHERS[name])
+        fisher_diagonal(model, batches)
+        assert set(general) == parameters, name
+
+
+def test_no_parameter_gradient_is_formed(monkeypatch):
+    asked = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda out, wrt, *a, **k: asked.extend(wrt) or grad(out, wrt, *a, **k))
+    model, batches = build(CLOSED["CNN"])
+    fisher_diagonal(model, batches)
+    assert asked
+    assert not any(isinstance(value, nn.Parameter) for value in asked)
+
+
+def test_without_vectorisation_one_sample_at_a_time():
+    model, batches = build(OTHERS["recurrent"])
+    with pytest.warns(UserWarning, match=r"LastState cannot be vectorised over samples.*'recurrent.weight_ih_l0'"):
+        fisher_diagonal(model, batches)
+
+
+def test_new_layer_types_register(monkeypatch):
+    class Plastic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.alpha = nn.Parameter(torch.randn(3, 5)), nn.Parameter(torch.randn(3, 5))
+            self.register_buffer("hebb", torch.randn(3, 5))
+
+        def forward(self, h, targets=None):
+            return h @ (self.weight + self.alpha * self.hebb).T
+
+    monkeypatch.setitem(CLOSED_FORMS, Plastic, ClosedForm(add_linear, ("weight",)))
+    model, batches = build(
+        (lambda: nn.Sequential(nn.Linear(4, 5), nn.Tanh(), Plastic()), lambda: build(CLOSED["MLP"])[1])
+    )
+    batches = [(x[:, :4], y) for x, y in batches]
+    assert relative_error(fisher_diagonal(model, batches), oracle.fisher(model, batches, "empirical")) < 1e-10
+    monkeypatch.setattr(PerSampleSums, "_add_vectorised", None)
+    assert list(fisher_diagonal(model, batches, parameters=["2.weight"])) == ["2.weight"]
+
+
+# --------------------------------------------------------------------------------------------------- against BackPACK
+
+
+@pytest.mark.parametrize("name", ["MLP", "CNN"])
+def test_equals_backpack(name):
+    backpack = pytest.importorskip("backpack")
+    from backpack.extensions import BatchGrad, DiagGGNExact
+
+    make = {
+        "MLP": lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)),
+        "CNN": lambda: nn.Sequential(
+            nn.Conv2d(3, 4, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3, dilation=2, groups=2),
+            nn.Sigmoid(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16, 3),
+        ),
+    }[name]
+    model, batches = build((make, TABLE[name][1]))
+    ((x, y),) = rebatched(batches, 100)
+    twin = backpack.extend(make().double())
+    twin.load_state_dict(model.state_dict())
+    # BatchGrad: per-sample gradients of a mean over samples
+    loss = backpack.extend(nn.CrossEntropyLoss(reduction="sum"))(twin(x), y)
+    with backpack.backpack(BatchGrad(), DiagGGNExact()):
+        loss.backward()
+    empirical = {name: p.grad_batch.square().mean(0) for name, p in twin.named_parameters()}
+    exact = {name: p.diag_ggn_exact / len(x) for name, p in twin.named_parameters()}
+    twin.zero_grad()
+    with backpack.backpack(BatchGrad()):
+        twin(x).square().sum().backward()
+    mas = {name: p.grad_batch.abs().mean(0) for name, p in twin.named_parameters()}
+    assert relative_error(fisher_diagonal(model, batches), empirical) < 1e-10
+    assert relative_error(fisher_diagonal(model, batches, labels="exact"), exact) < 1e-10
+    assert relative_error(mas_importance(model, batches), mas) < 1e-10
+
+
+# ------------------------------------------------------------------------------------------------------ pen and paper
+
+
+def softmax_regression(samples=50):
+    model = nn.Linear(4, 3).double()
+    x = torch.randn(samples, 4).double()
+    return model, x, model(x).softmax(1).detach()
+
+
+def test_softmax_regression_has_its_closed_form():
+    model, x, p = softmax_regression()
+    fisher = fisher_diagonal(model, [(x, None)], labels="exact")
+    torch.testing.assert_close(fisher["weight"], (p * (1 - p)).T @ x.square() / len(x), rtol=1e-12, atol=0)
+    torch.testing.assert_close(fisher["bias"], (p * (1 - p)).mean(0), rtol=1e-12, atol=0)
+
+
+def test_squared_norm_of_a_linear_layer_has_its_closed_form():
+    model, x, _ = softmax_regression()
+    importance = mas_importance(model, [(x, None)])
+    expected = torch.einsum("no,ni->oi", (2 * model(x)).abs(), x.abs()) / len(x)
+    torch.testing.assert_close(importance["weight"], expected.detach(), rtol=1e-12, atol=0)
+
+
+def test_exact_is_the_expectation_over_labels():
+    model, batches = build(CLOSED["CNN"])
+    ((x, _),) = rebatched(batches, 100)
+    p = model.eval()(x).softmax(1).detach()
+    expected = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+    for n in range(len(x)):
+        for label in range(3):
+            fisher = fisher_diagonal(model, [(x[n : n + 1], torch.tensor([label]))])
+            for name, value in fisher.items():
+                expected[name] += p[n, label] * value / len(x)
+    assert relative_error(fisher_diagonal(model, batches, labels="exact"), expected) < 1e-10
+
+
+def test_sampled_converges_to_exact():
+    model, batches = build(CLOSED["MLP"])
+    exact = fisher_diagonal(model, batches, labels="exact")
+    ((x, _),) = rebatched(batches, 100)
+    errors = []
+    for repeats in (100, 10_000):
+        sampled = fisher_diagonal(model, [(x.repeat(repeats, 1), None)], labels="sampled")
+        errors.append(relative_error(sampled, exact))
+    assert errors[1] < 0.02
+    assert errors[1] < errors[0] / 3  # a hundred times the samples, a tenth of the error
+
+
+def test_labels_are_drawn_with_their_probabilities():
+    model = nn.Linear(1, 4, bias=False).double()
+    p = torch.tensor([0.5, 0.0, 0.3, 0.2], dtype=torch.float64)
+    with torch.no_grad():
+        model.weight.copy_(p.log().clamp(min=-1e4).unsqueeze(1))
+    x = torch.ones(20_000, 1, dtype=torch.float64)
+    fisher = fisher_diagonal(model, [(x, None)], labels="sampled")["weight"].squeeze(1)
+    torch.testing.assert_close(fisher, p * (1 - p), rtol=0.05, atol=0)
+    assert fisher[1] == 0
+
+
+# --------------------------------------------------------------------------------------------------------- arguments
+
+
+def test_seed_decides_the_drawn_labels():
+    model, batches = build(CLOSED["MLP"])
+    one, same, other = (fisher_diagonal(model, batches, labels="sampled", seed=seed)["0.weight"] for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.allclose(one, other)
+
+
+def test_subset_is_the_mean_over_some_samples_and_independent_of_batches():
+    model, batches = build(CLOSED["several heads"])
+    got = fisher_diagonal(model, batches, max_samples=4, seed=3)
+    for size in (1, 2, 100):
+        again = fisher_diagonal(model, iter(rebatched(batches, size)), max_samples=4, seed=3)
+        assert relative_error(again, got) < 1e-10
+    singles = [fisher_diagonal(model, [batch])["body.weight"] for batch in rebatched(batches, 1)]
+    subsets = torch.combinations(torch.arange(len(singles)), 4)
+    means = torch.stack(singles)[subsets].mean(1)
+    matches = (means - got["body.weight"]).abs().flatten(1).max(1).values < 1e-12
+    assert matches.sum() == 1
+    assert relative_error(fisher_diagonal(model, batches, max_samples=9), fisher_diagonal(model, batches)) < 1e-10
+
+
+def test_subsets_are_uniform():
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.ones_(model.weight)  # importance of sample x is 2 x^2: tells which samples were chosen
+    x = torch.tensor([2.0**k for k in range(6)]).double().unsqueeze(1)
+    counts = torch.zeros(6)
+    for seed in range(600):
+        total = int(mas_importance(model, [(x, None)], max_samples=2, seed=seed)["weight"].item())
+        chosen = [k for k in range(6) if total >> (2 * k) & 1]
+        assert len(chosen) == 2
+        counts[chosen] += 1
+    assert (counts - 200).abs().max() < 50  # more than four standard deviations
+
+
+def test_chosen_parameters():
+    model, batches = build(CLOSED["frozen parameters"])
+    everything = dict.fromkeys(name for name, _ in model.named_parameters())
+    default = fisher_diagonal(model, batches)
+    assert list(default) == ["0.bias", "4.weight"]
+    chosen = fisher_diagonal(model, batches, parameters=everything)
+    assert list(chosen) == list(everything)
+    assert relative_error({name: chosen[name] for name in default}, default) < 1e-10
+    model.requires_grad_(True)
+    assert relative_error(chosen, oracle.fisher(model, batches, "empirical")) < 1e-10
+    assert fisher_diagonal(model.requires_grad_(False), batches) == {}
+
+
+def test_other_tasks_parameters_get_zeros():
+    model, batches = build(CLOSED["several heads"])
+    only = [(x[t == 1], y[t == 1], t[t == 1]) for x, y, t in batches]
+    fisher = fisher_diagonal(model, only)
+    assert fisher["heads.1.weight"].any()
+    assert not fisher["heads.0.weight"].any()
+    assert not fisher["heads.2.bias"].any()
+    by_number = fisher_diagonal(model, [(x, y, 1) for x, y, _ in only])
+    assert relative_error(by_number, fisher) < 1e-10
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", ["CNN", "vision transformer"])
+def test_works_where_gradients_are_off(context, name):
+    model, batches = build(TABLE[name])
+    expected = fisher_diagonal(model, batches)
+    with context():
+        assert relative_error(fisher_diagonal(model, copied(batches)), expected) < 1e-10
+
+
+def test_works_under_autocast():
+    model, batches = build(CLOSED["CNN"])
+    model, batches = model.float(), cast(batches, torch.float32)
+    expected = fisher_diagonal(model, batches)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert relative_error(fisher_diagonal(model, batches), {k: v.double() for k, v in expected.items()}) < 1e-6
+
+
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_memory_layout_does_not_matter(memory_format):
+    model, batches = build(CLOSED["ResNet-18"])
+    names = ["conv1.weight", "layer2.0.downsample.0.weight", "layer4.1.conv2.weight", "layer1.0.bn1.weight"]
+    expected = oracle.fisher(model, batches, "empirical", names)
+    model.to(memory_format=memory_format)
+    batches = [(x.to(memory_format=memory_format), y) for x, y in batches]
+    assert relative_error(fisher_diagonal(model, batches, parameters=names), expected) < 1e-10
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", [name for name in TABLE if name != "recurrent"])
+def test_same_on_an_accelerator(name):
+    model, batches = build(TABLE[name])
+    estimates = [fisher_diagonal, mas_importance, lambda m, b: fisher_diagonal(m, b, labels="sampled")]
+    expected = [estimate(model, copied(batches)) for estimate in estimates]
+    state = torch.cuda.get_rng_state_all()
+    for estimate, values in zip(estimates, expected, strict=True):
+        got = estimate(model.cuda(), copied(batches))  # the batches are moved
+        assert relative_error({key: value.cpu() for key, value in got.items()}, values) < 1e-10
+    assert all(map(torch.equal, state, torch.cuda.get_rng_state_all()))
+    with pytest.raises(ValueError, match="labels must be from 0 to"):
+        fisher_diagonal(model, [(x, y + 9, *rest) for x, y, *rest in copied(batches)])
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the size of the largest tensor that any operation makes."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, Tensor) and not tensor._is_view():
+                LargestTensor.bytes = max(LargestTensor.bytes, tensor.nbytes)
+        return out
+
+
+def test_memory_of_closed_forms_is_bounded():
+    model = nn.Sequential(nn.Linear(40, 50), nn.Flatten(), nn.Linear(100, 2)).double()
+    x, y = torch.randn(256, 2, 40).double(), torch.randint(2, (256,))
+    with LargestTensor():
+        LargestTensor.bytes = 0
+        fisher_diagonal(model, [(x, y)], workspace_bytes=2**17)
+    activations = 256 * 2 * 50 * 8
+    assert LargestTensor.bytes <= max(2**17, activations) < 256 * 50 * 40 * 8
+
+
+def test_memory_of_vectorised_gradients_is_bounded():
+    class Raw(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.matrix = nn.Parameter(torch.randn(50, 40).double() / 40)
+
+        def forward(self, x):
+            return x @ self.matrix.T
+
+    x, y = torch.randn(256, 40).double(), torch.randint(50, (256,))
+    with LargestTensor():
+        LargestTensor.bytes = 0
+        fisher_diagonal(Raw(), [(x, y)], workspace_bytes=2**20)
+    assert LargestTensor.bytes <= 2**20 < 256 * 8 * 40 * 50
+
+
+# ---------------------------------------------------------------------------------------------------- left untouched
+
+
+class Counting(nn.Module):
+    """A layer with state that every call changes, in place and by replacement; fails on demand."""
+
+    def __init__(self, fails_at: int = 100):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("last", torch.zeros(4))
+        self.fails_at = fails_at
+
+    def forward(self, x):
+        self.calls += 1
+        self.last = x.detach()[0, :4].float()
+        if self.calls >= self.fails_at:
+            raise ArithmeticError("broken layer")
+        return x
+
+
+def fingerprint(model):
+    return {
+        "training": [module.training for module in model.modules()],
+        "requires_grad": [parameter.requires_grad for parameter in model.parameters()],
+        "grads": [id(parameter.grad) for parameter in model.parameters()],
+        "grad values": [p.grad.tolist() if p.grad is not None else None for p in model.parameters()],
+        "parameters": [(id(parameter), parameter.tolist()) for parameter in model.parameters()],
+        "buffers": [(id(buffer), buffer.tolist()) for buffer in model.buffers()],
+        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+        "torch": torch.get_rng_state().tolist(),
+        "python": random.getstate(),
+        "numpy": np.random.get_state()[1].tolist(),
+        "attention": torch.backends.mha.get_fastpath_enabled(),
+        "grad mode": torch.is_grad_enabled(),
+    }
+
+
+def used_model(fails_at=100):
+    """A model in the middle of training, with one part frozen in evaluation mode."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.Dropout(),
+        Counting(),
+        nn.Flatten(),
+        nn.PReLU(),
+        nn.Linear(144, 3),
+    ).double()
+    model(torch.randn(4, 3, 8, 8).double()).square().mean().backward()
+    model[1].eval()
+    model[0].bias.requires_grad_(False)
+    model[6].bias.grad = None
+    model[3].calls.zero_()
+    model[3].fails_at = fails_at
+    return model
+
+
+def random_batches(count=3):
+    for _ in range(count):
+        random.random(), np.random.rand()
+        yield torch.randn(4, 3, 8, 8).double(), torch.randint(3, (4,))
+
+
+@pytest.mark.parametrize("estimate", [fisher_diagonal, mas_importance])
+def test_leaves_no_traces(estimate):
+    model = used_model()
+    before = fingerprint(model)
+    estimate(model, random_batches())
+    assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("fails_at", range(1, 8))
+def test_leaves_no_traces_when_the_model_fails(fails_at):
+    model = used_model(fails_at)
+    before = fingerprint(model)
+    with pytest.raises(ArithmeticError, match="broken layer"):
+        fisher_diagonal(model, random_batches())
+    assert fingerprint(model) == before
+
+
+def test_leaves_no_traces_when_the_data_fails():
+    def failing():
+        yield from random_batches(1)
+        raise OSError("disk gone")
+
+    model = used_model()
+    before = fingerprint(model)
+    with pytest.raises(OSError, match="disk gone"):
+        fisher_diagonal(model, failing())
+    assert fingerprint(model) == before
+
+
+def test_data_are_left_alone():
+    model, batches = build(OTHERS["changes in place"])
+    before = copied(batches)
+    fisher_diagonal(model, batches[:1])
+    # the model changes its inputs; the first batch of a task, where this is found out, is a copy
+    assert torch.equal(before[0][0], batches[0][0])
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def linear_then(function):
+    return nn.Sequential(nn.Linear(3, 3), Function(function), nn.Linear(3, 3))
+
+
+DATA = [(torch.randn(4, 3), torch.tensor([0, 1, 2, 0]))]
+
+MIXING = {
+    "batch statistics": lambda x: (x - x.mean(0)) / (1 + x.var(0)),
+    "batch norm function": lambda x: nn.functional.batch_norm(x, None, None, training=True),
+    "weakly": lambda x: x + 1e-6 * x.mean(0),
+    "without gradient": lambda x: x - x.mean(0).detach(),
+    "attention over samples": lambda x: (x @ x.T).softmax(1) @ x,
+    "neighbours": lambda x: x + x.roll(1, 0),
+}
+
+
+@pytest.mark.parametrize("mixing", MIXING)
+@pytest.mark.parametrize("samples", [3, 4])
+def test_refuses_models_that_mix_samples(mixing, samples):
+    model = linear_then(MIXING[mixing])
+    named = "" if mixing == "weakly" else r" \(first seen at '1', a Function\)"
+    with pytest.raises(RuntimeError, match=f"depends on the other samples of its batch{named}"):
+        fisher_diagonal(model, [(x[:samples], y[:samples]) for x, y in DATA])
+
+
+def test_refuses_models_that_mix_pairs():
+    with pytest.raises(RuntimeError, match="depends on the other samples"):
+        fisher_diagonal(linear_then(MIXING["batch statistics"]), [(x[:2], y[:2]) for x, y in DATA])
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (
+            nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, track_running_stats=False)),
+            ValueError,
+            "'1', a BatchNorm1d without",
+        ),
+        (linear_then(nn.functional.dropout), RuntimeError, "draws random numbers"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Unflatten(1, (3, 1))), ValueError, r"shape \(4, classes\), got \(4, 3, 1\)"),
+        (nn.Sequential(nn.Linear(3, 3), Function(lambda x: {"logits": x})), ValueError, "got dict"),
+        (
+            nn.Sequential(nn.Linear(3, 3), Function(torch.detach)),
+            RuntimeError,
+            "none of the parameters '0.weight', '0.bias' infl",
+        ),
+        (nn.Sequential(nn.Linear(3, 3), Function(lambda x: x / 0)), ValueError, "outputs are not finite"),
+        (
+            nn.Sequential(nn.Linear(3, 3), Function(lambda x: 1e30 * x)),
+            ValueError,
+            "'0.weight'.* is not finite although",
+        ),
+        (
+            linear_then(lambda x: torch.utils.checkpoint.checkpoint(torch.tanh, x, use_reentrant=True)),
+            RuntimeError,
+            "use_reentrant=False",
+        ),
+    ],
+)
+def test_refuses_models_without_exact_importances(model, error, message):
+    before = [module.training for module in model.modules()]
+    with pytest.raises(error, match=message):
+        mas_importance(model, DATA)
+    assert [module.training for module in model.modules()] == before
+
+
+def test_refuses_embeddings_that_renormalise():
+    model = nn.Sequential(nn.Embedding(4, 3, max_norm=1.0), nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="'0', an Embedding with max_norm"):
+        fisher_diagonal(model, [(torch.arange(3), torch.arange(3))])
+
+
+X, Y = DATA[0]
+
+
+@pytest.mark.parametrize(
+    ("batches", "error", "message"),
+    [
+        ([], ValueError, "yielded no samples"),
+        ([(X[:0], Y[:0])], ValueError, "yielded no samples"),
+        ([X], TypeError, r"must yield \(x, y\) or \(x, y, task_labels\), got a Tensor"),
+        ([(X,)], TypeError, "got a tuple of length 1"),
+        ([(X.tolist(), Y)], TypeError, "inputs of a batch must be a tensor"),
+        ([(X, Y.float())], TypeError, "class indices as an integer tensor, got a tensor of torch.float32"),
+        ([(X, nn.functional.one_hot(Y))], ValueError, r"shape \(4,\).*got \(4, 3\)"),
+        ([(X, None)], TypeError, "got None"),
+        ([(X, Y == 0)], TypeError, "torch.bool"),
+        ([(X, Y[:3])], ValueError, "4 inputs but 3 labels"),
+        ([(X, Y + 1)], ValueError, "labels must be from 0 to 2, the model's outputs, got 1 to 3 in batch 0"),
+        ([(X, Y - 1)], ValueError, "got -1 to 1 in batch 0"),
+        ([(X, Y, Y[:3])], ValueError, "4 inputs but 3 task labels"),
+        ([(X, Y, "a")], TypeError, "task labels must be integers"),
+        ([(X, Y, Y.float())], TypeError, "task labels must be integers"),
+        ([(torch.full_like(X, torch.nan), Y)], ValueError, "outputs are not finite for 4 of 4 samples in batch 0"),
+    ],
+)
+def test_refuses_bad_data(batches, error, message):
+    with pytest.raises(error, match=message):
+        fisher_diagonal(nn.Linear(3, 3), batches)
+
+
+def test_label_out_of_range_names_the_task():
+    model = MultiHeadNet()
+    with pytest.raises(ValueError, match="from 0 to 1, .* got 0 to 2 in batch 0, task 0"):
+        fisher_diagonal(model, [(torch.randn(3, 5), torch.tensor([0, 2, 2]), torch.tensor([0, 0, 1]))])
+
+
+def test_refuses_parameters_without_gradients():
+    model = nn.Linear(3, 3)
+    model.steps = nn.Parameter(torch.arange(3), requires_grad=False)
+    with pytest.raises(ValueError, match="'steps' is not"):
+        fisher_diagonal(model, DATA, parameters=["weight", "steps"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"labels": "true"}, ValueError, "one of empirical, sampled, exact, got 'true'"),
+        ({"parameters": ["weight", "wieght"]}, ValueError, "no parameters named 'wieght'; it has weight, bias"),
+        ({"parameters": "weight"}, TypeError, "put it in a list"),
+        ({"max_samples": 0}, ValueError, "max_samples must be positive, got 0"),
+        ({"workspace_bytes": 0}, ValueError, "workspace_bytes must be positive, got 0"),
+    ],
+)
+def test_refuses_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        fisher_diagonal(nn.Linear(3, 3), DATA, **arguments)
+
+
+def test_warns_about_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("MLP", "ResNet-18", "vision transformer", "TransformerEncoder", "layer called twice"):
+            model, batches = build(TABLE[name])
+            mas_importance(model, batches)
