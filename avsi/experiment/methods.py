@@ -10,6 +10,7 @@ from avalanche.training import JointTraining, Naive
 from avalanche.training import SynapticIntelligence as AvalancheSI
 
 from avsi.experiment.spec import Method, Reported
+from avsi.importance.estimators import Labels
 from avsi.strategies import MAS, OnlineEWC, SynapticIntelligence
 
 
@@ -43,18 +44,19 @@ def si(strength: float, damping: float, reported: Reported | None = None, name: 
     )
 
 
-def online_ewc(strength: float, reported: Reported | None = None) -> Method:
-    """Online EWC with the empirical, per-sample Fisher information and gamma = 1.
+def online_ewc(strength: float, reported: Reported | None = None, labels: Labels = "empirical") -> Method:
+    """Online EWC with the per-sample Fisher information and gamma = 1.
 
     Args:
         strength: lambda.
         reported: What the paper reports.
+        labels: Which labels the Fisher information is taken over.
 
     Returns:
         The method.
     """
     label = f"Online EWC, λ = {strength:g}"
-    return Method("online_ewc", partial(OnlineEWC, strength=strength), "sequential", label, reported)
+    return Method("online_ewc", partial(OnlineEWC, strength=strength, labels=labels), "sequential", label, reported)
 
 
 def mas(strength: float, reported: Reported | None = None) -> Method:
