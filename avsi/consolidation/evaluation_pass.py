@@ -28,20 +28,23 @@ def show_if_long(batches: Iterable[Any], description: str, total: int) -> Iterab
     return tqdm(batches, description, total, delay=2, leave=False, disable=None)
 
 
-def evaluation_batches(strategy: Any, track: Track, description: str) -> Iterable[Any]:
-    """Read the running experience's own data, in its order, with its evaluation transforms.
+def evaluation_batches(
+    strategy: Any, experience: Any, track: Track = show_if_long, description: str = ""
+) -> Iterable[Any]:
+    """Read an experience's own data, in its order, with its evaluation transforms.
 
     What a replay buffer or another plugin adds to the training data does not enter.
 
     Args:
-        strategy: The Avalanche strategy, within an experience.
+        strategy: The Avalanche strategy.
+        experience: The experience.
         track: Shows progress.
         description: What the pass is about.
 
     Returns:
         Batches (x, y), or (x, y, task_labels) for a multi-task model, as ``avsi.fisher_diagonal`` takes them.
     """
-    data = strategy.experience.dataset.eval()
+    data = experience.dataset.eval()
     collate = getattr(data, "collate_fn", None)
     # A generator of its own: a DataLoader draws a seed from the global one even if it does not shuffle.
     loader = DataLoader(data, strategy.eval_mb_size, collate_fn=collate, generator=torch.Generator())

@@ -39,6 +39,6 @@ class MASPlugin(ConsolidationPlugin):
 
     def update_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> None:
         """Add the sensitivities of the experience that just ended."""
-        batches = evaluation_batches(strategy, self.track, "output sensitivity")
+        batches = evaluation_batches(strategy, strategy.experience, self.track, "output sensitivity")
         for name, importance in mas_importance(strategy.model, batches, parameters=parameters).items():
             self.importance[name].add_(importance)

@@ -59,7 +59,7 @@ class OnlineEWCPlugin(ConsolidationPlugin):
 
     def update_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> None:
         """Decay Omega and add the Fisher information of the experience that just ended."""
-        batches = evaluation_batches(strategy, self.track, "Fisher information")
+        batches = evaluation_batches(strategy, strategy.experience, self.track, "Fisher information")
         # Sampled labels differ from task to task, and are the same in a run that was resumed.
         seed = self.experiences_seen
         fisher = fisher_diagonal(strategy.model, batches, labels=self.labels, parameters=parameters, seed=seed)

@@ -230,6 +230,9 @@ class ConsolidationPlugin(SupervisedPlugin):
 def penalised_parameters(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn.Parameter]:
     """Collect a model's trainable parameters, each once, without the excluded ones.
 
+    A layer keeps parameters of its own out of consolidation, for example those of fast plasticity, by listing their
+    names in an attribute ``fast_parameters``.
+
     Args:
         model: The model.
         exclude: Glob patterns of parameter names.
@@ -248,10 +251,13 @@ def penalised_parameters(model: nn.Module, exclude: Sequence[str]) -> dict[str, 
     for name, module in model.named_modules():
         if getattr(module, "sparse", False) is True:
             raise ValueError(f"layer {name!r} ({type(module).__name__}) makes sparse gradients; use sparse=False")
+    fast = {id(getattr(layer, name)) for layer in model.modules() for name in getattr(layer, "fast_parameters", ())}
     chosen = {
         name: parameter
         for name, parameter in named.items()
-        if parameter.requires_grad and not any(fnmatchcase(name, pattern) for pattern in exclude)
+        if parameter.requires_grad
+        and id(parameter) not in fast
+        and not any(fnmatchcase(name, pattern) for pattern in exclude)
     }
     for name, parameter in chosen.items():
         if parameter.dtype not in {torch.float32, torch.float64}:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from avsi.experiment.description import describe, digest
+from avsi.experiment.early_stopping import Patience
 
 Regime = Literal["sequential", "independent", "joint"]
 
@@ -55,15 +56,17 @@ class Experiment:
         name: Names the results folder.
         title: Heading of tables and figures.
         source: The paper's table or figure, or where the protocol comes from.
-        scenario: Builds the benchmark; called with ``seed``, ``root`` and ``download``.
+        scenario: Builds the benchmark; called with ``seed``, ``root`` and ``download``, and with ``validation`` where
+            ``patience`` needs it.
         model: Builds the model.
         optimizer: Builds the optimizer from the model's parameters.
-        epochs: Epochs per task.
+        epochs: Epochs per task, at most with ``patience``.
         batch_size: Training batch size.
         reset_optimizer: Whether the optimizer's state is reset before each task.
         methods: The methods compared.
         trials: Number of seeds the paper uses (or this project, where there is no paper).
         protocol: Whose protocol it is, where a script has several.
+        patience: When to stop training on a task early; None: after ``epochs``.
         full_epochs: The protocol's epochs where ``epochs`` was changed from them; set by :meth:`with_epochs`.
     """
 
@@ -79,6 +82,7 @@ class Experiment:
     methods: tuple[Method, ...]
     trials: int
     protocol: str = ""
+    patience: Patience | None = None
     full_epochs: int | None = field(default=None)
 
     def method(self, name: str) -> Method:
@@ -131,7 +135,8 @@ class Experiment:
         Returns:
             JSON data.
         """
-        return {
+        stopping = {"patience": asdict(self.patience)} if self.patience else {}
+        return stopping | {
             "experiment": self.name,
             "scenario": describe(self.scenario),
             "model": describe(self.model),

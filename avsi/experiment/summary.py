@@ -88,7 +88,9 @@ class Rows:
         Returns:
             A table with its title.
         """
-        table = Table(title=self.title, box=box.SIMPLE_HEAD, title_justify="left")
+        table = Table(
+            title=self.title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True
+        )
         for index, column in enumerate(self.columns):
             table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
         for row in self.rows:

@@ -7,7 +7,7 @@ import platform
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from avalanche.logging import TensorboardLogger
 from avalanche.training.determinism.rng_manager import RNGManager
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
 from torch import nn
 
 from avsi.data import published_counts
+from avsi.experiment.early_stopping import EarlyStopping
 from avsi.experiment.progress import TrialProgress
 from avsi.experiment.spec import Experiment, Method
 from avsi.metrics import (
@@ -65,17 +66,18 @@ def run_trial(
         progress: Told of every step.
 
     Returns:
-        The result, as JSON data. Accuracies are fractions; for the ``independent`` and ``joint`` regimes, where there
-        is no sequence, ``accuracy_matrix`` and ``bwt`` are None.
+        The result, as JSON data. Accuracies and errors are fractions; for the ``independent`` and ``joint`` regimes,
+        where there is no sequence, ``accuracy_matrix`` and ``bwt`` are None.
     """
     started, clock = datetime.now(timezone.utc), time.perf_counter()
-    benchmark = experiment.scenario(seed=seed, root=setting.data_root, download=setting.download)
+    validation = {"validation": experiment.patience.validation} if experiment.patience else {}
+    benchmark = experiment.scenario(seed=seed, root=setting.data_root, download=setting.download, **validation)
     RNGManager.set_random_seeds(seed)
     log = TensorboardLogger(str(setting.tensorboard)) if setting.tensorboard else None
     with quiet(), contextlib.closing(log.writer) if log else contextlib.nullcontext():
-        trainer = Trainer(experiment, method, setting.device, progress, log)
+        trainer = Trainer(experiment, method, benchmark, setting.device, progress, log)
         train = {"sequential": train_sequential, "independent": train_independent, "joint": train_joint}[method.regime]
-        outcome = train(trainer, benchmark)
+        outcome = train(trainer)
     return {
         "experiment": experiment.name,
         "method": method.name,
@@ -84,6 +86,7 @@ def run_trial(
         "digest": experiment.digest(method),
         "deviation": experiment.deviation,
         **outcome,
+        "validation_error": [errors for plugin in trainer.early_stopping for errors in plugin.errors],
         "data": describe_data(benchmark),
         "environment": describe_environment(setting.device),
         "started": started.isoformat(timespec="seconds"),
@@ -98,16 +101,20 @@ class Trainer:
     Attributes:
         experiment: The experiment.
         method: The method.
+        benchmark: The benchmark.
         device: A torch device.
         progress: An Avalanche plugin that is told of every step.
         log: Avalanche's TensorBoard logger, or None.
+        early_stopping: The plugins of the strategies made so far, where the protocol stops early.
     """
 
     experiment: Experiment
     method: Method
+    benchmark: ImageScenario
     device: str
     progress: TrialProgress
     log: TensorboardLogger | None
+    early_stopping: list[EarlyStopping] = field(default_factory=list)
 
     def strategy(self) -> Any:
         """Make a fresh model with its optimizer and strategy.
@@ -116,6 +123,10 @@ class Trainer:
             The Avalanche strategy.
         """
         model = self.experiment.model().to(self.device)
+        plugins: list[SupervisedPlugin] = [self.progress]
+        if self.experiment.patience:
+            self.early_stopping.append(EarlyStopping(self.benchmark.valid_stream, self.experiment.patience))
+            plugins.append(self.early_stopping[-1])
         return self.method.strategy(
             model=model,
             optimizer=self.experiment.optimizer(model.parameters()),
@@ -125,25 +136,24 @@ class Trainer:
             eval_mb_size=EVAL_BATCH_SIZE,
             device=self.device,
             evaluator=EvaluationPlugin(*evaluation_metrics(), loggers=[self.log] if self.log else []),
-            plugins=[self.progress],
+            plugins=plugins,
         )
 
 
-def train_sequential(trainer: Trainer, benchmark: ImageScenario) -> dict[str, Any]:
+def train_sequential(trainer: Trainer) -> dict[str, Any]:
     """Train one model on one task after the other, evaluating on every task's test set after each.
 
     Args:
         trainer: Makes the strategy.
-        benchmark: The benchmark.
 
     Returns:
         R, ACC, BWT, final accuracy by task and training time by task.
     """
-    strategy, stream = trainer.strategy(), benchmark.test_stream
+    strategy, stream = trainer.strategy(), trainer.benchmark.test_stream
     matrix: list[list[float]] = []
     seconds: list[float] = []
     results: dict[str, float] = {}
-    for experience in benchmark.train_stream:
+    for experience in trainer.benchmark.train_stream:
         clock = time.perf_counter()
         strategy.train(experience, eval_streams=[], reset_optimizer_state=trainer.experiment.reset_optimizer)
         seconds.append(round(time.perf_counter() - clock, 3))
@@ -159,18 +169,17 @@ def train_sequential(trainer: Trainer, benchmark: ImageScenario) -> dict[str, An
     }
 
 
-def train_independent(trainer: Trainer, benchmark: ImageScenario) -> dict[str, Any]:
+def train_independent(trainer: Trainer) -> dict[str, Any]:
     """Train a fresh model from scratch on each task.
 
     Args:
         trainer: Makes the strategies.
-        benchmark: The benchmark.
 
     Returns:
         Mean accuracy, accuracy by task and training time by task.
     """
     accuracies, seconds = [], []
-    for experience, test in zip(benchmark.train_stream, benchmark.test_stream, strict=True):
+    for experience, test in zip(trainer.benchmark.train_stream, trainer.benchmark.test_stream, strict=True):
         strategy = trainer.strategy()
         clock = time.perf_counter()
         strategy.train(experience, eval_streams=[])
@@ -185,19 +194,18 @@ def train_independent(trainer: Trainer, benchmark: ImageScenario) -> dict[str, A
     }
 
 
-def train_joint(trainer: Trainer, benchmark: ImageScenario) -> dict[str, Any]:
+def train_joint(trainer: Trainer) -> dict[str, Any]:
     """Train one model on all tasks at once.
 
     Args:
         trainer: Makes the strategy.
-        benchmark: The benchmark.
 
     Returns:
         Mean accuracy, accuracy by task and training time.
     """
-    strategy, stream = trainer.strategy(), benchmark.test_stream
+    strategy, stream = trainer.strategy(), trainer.benchmark.test_stream
     clock = time.perf_counter()
-    strategy.train(benchmark.train_stream, eval_streams=[])
+    strategy.train(trainer.benchmark.train_stream, eval_streams=[])
     seconds = [round(time.perf_counter() - clock, 3)]
     results = strategy.eval(stream)
     row = accuracy_row(results, stream)

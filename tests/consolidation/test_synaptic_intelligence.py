@@ -177,6 +177,50 @@ def test_cumulative_importance_has_a_floor_at_zero():
     assert plugin.importance["theta"].item() == 0.0
 
 
+def test_displacement_counts_from_where_the_experience_starts_also_when_weights_changed_in_between():
+    plugin = SIPlugin(0.0, damping=0.5)
+    loss = QuadraticLoss(torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    model = Quadratic(torch.tensor([1.0, 1.0], dtype=torch.float64))
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), [plugin], criterion=loss)
+    first, second = one_sample_stream(2)
+    strategy.train(first, eval_streams=[])
+    before = plugin.importance["theta"].clone()
+    with torch.no_grad():
+        model.theta.copy_(torch.tensor([3.0, -2.0]))
+    strategy.train(second, eval_streams=[])
+    delta = 0.1 * torch.tensor([3.0, 2.0], dtype=torch.float64)  # one step of 0.1 * theta
+    added = 10 * delta**2 / (delta**2 + 0.5)  # omega = g * delta = 10 delta^2
+    torch.testing.assert_close(plugin.importance["theta"] - before, added)
+
+
+def test_path_integral_is_reset_after_a_task_and_after_one_that_was_cut_off(digits):
+    model = seeded_mlp()
+    plugin = SIPlugin(1.0)
+
+    class CutOff(SupervisedPlugin):
+        def after_training_iteration(self, strategy, **kwargs):
+            raise KeyboardInterrupt
+
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.01), [plugin])
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    assert all((omega == 0).all() for omega in plugin.path_integral.values())
+    cut = CutOff()
+    strategy.plugins.append(cut)
+    with pytest.raises(KeyboardInterrupt):
+        strategy.train(digits.train_stream[1], eval_streams=[])
+    assert plugin.path_integral["features.1.weight"].abs().sum() > 0
+    strategy.plugins.remove(cut)
+    seen = []
+
+    class First(SupervisedPlugin):
+        def before_training_iteration(self, strategy, **kwargs):
+            seen.append(plugin.path_integral["features.1.weight"].abs().sum().item())
+
+    strategy.plugins.append(First())
+    strategy.train(digits.train_stream[1], eval_streams=[])
+    assert seen[0] == 0.0
+
+
 # Task gradient alone, and what the optimizer really did
 
 
@@ -330,6 +374,20 @@ def test_frozen_and_late_unfrozen_parameters(digits):
     assert plugin.importance["features.1.weight"].sum() > 0
 
 
+def test_parameter_unfrozen_between_epochs_is_counted_from_then_on(digits):
+    model = seeded_mlp()
+    weight = model.features[1].weight.requires_grad_(False)
+    plugin = SIPlugin(1.0)
+
+    class Unfreeze(SupervisedPlugin):
+        def after_training_epoch(self, strategy, **kwargs):
+            weight.requires_grad_(True)
+
+    strategy = naive(model, OPTIMIZERS["adam"](model.parameters()), [plugin, Unfreeze()], epochs=2)
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    assert plugin.importance["features.1.weight"].sum() > 0
+
+
 def test_parameter_frozen_later_keeps_importance_and_anchor(digits):
     plugin = SIPlugin(10.0)
     model = seeded_mlp()
@@ -370,6 +428,21 @@ def test_excluded_parameters_are_free(digits):
     plugin = SIPlugin(1e3, exclude=["head.*", "*.bias"])
     train_two_tasks(digits, [plugin])
     assert plugin.importance.keys() == plugin.anchor.keys() == {"features.1.weight"}
+
+
+def test_layers_keep_their_fast_parameters_out(digits):
+    class FastBias(nn.Linear):
+        fast_parameters = ("bias",)
+
+    torch.manual_seed(0)
+    model = MLP(64, (16,), lambda size: MultiHead(size, FastBias))
+    plugin = SIPlugin(10.0)
+    strategy = naive(model, OPTIMIZERS["adam"](model.parameters()), [plugin])
+    for experience in digits.train_stream[:2]:
+        strategy.train(experience, eval_streams=[])
+    heads = {name for name in plugin.importance if name.startswith("head")}
+    assert heads == {"head.heads.0.weight", "head.heads.1.weight"}
+    assert plugin.anchor.keys() == plugin.path_integral.keys() == plugin.importance.keys()
 
 
 def class_incremental(digits):

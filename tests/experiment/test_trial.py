@@ -1,9 +1,11 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from rich.console import Console
 
+from avsi.experiment.early_stopping import Patience
 from avsi.experiment.progress import Display
 from avsi.experiment.trial import Setting, run_trial
 from avsi.metrics import average_accuracy, backward_transfer
@@ -65,6 +67,16 @@ def test_from_scratch_models_are_fresh(experiment):
     scratch, finetune = run(experiment, "scratch"), run(experiment, "finetune")
     assert scratch["task_accuracy"][0] == finetune["accuracy_matrix"][0][0]
     assert len(scratch["train_time_s"]) == 5
+
+
+def test_early_stopping_trains_at_least_and_at_most_so_long(experiment):
+    stopping = replace(experiment, epochs=6, patience=Patience(epochs=1, at_least=2, validation=0.2))
+    assert stopping.digest(experiment.method("si")) != replace(experiment, epochs=6).digest(experiment.method("si"))
+    result = run(stopping, "si")
+    assert result["description"]["patience"] == {"epochs": 1, "at_least": 2, "validation": 0.2}
+    assert all(2 <= len(errors) <= 6 for errors in result["validation_error"])
+    assert any(len(errors) < 6 for errors in result["validation_error"])
+    assert "patience" not in run(experiment, "finetune")["description"]
 
 
 def test_tensorboard_logs_on_request(experiment, tmp_path):

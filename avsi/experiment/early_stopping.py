@@ -1,0 +1,105 @@
+"""Early stopping on validation error, as in appendix A.1 of the DHP paper."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from avalanche.evaluation.metrics import Accuracy
+from avalanche.models import avalanche_forward
+from avalanche.training.plugins import SupervisedPlugin
+
+from avsi.consolidation import ConsolidationPlugin
+from avsi.consolidation.evaluation_pass import evaluation_batches
+
+
+@dataclass(frozen=True)
+class Patience:
+    """When to stop training on a task.
+
+    Attributes:
+        epochs: Stop when the validation error has not improved for so many epochs.
+        at_least: Epochs to train in any case.
+        validation: Share of each class's training images held out for validation.
+    """
+
+    epochs: int = 5
+    at_least: int = 10
+    validation: float = 0.1
+
+
+class EarlyStopping(SupervisedPlugin):
+    """Stops training on a task once its validation error no longer improves, and goes back to the best epoch.
+
+    Weights and buffers (Hebbian traces among them) become those of the epoch with the lowest validation error, the
+    first of several, also where training ends with the last epoch. The running state of consolidation plugins goes back
+    with them: the path integral of Synaptic Intelligence is that of the path to the restored weights.
+
+    Avalanche's own ``EarlyStoppingPlugin`` knows no least number of epochs, does not go back when training ends with
+    the last epoch, and has the validation stream evaluated by the strategy's evaluator, which spoils its BWT.
+
+    Args:
+        stream: The validation stream, parallel to the training stream.
+        patience: When to stop.
+    """
+
+    def __init__(self, stream: Any, patience: Patience) -> None:
+        super().__init__()
+        self.stream = stream
+        self.patience = patience
+        self.errors: list[list[float]] = []
+        """Validation error after each epoch, in [0, 1], by experience."""
+        self._best: dict[str, Any] = {}
+        self._best_epoch = 0
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Start counting anew."""
+        self.errors.append([])
+
+    def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Measure the validation error; stop and go back when it is time."""
+        errors = self.errors[-1]
+        errors.append(validation_error(strategy, self.stream[strategy.experience.current_experience]))
+        epoch = len(errors)
+        if epoch == 1 or errors[-1] < errors[self._best_epoch - 1]:
+            self._best_epoch = epoch
+            self._best = self._state(strategy)
+        patience_ends = epoch - self._best_epoch >= self.patience.epochs and epoch >= self.patience.at_least
+        if patience_ends:
+            strategy.stop_training()
+        # Here, not after the experience: consolidation plugins measure there, in an order that is not ours.
+        if (patience_ends or epoch == strategy.train_epochs) and epoch != self._best_epoch:
+            strategy.model.load_state_dict(self._best["model"])
+            for plugin, state in zip(self._consolidation(strategy), self._best["plugins"], strict=True):
+                plugin.load_state_dict(state)
+
+    def _state(self, strategy: Any) -> dict[str, Any]:
+        plugins = [plugin.state_dict() for plugin in self._consolidation(strategy)]
+        return deepcopy({"model": strategy.model.state_dict(), "plugins": plugins})
+
+    @staticmethod
+    def _consolidation(strategy: Any) -> list[ConsolidationPlugin]:
+        return [plugin for plugin in strategy.plugins if isinstance(plugin, ConsolidationPlugin)]
+
+
+@torch.no_grad()
+def validation_error(strategy: Any, experience: Any) -> float:
+    """Measure the share of wrong answers on an experience, without telling the strategy's evaluator.
+
+    Args:
+        strategy: The Avalanche strategy.
+        experience: The experience.
+
+    Returns:
+        The error, in [0, 1].
+    """
+    accuracy = Accuracy()
+    training = strategy.model.training
+    strategy.model.eval()
+    for x, y, *tasks in evaluation_batches(strategy, experience):
+        x, y, *tasks = (tensor.to(strategy.device) for tensor in (x, y, *tasks))
+        accuracy.update(avalanche_forward(strategy.model, x, tasks[0] if tasks else None), y)
+    strategy.model.train(training)
+    return 1.0 - accuracy.result()
