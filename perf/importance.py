@@ -8,7 +8,6 @@ medians over rounds are reported. The data are random numbers in the shapes of t
 
 import gc
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -197,7 +196,7 @@ def _synchronise(device: str) -> None:
 
 
 def peak_bytes(setting: str, method: str, arguments: Arguments) -> int:
-    """Peak memory of a method beyond model and data: in a fresh process on CPUs, by torch's own count on CUDA."""
+    """Peak memory of a method beyond model and data: in a fresh process on CPUs (Linux), by torch's count on CUDA."""
     if not arguments.device.startswith("cuda"):
         command = [sys.executable, __file__, "--peak", setting, method, str(arguments.threads)]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -214,9 +213,15 @@ def _report_peak(setting: str, method: str, threads: str) -> None:
     model, batches = prepare(setting, method, 2, "cpu")
     METHODS[method](model, [(x[:2], y[:2]) for x, y in batches])  # libraries and kernels are loaded
     gc.collect()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now
+    before = _resident("VmRSS")
     METHODS[method](model, batches)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print(_resident("VmHWM") - before)
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def measure(arguments: Arguments) -> Iterator[dict[str, object]]:

@@ -13,6 +13,7 @@ closed form is given the output gradients of each, and adds all their sums.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def chunks(samples: int, bytes_per_sample: int, workspace: int) -> Iterator[slic
 def _add_products(total: Tensor, lefts: Grads, right: Tensor, phi: Phi, workspace: int) -> None:
     """Add sum_n phi(left_n @ right_n), for each left (N, ..., M, L) and right (N, ..., L, K), to total (..., M, K)."""
     if right.shape[-2] == 1:  # outer products: phi goes through them, and their sum over samples is one product
-        left, right = torch.stack([phi(left.squeeze(-1)) for left in lefts]).sum(0), phi(right.squeeze(-2))
+        left, right = reduce(torch.add, (phi(left.squeeze(-1)) for left in lefts)), phi(right.squeeze(-2))
         if total.dim() == 2:
             total.addmm_(left.T, right)
         else:

@@ -68,9 +68,6 @@ def trace(outputs: Tensor) -> tuple[Counter[int], set[Any]]:
 
     Returns:
         How many edges lead to each parameter, by the parameter's id; and all the nodes of the graph.
-
-    Raises:
-        RuntimeError: If parts of the graph are hidden.
     """
     edges: Counter[int] = Counter()
     seen: set[Any] = {outputs.grad_fn}
@@ -79,11 +76,6 @@ def trace(outputs: Tensor) -> tuple[Counter[int], set[Any]]:
         node = stack.pop()
         if node is None:
             continue
-        if node.name() == "CheckpointFunctionBackward":
-            raise RuntimeError(
-                "the model uses reentrant activation checkpointing, which hides its parameters from differentiation; "
-                "call torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
-            )
         for following, _ in node.next_functions:
             parameter = getattr(following, "variable", None)
             if parameter is not None:

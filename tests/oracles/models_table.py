@@ -112,6 +112,17 @@ class MultiHeadNet(nn.Module):
         return self.heads[task](hidden)
 
 
+class ScaledHeads(MultiHeadNet):
+    """Several heads above a parameter that belongs to no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(5))
+
+    def forward(self, x: Tensor, task_labels: Tensor | int) -> Tensor:
+        return super().forward(x * self.scale, task_labels)
+
+
 class ScaledLinear(nn.Linear):
     """A subclass that computes something else."""
 
@@ -138,10 +149,11 @@ class InPlace(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.second, self.third = nn.Linear(5, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 3)
+        self.scale = nn.Parameter(torch.randn(3))
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = relu(self.first(x.mul_(2)), inplace=True)
-        return self.third(self.second(hidden).add_(hidden))
+        return self.third(self.second(hidden).add_(hidden)).mul_(self.scale)
 
 
 def images(classes: int, channels: int = 3, size: int = 8, samples: int = 7) -> Batches:
@@ -296,6 +308,7 @@ OTHERS: dict[str, Entry] = {
     "weight norm and a subclass": (normed, partial(vectors, 3, 6)),
     "layers without closed form": (mixed_layers, partial(vectors, 3, 1, 4, 4, 4)),
     "changes in place": (InPlace, partial(vectors, 3, 5)),
+    "several heads and more": (ScaledHeads, tasks),
     "recurrent": (LastState, partial(vectors, 3, 4, 3)),
 }
 """Models with parameters that need the general method."""
