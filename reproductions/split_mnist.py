@@ -7,7 +7,7 @@ training images; this uses the test images. Hidden layers are initialised as in 
 
 Protocol dhp: the split MNIST column of Table 1 of "Differentiable Hebbian consolidation for continual learning"
 (Thangarasa, Miconi & Taylor; submission to ICLR 2020). Plain SGD. The paper's networks without plasticity have an extra
-set of slow weights in the output layer; these do not.
+set of slow weights in the output layer; here only finetune_matched has.
 """
 
 from functools import partial
@@ -19,14 +19,17 @@ from avsi.experiment.methods import (
     avalanche_ewc,
     avalanche_mas,
     avalanche_si,
+    dhp,
     finetune,
     joint,
     mas,
+    matched_capacity,
     online_ewc,
     scratch,
     si,
+    with_dhp,
 )
-from avsi.models import MLP, MultiHead, glorot_uniform
+from avsi.models import MLP, DHPLinear, MatchedLinear, MultiHead, glorot_uniform
 from avsi.scenarios import split_mnist
 
 ZENKE = Experiment(
@@ -44,6 +47,12 @@ ZENKE = Experiment(
     trials=10,
 )
 
+PLASTIC = partial(MLP, 784, (256, 256), partial(MultiHead, head=partial(DHPLinear, eta=0.001)))
+MATCHED = partial(MLP, 784, (256, 256), partial(MultiHead, head=MatchedLinear))
+SI = si(1.0, damping=1e-3, reported=Reported(97.77, bwt=-0.04))
+ONLINE_EWC = online_ewc(400.0, Reported(97.65, bwt=-0.03))
+MAS = mas(1.5, Reported(98.24, bwt=-0.02))
+
 DHP = Experiment(
     name="split_mnist_dhp",
     title="Split MNIST",
@@ -57,9 +66,14 @@ DHP = Experiment(
     reset_optimizer=False,
     methods=(
         finetune(Reported(90.43, bwt=-0.13)),
-        si(1.0, damping=1e-3, reported=Reported(97.77, bwt=-0.04)),
-        online_ewc(400.0, Reported(97.65, bwt=-0.03)),
-        mas(1.5, Reported(98.24, bwt=-0.02)),
+        matched_capacity(MATCHED, Reported(90.43, bwt=-0.13)),
+        SI,
+        ONLINE_EWC,
+        MAS,
+        dhp(PLASTIC, Reported(98.23, bwt=-0.02)),
+        with_dhp(SI, PLASTIC, Reported(99.15, bwt=0.0)),
+        with_dhp(ONLINE_EWC, PLASTIC, Reported(98.96, bwt=-0.01)),
+        with_dhp(MAS, PLASTIC, Reported(98.43, bwt=-0.01)),
         avalanche_si(1.0, damping=1e-3),
         avalanche_ewc(400.0),
         avalanche_mas(1.5),

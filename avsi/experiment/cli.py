@@ -66,6 +66,9 @@ def main(*experiments: Experiment, args: list[str] | None = None) -> None:
     except (ExperimentError, DataError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command goes on with the trials that are not finished")
+        sys.exit(130)
     if failures:
         sys.exit(1)
 
@@ -134,7 +137,7 @@ def run(experiment: Experiment, options: Options) -> list[str]:
                 raise
             except Exception:
                 failures.append(f"{method.name}, seed {seed}")
-                display.say(f"{method.name}, seed {seed}: FAILED\n{traceback.format_exc()}")
+                progress.fail(traceback.format_exc())
                 continue
             results.write(experiment, method, result)
             progress.finish(result["accuracy"])

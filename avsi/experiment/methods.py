@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from avalanche.training import EWC as AvalancheEWC
 from avalanche.training import MAS as AvalancheMAS
 from avalanche.training import JointTraining, Naive
 from avalanche.training import SynapticIntelligence as AvalancheSI
 
+from avsi import DHPPlugin
 from avsi.experiment.spec import Method, Reported
 from avsi.importance.estimators import Labels
-from avsi.strategies import MAS, OnlineEWC, SynapticIntelligence
+from avsi.strategies import DHP, MAS, OnlineEWC, SynapticIntelligence
 
 
 def finetune(reported: Reported | None = None) -> Method:
@@ -70,6 +74,48 @@ def mas(strength: float, reported: Reported | None = None) -> Method:
         The method.
     """
     return Method("mas", partial(MAS, strength=strength), "sequential", f"MAS, λ = {strength:g}", reported)
+
+
+def matched_capacity(model: Callable[[], Any], reported: Reported | None = None) -> Method:
+    """Fine-tuning with an extra set of slow weights in place of the plastic ones: the DHP paper's control.
+
+    Args:
+        model: Builds the model, with ``MatchedLinear`` heads.
+        reported: What the paper reports.
+
+    Returns:
+        The method.
+    """
+    return Method("finetune_matched", Naive, label="fine-tuning, matched", reported=reported, model=model)
+
+
+def dhp(model: Callable[[], Any], reported: Reported | None = None) -> Method:
+    """Differentiable Hebbian plasticity in the output layer.
+
+    Args:
+        model: Builds the model, with ``DHPLinear`` heads.
+        reported: What the paper reports.
+
+    Returns:
+        The method.
+    """
+    return Method("dhp", DHP, label="DHP", reported=reported, model=model)
+
+
+def with_dhp(method: Method, model: Callable[[], Any], reported: Reported | None = None) -> Method:
+    """A consolidation method together with differentiable Hebbian plasticity, such as ``dhp+si``.
+
+    Args:
+        method: The consolidation method.
+        model: Builds the model, with ``DHPLinear`` heads.
+        reported: What the paper reports for the two together.
+
+    Returns:
+        The method.
+    """
+    label = f"DHP + {method.label}"
+    plugins = (*method.plugins, DHPPlugin)
+    return replace(method, name=f"dhp+{method.name}", label=label, reported=reported, model=model, plugins=plugins)
 
 
 def avalanche_si(strength: float, damping: float) -> Method:

@@ -158,7 +158,18 @@ class TrialProgress(SupervisedPlugin):
         Args:
             accuracy: The trial's mean accuracy, as a fraction.
         """
+        seconds = time.monotonic() - self.started
+        self._end(f"{self.name}: accuracy {100 * accuracy:.2f} % ({seconds:.0f} s)")
+
+    def fail(self, reason: str) -> None:
+        """End the trial with what went wrong.
+
+        Args:
+            reason: The traceback.
+        """
+        self._end(f"{self.name}: FAILED\n{reason}")
+
+    def _end(self, line: str) -> None:
         self._advance(1.0, self.name)
         self.display.live.remove_task(self.task)
-        seconds = time.monotonic() - self.started
-        self.display.say(f"{self.name}: accuracy {100 * accuracy:.2f} % ({seconds:.0f} s)")
+        self.display.say(line)

@@ -39,6 +39,8 @@ class Method:
             (from scratch), ``joint`` one model on all tasks at once.
         label: How tables and figures call it; default: its name.
         reported: What the paper reports.
+        model: Builds the method's own model where it needs another than the experiment's.
+        plugins: Build further plugins for the strategy.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Method:
     regime: Regime = "sequential"
     label: str = ""
     reported: Reported | None = None
+    model: Callable[[], Any] | None = None
+    plugins: tuple[Callable[[], Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,15 +140,16 @@ class Experiment:
             JSON data.
         """
         stopping = {"patience": asdict(self.patience)} if self.patience else {}
+        plugins = {"plugins": describe(method.plugins)} if method.plugins else {}
         return stopping | {
             "experiment": self.name,
             "scenario": describe(self.scenario),
-            "model": describe(self.model),
+            "model": describe(method.model or self.model),
             "optimizer": describe(self.optimizer),
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "reset_optimizer": self.reset_optimizer,
-            "method": {"name": method.name, "strategy": describe(method.strategy), "regime": method.regime},
+            "method": {"name": method.name, "strategy": describe(method.strategy), "regime": method.regime} | plugins,
         }
 
     def digest(self, method: Method) -> str:

@@ -21,6 +21,7 @@ from torch import nn
 
 from avsi.data import published_counts
 from avsi.experiment.early_stopping import EarlyStopping
+from avsi.experiment.hebbian_dynamics import HebbianDynamics
 from avsi.experiment.progress import TrialProgress
 from avsi.experiment.spec import Experiment, Method
 from avsi.metrics import (
@@ -87,6 +88,7 @@ def run_trial(
         "deviation": experiment.deviation,
         **outcome,
         "validation_error": [errors for plugin in trainer.early_stopping for errors in plugin.errors],
+        "hebbian_dynamics": trainer.dynamics.records,
         "data": describe_data(benchmark),
         "environment": describe_environment(setting.device),
         "started": started.isoformat(timespec="seconds"),
@@ -106,6 +108,7 @@ class Trainer:
         progress: An Avalanche plugin that is told of every step.
         log: Avalanche's TensorBoard logger, or None.
         early_stopping: The plugins of the strategies made so far, where the protocol stops early.
+        dynamics: Records the dynamics of DHP layers.
     """
 
     experiment: Experiment
@@ -115,6 +118,7 @@ class Trainer:
     progress: TrialProgress
     log: TensorboardLogger | None
     early_stopping: list[EarlyStopping] = field(default_factory=list)
+    dynamics: HebbianDynamics = field(default_factory=HebbianDynamics)
 
     def strategy(self) -> Any:
         """Make a fresh model with its optimizer and strategy.
@@ -122,8 +126,9 @@ class Trainer:
         Returns:
             The Avalanche strategy.
         """
-        model = self.experiment.model().to(self.device)
-        plugins: list[SupervisedPlugin] = [self.progress]
+        model = (self.method.model or self.experiment.model)().to(self.device)
+        plugins: list[SupervisedPlugin] = [build() for build in self.method.plugins]
+        plugins += [self.progress, self.dynamics]
         if self.experiment.patience:
             self.early_stopping.append(EarlyStopping(self.benchmark.valid_stream, self.experiment.patience))
             plugins.append(self.early_stopping[-1])

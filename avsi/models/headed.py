@@ -8,6 +8,7 @@ from avalanche.models import MultiTaskModule
 from torch import Tensor, nn
 
 from avsi.models.initialisation import Initialise
+from avsi.models.multi_head import MultiHead, call_with_targets
 
 Head = int | Callable[[int], nn.Module]
 
@@ -19,7 +20,8 @@ class HeadedModel(MultiTaskModule):
         features: Maps a batch of inputs to features, (N, feature_size).
         feature_size: Size of the features.
         head: Number of classes of a single ``nn.Linear`` head, or what builds the head from the size of the features,
-            such as ``MultiHead`` or ``functools.partial(MultiHead, head=...)``.
+            such as ``MultiHead``, ``functools.partial(MultiHead, head=DHPLinear)``, ``GrowingHead``, or
+            ``functools.partial(DHPLinear, out_features=10)``.
         init: Initialises each layer of the features, see ``avsi.models.initialisation``; default: PyTorch's own.
     """
 
@@ -28,17 +30,22 @@ class HeadedModel(MultiTaskModule):
         self.features = features if init is None else features.apply(init)
         self.head = nn.Linear(feature_size, head) if isinstance(head, int) else head(feature_size)
 
-    def forward(self, x: Tensor, task_labels: Tensor | int | None = None) -> Tensor | dict[int, Tensor]:
+    def forward(
+        self, x: Tensor, task_labels: Tensor | int | None = None, targets: Tensor | None = None
+    ) -> Tensor | dict[int, Tensor]:
         """Compute the logits.
 
         Args:
             x: Inputs, (N, ...).
             task_labels: Task label of each sample, (N,), or one for all; see ``MultiHead.forward``.
+            targets: Class of each sample, (N,), for heads that take them in training, such as ``DHPLinear``.
 
         Returns:
             Logits, (N, classes).
         """
         features = self.features(x)
+        if isinstance(self.head, MultiHead):
+            return self.head(features, task_labels, targets)
         if isinstance(self.head, MultiTaskModule):
             return self.head(features, task_labels)
-        return self.head(features)
+        return call_with_targets(self.head, features, targets)

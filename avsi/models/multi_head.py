@@ -9,8 +9,10 @@ import torch
 from avalanche.models import MultiTaskModule
 from torch import Tensor, nn
 
+from avsi.hebbian import TakesTargets, show_targets
 
-class MultiHead(MultiTaskModule):
+
+class MultiHead(TakesTargets, MultiTaskModule):
     """One output layer per task label, sized by the task's classes (labels from 0 within each task).
 
     Heads appear when Avalanche adapts the model to an experience, in training and in evaluation, and grow if a later
@@ -18,8 +20,9 @@ class MultiHead(MultiTaskModule):
 
     Args:
         in_features: Size of the features, at least 1.
-        head: Builds one head, called as ``head(in_features, number_of_classes)``; ``nn.Linear`` or a subclass of it, or
-            anything that maps (N, in_features) to (N, classes) and keeps classes in its parameters' first dimension.
+        head: Builds one head, called as ``head(in_features, number_of_classes)``; ``nn.Linear``, ``DHPLinear``,
+            ``MatchedLinear``, or anything that maps (N, in_features) to (N, classes) and keeps classes in the first
+            dimension of its parameters and buffers (what has no dimensions is kept as it is).
 
     Raises:
         ValueError: If ``in_features`` is not a positive integer.
@@ -58,48 +61,63 @@ class MultiHead(MultiTaskModule):
         """
         key = str(task)
         old = self.heads[key] if key in self.heads else None  # noqa: SIM401 (ModuleDict has no get)
-        if old is not None and next(old.parameters()).shape[0] >= classes:
+        if old is not None and number_of_classes(old) >= classes:
             return
         new = self.head(self.in_features, classes).to(self._placement).train(self.training)
         if old is not None:
-            fresh = new.state_dict()
-            for name, kept in old.state_dict().items():
-                fresh[name][tuple(slice(size) for size in kept.shape)] = kept
+            keep_old_classes(old, new)
         self.heads[key] = new
 
-    def forward(self, x: Tensor, task_labels: Tensor | int | None) -> Tensor | dict[int, Tensor]:
+    def forward(
+        self, x: Tensor, task_labels: Tensor | int | None, targets: Tensor | None = None
+    ) -> Tensor | dict[int, Tensor]:
         """Compute each sample's outputs with the head of its task.
 
         Args:
             x: Features, (N, in_features).
             task_labels: Task label of each sample, (N,); one label for all; or None for every head's output.
+            targets: Class of each sample within its task, (N,), for heads that take targets in training, such as
+                ``DHPLinear``. Each head gets those of its own samples; with ``task_labels=None`` no head gets any.
+                Default: what ``avsi.hebbian.show_targets`` or a plugin shows.
 
         Returns:
             Logits, (N, classes): exactly the task's classes where the batch holds one task. A batch of several tasks
             has as many columns as its largest head, and the columns that a sample's task lacks hold the lowest finite
             number, so that they get probability 0 and can never win. With ``task_labels=None`` a dict by task.
+
+        Raises:
+            ValueError: If there is not one target per sample.
         """
         if task_labels is None:
             return {int(key): head(x) for key, head in self.heads.items()}
+        targets = self.shown_targets if targets is None else targets
         if isinstance(task_labels, int):
-            return self.forward_single_task(x, task_labels)
+            return self.forward_single_task(x, task_labels, targets)
         tasks = torch.unique(task_labels).tolist()
         if len(tasks) == 1:
-            return self.forward_single_task(x, tasks[0])
+            return self.forward_single_task(x, tasks[0], targets)
+        if targets is not None and targets.shape != task_labels.shape:
+            raise ValueError(
+                f"targets must have shape ({len(task_labels)},), one class index per sample, got {tuple(targets.shape)}"
+            )
         masks = [task_labels == task for task in tasks]
-        outputs = [self.forward_single_task(x[mask], task) for task, mask in zip(tasks, masks, strict=True)]
+        outputs = [
+            self.forward_single_task(x[mask], task, None if targets is None else targets[mask])
+            for task, mask in zip(tasks, masks, strict=True)
+        ]
         width = max(output.shape[1] for output in outputs)
         joined = outputs[0].new_full((len(x), width), torch.finfo(outputs[0].dtype).min)
         for mask, output in zip(masks, outputs, strict=True):
             joined[mask, : output.shape[1]] = output
         return joined
 
-    def forward_single_task(self, x: Tensor, task_label: int) -> Tensor:
+    def forward_single_task(self, x: Tensor, task_label: int, targets: Tensor | None = None) -> Tensor:
         """Compute the outputs of one task's head.
 
         Args:
             x: Features, (N, in_features).
             task_label: The task label.
+            targets: Class of each sample, (N,), for a head that takes them.
 
         Returns:
             Logits, (N, classes of the task).
@@ -113,7 +131,53 @@ class MultiHead(MultiTaskModule):
                 f"no head for task {key}; known tasks: {', '.join(self.heads) or 'none'}. Heads are added when a "
                 "strategy trains or evaluates on the task's experience, or by avalanche_model_adaptation"
             )
-        return self.heads[key](x)
+        return call_with_targets(self.heads[key], x, targets)
+
+
+def call_with_targets(module: nn.Module, x: Tensor, targets: Tensor | None) -> Tensor:
+    """Call a module, and let what takes targets within it have them.
+
+    Args:
+        module: A module of one input.
+        x: The input.
+        targets: Class of each sample, (N,), or None.
+
+    Returns:
+        The output.
+    """
+    if targets is None:
+        return module(x)
+    with show_targets(module, targets):
+        return module(x)
+
+
+def number_of_classes(head: nn.Module) -> int:
+    """Read the number of outputs of a head.
+
+    Args:
+        head: A head whose parameters keep classes in their first dimension.
+
+    Returns:
+        The size of its first parameter's first dimension.
+    """
+    return next(head.parameters()).shape[0]
+
+
+@torch.no_grad()
+def keep_old_classes(old: nn.Module, new: nn.Module) -> None:
+    """Carry a head over into a larger one: parameters and buffers of the old classes, and which of them are frozen.
+
+    Args:
+        old: The head as it was.
+        new: A head with more classes, changed in place.
+    """
+    fresh = new.state_dict()
+    for name, kept in old.state_dict().items():
+        fresh[name][tuple(slice(size) for size in kept.shape)] = kept
+    for before, after in zip(old.parameters(), new.parameters(), strict=True):
+        after.requires_grad_(before.requires_grad)
+    if isinstance(old, TakesTargets) and isinstance(new, TakesTargets):
+        new.label_source = old.label_source
 
 
 def check_size(name: str, value: int) -> int:

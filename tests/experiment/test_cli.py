@@ -66,6 +66,22 @@ def test_a_failing_trial_is_reported_and_does_not_lose_the_others(experiment, tm
     assert len(files(tmp_path, "seed-*.json")) == 1
 
 
+def test_stopping_by_hand_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_path, capsys, monkeypatch):
+    real = cli.run_trial
+
+    def stop_at_second(*arguments):
+        if arguments[2] == 1:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(cli, "run_trial", stop_at_second)
+    with pytest.raises(SystemExit) as stop:
+        main(experiment, args=["--methods", "finetune", "--trials", "2", "--out", str(tmp_path)])
+    assert stop.value.code == 130
+    assert "the same command goes on" in " ".join(capsys.readouterr().err.split())
+    assert len(files(tmp_path, "seed-*.json")) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,0 +1,295 @@
+"""Differentiable Hebbian plasticity (DHP): a softmax layer with fast weights, and how it is shown labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from avsi.importance.closed_forms import CLOSED_FORMS, ClosedForm, Grads, Phi, add_linear
+
+
+class LabelSource:
+    """Something that shows labels to layers.
+
+    While it is active, it answers for the labels of the layers it was assigned to: those that it does not show labels
+    run without, and leave their traces alone. Copies of a layer keep the same source, so that a copy made in training
+    (by a plugin that keeps an old model) may be run for as long as the original.
+
+    Attributes:
+        active: Whether it is at work.
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+
+    def __copy__(self) -> LabelSource:
+        return self
+
+    def __deepcopy__(self, memo: Mapping[int, Any]) -> LabelSource:
+        return self
+
+
+class TakesTargets:
+    """Mixin of modules that take the labels of a batch as an argument ``targets``, or are shown them.
+
+    Attributes:
+        shown_targets: Labels of the batch at hand; see :func:`show_targets`.
+        label_source: What shows labels to the module, if anything does.
+    """
+
+    shown_targets: Tensor | None = None
+    label_source: LabelSource = LabelSource()  # never active
+
+
+def takers(module: nn.Module) -> list[TakesTargets]:
+    """Find the modules that are to be shown the labels of a whole batch.
+
+    Args:
+        module: A model.
+
+    Returns:
+        Its outermost modules that take targets; what lies within them is their business.
+    """
+    if isinstance(module, TakesTargets):
+        return [module]
+    return list({id(taker): taker for child in module.children() for taker in takers(child)}.values())
+
+
+@contextmanager
+def show_targets(model: nn.Module | list[TakesTargets], targets: Tensor | None) -> Iterator[None]:
+    """Show the labels of a batch to the DHP layers of a model, for forward passes that do not pass them on.
+
+    Args:
+        model: The model, or its modules that take targets as :func:`takers` finds them.
+        targets: Class of each sample, (N,).
+
+    Yields:
+        Nothing; the labels are taken away at the end, also after an error.
+
+    Examples:
+        >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), DHPLinear(3, 2))
+        >>> with show_targets(model, torch.tensor([0, 1])):
+        ...     outputs = model(torch.randn(2, 4))
+    """
+    modules = model if isinstance(model, list) else takers(model)
+    before = [module.shown_targets for module in modules]
+    try:
+        for module in modules:
+            module.shown_targets = targets
+        yield
+    finally:
+        for module, value in zip(modules, before, strict=True):
+            module.shown_targets = value
+
+
+class DHPLinear(TakesTargets, nn.Module):
+    r"""Linear layer with Hebbian traces: the DHP softmax layer, without the softmax.
+
+    Every connection has a slow weight theta and a plastic part, a trace Hebb scaled by a coefficient alpha. There is no
+    bias. For a batch of features h, in training, and with h_c the mean over the samples of class c::
+
+        Hebb[c] <- (1 - eta) Hebb[c] + eta * h_c     for each class c in the batch (eq. 3, Algorithm 1)
+        z = h (theta + alpha * Hebb)^T               (eq. 2)
+
+    The gradient of z reaches eta and h also through this batch's update of the trace; the trace that is carried to the
+    next batch is detached. Evaluation uses the trace and leaves it alone.
+
+    A forward pass in training needs labels: pass ``targets``, or wrap it in :func:`show_targets`, or give the Avalanche
+    strategy an ``avsi.DHPPlugin``. Each pass with labels is one update.
+
+    The paper does not constrain eta. For any eta in [0, 1] a trace is an average of features it has met, and stays
+    within their range; outside it may grow without bound. So before a trace is updated, eta itself is projected onto
+    [0, 1], in place. Inside this changes nothing, neither values nor gradients. At the border the gradient is that
+    of the formula above, so the optimizer can lead eta back inside; clamping eta as part of the formula would
+    give it gradient 0 outside, and strand it there for good.
+
+    Weights start as in Listing 1 of the paper, U(-b, b) with b = 1/sqrt(out_features); alpha as U[0, 0.01];
+    traces as 0.
+
+    Args:
+        in_features: Size of the features, m.
+        out_features: Number of classes, d.
+        eta: Initial rate of the traces, from 0 to 1; 0.001 in the paper's MNIST experiments.
+        per_connection_eta: Whether every connection has an eta of its own; 0.0001 in the paper's 5-vision experiment.
+        device: Where the tensors are.
+        dtype: Their type, float32 or float64 (under ``torch.autocast`` the traces stay in it).
+
+    Attributes:
+        weight: Slow weights theta, (out_features, in_features).
+        alpha: Plasticity coefficients, (out_features, in_features).
+        eta: Rate of the traces, a scalar or (out_features, in_features).
+        hebb: Traces, (out_features, in_features); a buffer, so part of ``state_dict``.
+        fast_parameters: Names of the parameters that are not slow weights, and not to be consolidated.
+
+    Raises:
+        ValueError: If a size is not a positive integer, or eta is out of range.
+
+    References:
+        Differentiable Hebbian Consolidation for Continual Learning, 2020.
+    """
+
+    fast_parameters: ClassVar[tuple[str, ...]] = ("alpha", "eta")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        eta: float = 1e-3,
+        per_connection_eta: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in (("in_features", in_features), ("out_features", out_features)):
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise ValueError(f"{name} must be a positive integer, got {size!r}")
+        if isinstance(eta, bool) or not isinstance(eta, int | float) or not 0 <= eta <= 1:
+            raise ValueError(f"eta must be a number from 0 to 1, got {eta!r}")
+        self.in_features = in_features
+        self.out_features = out_features
+        self.initial_eta = float(eta)
+        self.per_connection_eta = per_connection_eta
+        shape = (out_features, in_features)
+
+        def empty(*size: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(size, device=device, dtype=dtype))
+
+        self.weight = empty(*shape)  # first: containers read the number of classes from the first parameter
+        self.alpha = empty(*shape)
+        self.eta = empty(*(shape if per_connection_eta else ()))
+        self.register_buffer("hebb", torch.empty(shape, device=device, dtype=dtype))
+        self.hebb: Tensor
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw weights and coefficients anew, set eta to its initial value and the traces to 0."""
+        init_slow_weights(self.weight)
+        self.alpha.uniform_(0, 0.01)
+        self.eta.fill_(self.initial_eta)
+        self.hebb.zero_()
+
+    def forward(self, h: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Compute the logits, in training after an update of the traces.
+
+        Args:
+            h: Features, (N, in_features).
+            targets: Class of each sample, integers (N,); only looked at in training. That they are in range is checked
+                on a CPU. Elsewhere a check would stall the device, which instead stops with an assertion of its own.
+                Default: what :func:`show_targets` or a plugin shows.
+
+        Returns:
+            Logits, (N, out_features).
+
+        Raises:
+            RuntimeError: If there are no targets in training.
+            ValueError: If shapes, devices or classes do not match. Targets that are not integers are a TypeError.
+        """
+        if h.dim() != 2 or h.shape[1] != self.in_features:
+            raise ValueError(f"features must have shape (samples, {self.in_features}), got {tuple(h.shape)}")
+        if self.training:
+            targets = self.shown_targets if targets is None else targets
+            if targets is not None:
+                return self._forward_with_update(h, targets)
+            if not self.label_source.active:
+                raise RuntimeError(
+                    "a DHPLinear in training needs the labels of the batch to update its traces: give the Avalanche "
+                    "strategy an avsi.DHPPlugin(), or pass them, as in layer(h, targets)"
+                )
+        # A later update changes the traces in place, perhaps before this pass is differentiated with respect to alpha.
+        hebb = self.hebb.clone() if torch.is_grad_enabled() and self.alpha.requires_grad else self.hebb
+        return linear(h, self.weight + self.alpha * hebb)
+
+    def _forward_with_update(self, h: Tensor, targets: Tensor) -> Tensor:
+        self._check_targets(h, targets)
+        self.eta.data.clamp_(0, 1)  # .data: inside the range nothing changes, also not for graphs that hold eta
+        classes, features = targets.long(), h.to(self.hebb.dtype)
+        ones = features.new_ones(len(classes))
+        try:
+            counts = features.new_zeros(self.out_features).index_add_(0, classes, ones)
+        except IndexError:
+            low, high = (int(bound) for bound in torch.aminmax(classes))
+            raise ValueError(f"targets must be from 0 to {self.out_features - 1}, got {low} to {high}") from None
+        # Each sample moves its class's trace by its share; the sum over a class is eta * (mean - trace).
+        eta = self.eta.index_select(0, classes) if self.per_connection_eta else self.eta
+        rates = eta / counts.index_select(0, classes).unsqueeze(1)
+        hebb = self.hebb.index_add(0, classes, (features - self.hebb.index_select(0, classes)) * rates)
+        outputs = linear(h, self.weight + self.alpha * hebb)
+        if torch.compiler.is_compiling():
+            # A compiled backward pass may read the old traces once more, unaware that they were changed in place.
+            self.hebb = hebb.detach()
+        else:
+            self.hebb.copy_(hebb.detach())
+        return outputs
+
+    def _check_targets(self, h: Tensor, targets: Tensor) -> None:
+        if not isinstance(targets, Tensor):
+            raise TypeError(f"targets must be a tensor of class indices, got {targets!r:.80}")
+        if targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool:
+            raise TypeError(f"targets must be class indices, integers, got a tensor of {targets.dtype}")
+        if targets.shape != h.shape[:1]:
+            raise ValueError(
+                f"targets must have shape ({len(h)},), one class index per sample, got {tuple(targets.shape)}"
+            )
+        if targets.device != h.device:
+            raise ValueError(f"targets are on {targets.device}, the features on {h.device}")
+
+    def extra_repr(self) -> str:
+        """Describe the layer.
+
+        Returns:
+            Its sizes and the initial eta.
+        """
+        per_connection = ", per_connection_eta=True" if self.per_connection_eta else ""
+        return f"{self.in_features}, {self.out_features}, eta={self.initial_eta}{per_connection}"
+
+
+def init_slow_weights(weight: Tensor) -> None:
+    """Initialise weights as Listing 1 of the DHP paper does: U(-b, b) with b = 1/sqrt(out_features).
+
+    The listing gives an (in, out) matrix to ``kaiming_uniform_(a=sqrt(5))``, whose fan-in is then the number of
+    outputs, not of inputs as in ``nn.Linear``.
+
+    Args:
+        weight: Weights (out, in), changed in place.
+    """
+    bound = 1 / math.sqrt(weight.shape[0])
+    nn.init.uniform_(weight, -bound, bound)
+
+
+def add_dhp_linear(
+    module: Any, inputs: Tensor, grads: Grads, phi: Phi, totals: Mapping[str, Tensor], workspace: int
+) -> None:
+    """Closed form of z = h (weight + alpha * hebb)^T in evaluation mode, where the traces are constants.
+
+    A sample's gradient of the weight is the outer product g h^T, as in any linear layer; that of alpha is
+    (g h^T) * hebb, and phi goes through the product.
+
+    Args:
+        module: The layer.
+        inputs: Its input h, (N, in).
+        grads: Gradients of its output.
+        phi: Square or absolute value.
+        totals: What to add to: `weight` and/or `alpha`.
+        workspace: Bytes of working memory.
+    """
+    if "alpha" not in totals:
+        add_linear(module, inputs, grads, phi, totals, workspace)
+        return
+    outer = torch.zeros_like(module.hebb)
+    add_linear(module, inputs, grads, phi, {"weight": outer}, workspace)
+    if "weight" in totals:
+        totals["weight"].add_(outer)
+    totals["alpha"].addcmul_(outer, phi(module.hebb))
+
+
+CLOSED_FORMS[DHPLinear] = ClosedForm(
+    add_dhp_linear, ("weight", "alpha"), lambda module, inputs: inputs.dim() == 2 and not module.training
+)
