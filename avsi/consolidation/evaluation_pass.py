@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
+from avalanche.benchmarks.scenarios import OnlineCLExperience
 from avalanche.models.utils import is_multi_task_module
+from avalanche.training import JointTraining
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -28,25 +31,47 @@ def show_if_long(batches: Iterable[Any], description: str, total: int) -> Iterab
     return tqdm(batches, description, total, delay=2, leave=False, disable=None)
 
 
+def task_experiences(strategy: Any) -> list[Any]:
+    """Find the experiences whose data the strategy has just learned.
+
+    Args:
+        strategy: The Avalanche strategy, at the end of an experience.
+
+    Returns:
+        The running experience; all of them in joint training; the whole task's where an online stream shows boundaries.
+    """
+    if isinstance(strategy, JointTraining):
+        return list(strategy._experiences)
+    experience = strategy.experience
+    if isinstance(experience, OnlineCLExperience) and experience.access_task_boundaries:
+        return [experience.origin_experience]
+    return [experience]
+
+
 def evaluation_batches(
-    strategy: Any, experience: Any, track: Track = show_if_long, description: str = ""
+    strategy: Any, experiences: Sequence[Any], track: Track = show_if_long, description: str = ""
 ) -> Iterable[Any]:
-    """Read an experience's own data, in its order, with its evaluation transforms.
+    """Read experiences' own data, in their order, with their evaluation transforms.
 
     What a replay buffer or another plugin adds to the training data does not enter.
 
     Args:
         strategy: The Avalanche strategy.
-        experience: The experience.
+        experiences: The experiences.
         track: Shows progress.
         description: What the pass is about.
 
     Returns:
         Batches (x, y), or (x, y, task_labels) for a multi-task model, as ``avsi.fisher_diagonal`` takes them.
     """
-    data = experience.dataset.eval()
-    collate = getattr(data, "collate_fn", None)
-    # A generator of its own: a DataLoader draws a seed from the global one even if it does not shuffle.
-    loader = DataLoader(data, strategy.eval_mb_size, collate_fn=collate, generator=torch.Generator())
-    fields = 3 if is_multi_task_module(strategy.model) else 2
-    return (batch[:fields] for batch in track(loader, description, len(loader)))
+    # The larger of the two: it is known to fit, and Avalanche evaluates single samples by default.
+    size = max(strategy.train_mb_size, strategy.eval_mb_size)
+    loaders = []
+    for experience in experiences:
+        data = experience.dataset.eval()
+        collate = getattr(data, "collate_fn", None)
+        # A generator of its own: a DataLoader draws a seed from the global one even if it does not shuffle.
+        loaders.append(DataLoader(data, size, collate_fn=collate, generator=torch.Generator()))
+    with_tasks = is_multi_task_module(strategy.model)
+    batches = track(chain.from_iterable(loaders), description, sum(len(loader) for loader in loaders))
+    return ((batch[0], batch[1], batch[-1]) if with_tasks else (batch[0], batch[1]) for batch in batches)

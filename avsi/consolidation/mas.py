@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from avsi.consolidation.evaluation_pass import Track, evaluation_batches, show_if_long
+from avsi.consolidation.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
 from avsi.consolidation.penalty import ConsolidationPlugin, Strength
 from avsi.importance import mas_importance
 
@@ -37,8 +37,12 @@ class MASPlugin(ConsolidationPlugin):
         self.track: Track = show_if_long
         """Shows the progress of the pass over the data."""
 
-    def update_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Add the sensitivities of the experience that just ended."""
-        batches = evaluation_batches(strategy, strategy.experience, self.track, "output sensitivity")
-        for name, importance in mas_importance(strategy.model, batches, parameters=parameters).items():
-            self.importance[name].add_(importance)
+    def new_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Add the sensitivities of the experience that just ended.
+
+        Returns:
+            The new Omega.
+        """
+        batches = evaluation_batches(strategy, task_experiences(strategy), self.track, "output sensitivity")
+        sensitivity = mas_importance(strategy.model, batches, parameters=parameters)
+        return {name: self.importance[name] + added for name, added in sensitivity.items()}

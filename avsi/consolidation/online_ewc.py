@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
-from avsi.consolidation.evaluation_pass import Track, evaluation_batches, show_if_long
+from avsi.consolidation.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
 from avsi.consolidation.penalty import ConsolidationPlugin, Strength
 from avsi.importance import fisher_diagonal
 from avsi.importance.estimators import Labels
@@ -57,11 +57,14 @@ class OnlineEWCPlugin(ConsolidationPlugin):
         self.track: Track = show_if_long
         """Shows the progress of the pass over the data."""
 
-    def update_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Decay Omega and add the Fisher information of the experience that just ended."""
-        batches = evaluation_batches(strategy, strategy.experience, self.track, "Fisher information")
+    def new_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Decay Omega and add the Fisher information of the experience that just ended.
+
+        Returns:
+            The new Omega.
+        """
+        batches = evaluation_batches(strategy, task_experiences(strategy), self.track, "Fisher information")
         # Sampled labels differ from task to task, and are the same in a run that was resumed.
         seed = self.experiences_seen
         fisher = fisher_diagonal(strategy.model, batches, labels=self.labels, parameters=parameters, seed=seed)
-        for name, importance in fisher.items():
-            self.importance[name].mul_(self.gamma).add_(importance)
+        return {name: self.gamma * self.importance[name] + added for name, added in fisher.items()}

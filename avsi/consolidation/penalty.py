@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from avalanche.benchmarks.scenarios import SequenceCLStream
 from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.utils import _at_task_boundary
 from torch import Tensor, nn
 
 Strength = float | Sequence[float]
@@ -39,9 +40,12 @@ class ConsolidationPlugin(SupervisedPlugin):
     Its gradient ``2 * strength * Omega * (theta - anchor)`` is added to ``.grad`` in ``before_update``: after the
     backward pass, so that every plugin can see the gradient of the task loss alone, and before the optimizer's step.
     ``strategy.loss`` stays the task loss. Parameters that the task loss did not reach (``.grad is None``: the heads of
-    other tasks, frozen parameters) are left alone.
+    other tasks, frozen parameters) are left alone. One backward pass and one step per iteration are assumed, as in
+    Avalanche's templates; a strategy that accumulates gradients over iterations would add the penalty in each.
 
-    Subclasses say how importance is measured, in :meth:`update_importance`. State is keyed by parameter name:
+    An online stream is consolidated at its task boundaries where it shows them, else after each of its experiences.
+
+    Subclasses say how importance is measured, in :meth:`new_importance`. State is keyed by parameter name:
     parameters that appear later start with importance 0, parameters that grew keep their old block.
 
     Args:
@@ -65,6 +69,7 @@ class ConsolidationPlugin(SupervisedPlugin):
         self.anchor: dict[str, Tensor] = {}
         """The parameters at the end of the last experience: parameter name -> tensor of the parameter's shape."""
         self._bound: dict[str, nn.Parameter] = {}
+        self._unproven = False  # whether a state was loaded that no model has been seen to fit yet
 
     @property
     def strength(self) -> float:
@@ -80,21 +85,25 @@ class ConsolidationPlugin(SupervisedPlugin):
         Returns:
             Scalar tensor, differentiable in the model's parameters.
         """
-        terms = [
-            (self.importance[name] * (parameter - self.anchor[name]).square()).sum()
-            for name, parameter in model.named_parameters()
-            if name in self.importance
-        ]
+        terms = []
+        for name, parameter in model.named_parameters():
+            if name in self.importance:
+                importance, anchor = self.importance[name].to(parameter), self.anchor[name].to(parameter)
+                block = parameter[tuple(slice(size) for size in anchor.shape)]  # what grew since has importance 0
+                terms.append((importance * (block - anchor).square()).sum())
         if not terms:
             return next((p.new_zeros(()) for p in model.parameters()), torch.zeros(()))
         return self.strength * torch.stack(terms).sum()
 
-    def update_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Fold the experience that just ended into ``self.importance``, in place. Called without gradients.
+    def new_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Compute Omega with the experience that just ended folded in. Called without gradients; changes no state.
 
         Args:
             strategy: The Avalanche strategy, at the end of the experience.
             parameters: The penalised parameters by name, all of which have an entry in ``self.importance``.
+
+        Returns:
+            The new Omega of these parameters, or of some of them where the others keep theirs.
 
         Raises:
             NotImplementedError: Always; subclasses define it.
@@ -121,16 +130,20 @@ class ConsolidationPlugin(SupervisedPlugin):
             state: The state of a plugin of the same class.
 
         Raises:
-            ValueError: If keys are missing or unknown; nothing is changed then.
+            ValueError: If it is not such a state; nothing is changed then.
         """
         expected = self.state_dict().keys()
-        if state.keys() != expected:
+        keys = state.keys() if isinstance(state, Mapping) else {repr(state)[:80]}
+        if keys != expected:
             raise ValueError(
-                f"{type(self).__name__} cannot load a state with keys {sorted(state)}; expected {sorted(expected)}"
+                f"{type(self).__name__} cannot load a state with keys {sorted(keys)}; expected {sorted(expected)}"
             )
+        if state["importance"].keys() != state["anchor"].keys():
+            raise ValueError("the state's importances and anchors belong to different parameters; it is not whole")
         for key, value in state.items():
             setattr(self, key, {n: t.clone() for n, t in value.items()} if isinstance(value, Mapping) else value)
         self._bound = {}  # the next hook binds the new tensors
+        self._unproven = bool(self.importance)
 
     # Hooks, in the order Avalanche calls them.
 
@@ -185,16 +198,20 @@ class ConsolidationPlugin(SupervisedPlugin):
         """Measure importance and move the anchor to the parameters reached.
 
         Raises:
-            FloatingPointError: If an importance is not finite.
+            FloatingPointError: If an importance is not finite; the old ones and the anchor are kept then.
         """
+        if not _at_task_boundary(strategy.experience, before=False):
+            return
         self._bind(strategy.model)
-        self.update_importance(strategy, self._bound)
-        for name, parameter in self._bound.items():
-            if not torch.isfinite(self.importance[name]).all():
+        measured = self.new_importance(strategy, self._bound)
+        for name, importance in measured.items():
+            if not torch.isfinite(importance).all():
                 raise FloatingPointError(
                     f"the importance of {name} is not finite after experience {self.experiences_seen}: training "
                     "diverged; lower the learning rate or the strength"
                 )
+        self.importance.update(measured)
+        for name, parameter in self._bound.items():
             self.anchor[name].copy_(parameter)
         self.experiences_seen += 1
 
@@ -213,10 +230,20 @@ class ConsolidationPlugin(SupervisedPlugin):
         return reached
 
     def _bind(self, model: nn.Module) -> None:
-        """Make ``importance`` and ``anchor`` match the model's penalised parameters in shape, dtype and device."""
+        """Make ``importance`` and ``anchor`` match the model's penalised parameters in shape, dtype and device.
+
+        Raises:
+            ValueError: If a loaded state is that of another model.
+        """
         parameters = penalised_parameters(model, self.exclude)
         if parameters.keys() == self._bound.keys() and all(p is self._bound[n] for n, p in parameters.items()):
             return
+        if self._unproven and not parameters.keys() & self.importance.keys():
+            raise ValueError(
+                f"the loaded importances are for {', '.join(self.importance)}, and the model has none of these "
+                f"parameters; it has {', '.join(parameters)}"
+            )
+        self._unproven = False
         self._bound = parameters
         for name, parameter in parameters.items():
             self.importance[name] = fit(self.importance.get(name), torch.zeros_like(parameter), name)
@@ -238,27 +265,24 @@ def penalised_parameters(model: nn.Module, exclude: Sequence[str]) -> dict[str, 
         exclude: Glob patterns of parameter names.
 
     Returns:
-        Parameter by name. A shared parameter appears under its first name.
+        Parameter by name. A shared parameter appears under its first name, and is excluded under any of its names.
 
     Raises:
         ValueError: If a pattern matches no parameter, or a layer makes sparse gradients.
         TypeError: If a parameter is neither float32 nor float64.
     """
     named = dict(model.named_parameters())
+    every_name = dict(model.named_parameters(remove_duplicate=False))  # all names of shared parameters too
     for pattern in exclude:
-        if not any(fnmatchcase(name, pattern) for name in named):
-            raise ValueError(f"exclude pattern {pattern!r} matches no parameter; the model has: {', '.join(named)}")
+        if not any(fnmatchcase(name, pattern) for name in every_name):
+            known = ", ".join(every_name)
+            raise ValueError(f"exclude pattern {pattern!r} matches no parameter; the model has: {known}")
     for name, module in model.named_modules():
         if getattr(module, "sparse", False) is True:
             raise ValueError(f"layer {name!r} ({type(module).__name__}) makes sparse gradients; use sparse=False")
-    fast = {id(getattr(layer, name)) for layer in model.modules() for name in getattr(layer, "fast_parameters", ())}
-    chosen = {
-        name: parameter
-        for name, parameter in named.items()
-        if parameter.requires_grad
-        and id(parameter) not in fast
-        and not any(fnmatchcase(name, pattern) for pattern in exclude)
-    }
+    free = {id(p) for name, p in every_name.items() if any(fnmatchcase(name, pattern) for pattern in exclude)}
+    free |= {id(getattr(layer, name)) for layer in model.modules() for name in getattr(layer, "fast_parameters", ())}
+    chosen = {name: p for name, p in named.items() if p.requires_grad and id(p) not in free}
     for name, parameter in chosen.items():
         if parameter.dtype not in {torch.float32, torch.float64}:
             raise TypeError(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from avalanche.training.utils import _at_task_boundary
 from torch import Tensor, nn
 
 from avsi.consolidation.penalty import ConsolidationPlugin, Reached, Strength, fit
@@ -23,6 +24,9 @@ class SIPlugin(ConsolidationPlugin):
     At the end of an experience (eq. 5), with Delta_k the parameter's total change over it and xi the damping::
 
         Omega_k <- max(0, Omega_k + omega_k / (Delta_k^2 + xi)),   omega_k <- 0,   anchor_k <- theta_k
+
+    The task loss is ``strategy.loss`` as it is back-propagated. Penalties of avsi's plugins never enter it; a term that
+    another plugin adds to ``strategy.loss`` (distillation, Avalanche's own EWC) is part of it.
 
     The floor on the cumulative Omega is what the authors' code does; the paper leaves it out. See
     :class:`ConsolidationPlugin` for the penalty.
@@ -63,6 +67,8 @@ class SIPlugin(ConsolidationPlugin):
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Bind the state and start the path integral at the present parameters."""
         super().before_training_exp(strategy, *args, **kwargs)
+        if not _at_task_boundary(strategy.experience, before=True):
+            return
         for omega in self.path_integral.values():
             omega.zero_()
         self._start = {
@@ -91,17 +97,31 @@ class SIPlugin(ConsolidationPlugin):
         gradients = [self._gradient[name] for name in names]
         torch._foreach_addcmul_([self.path_integral[name] for name in names], gradients, minus_delta)
 
-    def update_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Fold omega into Omega (eq. 5, with the floor) and reset it."""
+    def new_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Fold omega into Omega (eq. 5, with the floor).
+
+        Returns:
+            The new Omega.
+        """
+        importance = {}
         for name, parameter in parameters.items():
             delta = parameter - self._start.get(name, self.anchor[name])
-            omega = self.path_integral[name]
-            self.importance[name].add_(omega / (delta.square() + self.damping)).clamp_(min=0)
-            omega.zero_()
-        self._start = {}
+            added = self.path_integral[name] / (delta.square() + self.damping)
+            importance[name] = (self.importance[name] + added).clamp_(min=0)
+        return importance
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Measure importance, move the anchor and reset omega."""
+        before = self.experiences_seen
+        super().after_training_exp(strategy, *args, **kwargs)
+        if self.experiences_seen > before:
+            torch._foreach_zero_(list(self.path_integral.values()))
+            self._start = {}
 
     def _bound_changed(self) -> None:
         for name, parameter in self._bound.items():
             self.path_integral[name] = fit(self.path_integral.get(name), torch.zeros_like(parameter), name)
             self._previous[name] = torch.empty_like(parameter)
             self._gradient[name] = torch.empty_like(parameter)
+            if name in self._start:
+                self._start[name] = fit(self._start[name], parameter.detach().clone(), name)

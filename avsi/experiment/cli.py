@@ -43,7 +43,7 @@ class Options:
     download: bool = True
     """Obtain missing data sets from their publishers."""
     out: Path = Path("results")
-    """Folder for results; finished trials found there are not run again."""
+    """Folder for results. Finished trials found there are not run again; tables and figure are made of all of them."""
     tensorboard: bool = False
     """Write TensorBoard logs beside each trial's result."""
 
@@ -128,18 +128,20 @@ def run(experiment: Experiment, options: Options) -> list[str]:
         if pending:
             display.say(f"{experiment.title}: {len(pending)} trials to run, {done} finished, on {device}")
         for method, seed in pending:
+            if results.read(experiment, method, seed) is not None:  # another run on the same folder was faster
+                continue
             log = results.trial_folder(experiment, method) / f"tensorboard-{seed:03d}" if options.tensorboard else None
             setting = Setting(device, options.data_root, options.download, log)
             progress = display.trial(method.name, seed)
             try:
                 result = run_trial(experiment, method, seed, setting, progress)
+                results.write(experiment, method, result)
             except DataError:
                 raise
             except Exception:
                 failures.append(f"{method.name}, seed {seed}")
                 progress.fail(traceback.format_exc())
                 continue
-            results.write(experiment, method, result)
             progress.finish(result["accuracy"])
     report(experiment, methods, results)
     return failures
@@ -168,28 +170,30 @@ def check_device(name: str) -> str:
 
 
 def report(experiment: Experiment, methods: list[Method], results: Results) -> None:
-    """Print the tables and write them and the figure into the experiment's folder.
+    """Write tables and figure of all finished trials into the experiment's folder; print some methods' tables.
 
     Args:
         experiment: The experiment.
-        methods: The methods to report.
+        methods: The methods to print.
         results: Where the finished trials are.
     """
-    found: Trials = [(method, results.read_all(experiment, method)) for method in methods]
+    found: Trials = [(method, results.read_all(experiment, method)) for method in experiment.methods]
     found = [(method, trials) for method, trials in found if trials]
     if not found:
         return
-    tables = [main_table(experiment, found), task_table(experiment, found)]
-    remarks = notes(experiment, found)
     folder = results.folder / experiment.name
     stem = "summary" if not experiment.deviation else f"summary-{experiment.epochs}-epochs"
-    text = f"# {experiment.title}\n\n" + "\n".join(f"{line}  " for line in remarks) + "\n\n"
+    tables = [main_table(experiment, found), task_table(experiment, found)]
+    text = f"# {experiment.title}\n\n" + "\n".join(f"{line}  " for line in notes(experiment, found)) + "\n\n"
     write_text(folder / f"{stem}.md", text + "\n".join(table.markdown() for table in tables))
     figure = folder / f"{stem.replace('summary', 'accuracy')}.png"
     save_png(accuracy_figure(experiment, found), figure)
+
+    asked = [(method, trials) for method, trials in found if method in methods]
     console = Console()
-    for table in tables:
-        console.print(table.rich())
-    for line in remarks:
-        console.print(line, markup=False, highlight=False)
+    if asked:
+        console.print(main_table(experiment, asked).rich())
+        console.print(task_table(experiment, asked).rich())
+        for line in notes(experiment, asked):
+            console.print(line, markup=False, highlight=False)
     console.print(f"Table: {folder / stem}.md   Figure: {figure}", markup=False, highlight=False, soft_wrap=True)

@@ -22,7 +22,7 @@ def describe(value: Any) -> Any:
             classes, and partials of those. Anything else, such as a lambda, is a TypeError.
 
     Returns:
-        JSON data, equal for equal values.
+        JSON data.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value

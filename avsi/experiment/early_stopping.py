@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from avalanche.models import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 
 from avsi.consolidation import ConsolidationPlugin
-from avsi.consolidation.evaluation_pass import evaluation_batches
+from avsi.consolidation.evaluation_pass import evaluation_batches, task_experiences
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Patience:
     epochs: int = 5
     at_least: int = 10
     validation: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.at_least < 1 or not 0 < self.validation < 1:
+            raise ValueError(f"{self}: epochs and at_least must be at least 1, validation in (0, 1)")
 
 
 class EarlyStopping(SupervisedPlugin):
@@ -61,7 +66,8 @@ class EarlyStopping(SupervisedPlugin):
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Measure the validation error; stop and go back when it is time."""
         errors = self.errors[-1]
-        errors.append(validation_error(strategy, self.stream[strategy.experience.current_experience]))
+        tasks = [experience.current_experience for experience in task_experiences(strategy)]
+        errors.append(validation_error(strategy, [self.stream[task] for task in tasks]))
         epoch = len(errors)
         if epoch == 1 or errors[-1] < errors[self._best_epoch - 1]:
             self._best_epoch = epoch
@@ -85,12 +91,12 @@ class EarlyStopping(SupervisedPlugin):
 
 
 @torch.no_grad()
-def validation_error(strategy: Any, experience: Any) -> float:
-    """Measure the share of wrong answers on an experience, without telling the strategy's evaluator.
+def validation_error(strategy: Any, experiences: Sequence[Any]) -> float:
+    """Measure the share of wrong answers on experiences, pooled, without telling the strategy's evaluator.
 
     Args:
         strategy: The Avalanche strategy.
-        experience: The experience.
+        experiences: The experiences.
 
     Returns:
         The error, in [0, 1].
@@ -98,7 +104,7 @@ def validation_error(strategy: Any, experience: Any) -> float:
     accuracy = Accuracy()
     training = strategy.model.training
     strategy.model.eval()
-    for x, y, *tasks in evaluation_batches(strategy, experience):
+    for x, y, *tasks in evaluation_batches(strategy, experiences):
         x, y, *tasks = (tensor.to(strategy.device) for tensor in (x, y, *tasks))
         accuracy.update(avalanche_forward(strategy.model, x, tasks[0] if tasks else None), y)
     strategy.model.train(training)

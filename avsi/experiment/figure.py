@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from avsi.experiment.results import write_bytes
 from avsi.experiment.spec import Experiment
 from avsi.experiment.summary import Estimate, Trials
 from avsi.metrics import accuracy_over_seen
@@ -71,6 +72,4 @@ def save_png(figure: Figure, path: Path) -> None:
     """
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=160)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(buffer.getvalue())
-    part.replace(path)
+    write_bytes(path, buffer.getvalue())

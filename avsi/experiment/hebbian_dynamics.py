@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ class HebbianDynamics(SupervisedPlugin):
         super().__init__()
         self.every = every
         self.steps = 0
-        self.records: dict[str, dict[str, list[float]]] = {}
-        """By layer name, parallel lists ``step``, ``eta``, ``hebb`` and ``alpha``."""
+        self.records: dict[str, dict[str, list[float | None]]] = {}
+        """By layer name, parallel lists ``step``, ``eta``, ``hebb`` and ``alpha``; None where a value is not finite."""
 
     @torch.no_grad()
     def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -43,7 +44,7 @@ class HebbianDynamics(SupervisedPlugin):
         record = self.records.setdefault(name, {"step": [], "eta": [], "hebb": [], "alpha": []})
         record["step"].append(self.steps)
         for key, value in values.items():
-            record[key].append(value)
+            record[key].append(value if math.isfinite(value) else None)
             for logger in strategy.evaluator.loggers:
                 if isinstance(logger, TensorboardLogger):
                     logger.writer.add_scalar(f"DHP/{name}/{key}", value, self.steps)

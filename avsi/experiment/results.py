@@ -10,6 +10,7 @@ from typing import Any
 from avsi.experiment.spec import Experiment, ExperimentError, Method
 
 SCHEMA = 1
+REQUIRED = {"seed", "accuracy", "bwt", "task_accuracy", "accuracy_matrix", "data"}
 
 
 class Results:
@@ -79,7 +80,7 @@ class Results:
         path = self.path(experiment, method, seed)
         try:
             result = json.loads(path.read_text())
-            readable = isinstance(result, dict) and result.get("schema") == SCHEMA
+            readable = isinstance(result, dict) and result.get("schema") == SCHEMA and result.keys() >= REQUIRED
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -87,7 +88,7 @@ class Results:
                 f"cannot read the result {path} ({error}); delete it to run the trial again"
             ) from error
         if not readable:
-            raise ExperimentError(f"{path} is not a result of schema {SCHEMA}; delete it to run the trial again")
+            raise ExperimentError(f"{path} is not a whole result of schema {SCHEMA}; delete it to run the trial again")
         return result
 
     def read_all(self, experiment: Experiment, method: Method) -> list[dict[str, Any]]:
@@ -100,9 +101,10 @@ class Results:
         Returns:
             The results, by seed.
         """
-        files = sorted(self.trial_folder(experiment, method).glob("seed-*.json"))
-        results = [self.read(experiment, method, int(file.stem.removeprefix("seed-"))) for file in files]
-        return sorted((result for result in results if result is not None), key=lambda result: result["seed"])
+        files = self.trial_folder(experiment, method).glob("seed-*.json")
+        seeds = sorted(int(file.stem[5:]) for file in files if file.stem[5:].isdecimal())
+        results = [self.read(experiment, method, seed) for seed in seeds]
+        return [result for result in results if result is not None]
 
     def write(self, experiment: Experiment, method: Method, result: dict[str, Any]) -> Path:
         """Write a finished trial, whole or not at all.
@@ -127,11 +129,21 @@ def write_text(path: Path, text: str) -> None:
         path: The file; its folder is made if missing.
         text: Its new content.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        path: The file; its folder is made if missing.
+        content: Its new content.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

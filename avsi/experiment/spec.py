@@ -89,6 +89,12 @@ class Experiment:
     patience: Patience | None = None
     full_epochs: int | None = field(default=None)
 
+    def __post_init__(self) -> None:
+        names = [method.name for method in self.methods]
+        repeated = {name for name in names if names.count(name) > 1}
+        if repeated:
+            raise ExperimentError(f"{self.name} has several methods named {', '.join(sorted(repeated))}")
+
     def method(self, name: str) -> Method:
         """Look a method up.
 
@@ -121,9 +127,11 @@ class Experiment:
         """
         if epochs is None or epochs == self.epochs:
             return self
+        if epochs == self.full_epochs:
+            return replace(self, epochs=epochs, full_epochs=None)
         if epochs < 1:
             raise ExperimentError(f"epochs must be at least 1, got {epochs}")
-        return replace(self, epochs=epochs, full_epochs=self.epochs)
+        return replace(self, epochs=epochs, full_epochs=self.full_epochs or self.epochs)
 
     @property
     def deviation(self) -> str:

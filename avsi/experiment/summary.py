@@ -177,8 +177,18 @@ def notes(experiment: Experiment, trials: Trials) -> list[str]:
     single = [method.name for method, results in trials if len(results) == 1]
     if single:
         lines.append(f"One seed only, no standard error: {', '.join(single)}.")
-    data = {(d["name"], d["split"]): d for _, results in trials for result in results for d in result["data"]}
-    for (name, split), item in data.items():
-        if not item["complete"]:
-            lines.append(f"Partial data: {name} ({split}), {item['images']} of {item['published']} images.")
+    data = [item for _, results in trials for result in results for item in result["data"]]
+    for name, split, used, published in sorted(
+        {(d["name"], d["split"], d["images"], d["published"]) for d in data if not d["complete"]}
+    ):
+        lines.append(f"Partial data: {name} ({split}), {used} of {published} images.")
+    versions: dict[tuple[str, str], set[str]] = {}
+    for item in data:
+        versions.setdefault((item["name"], item["split"]), set()).add(item["fingerprint"])
+    for (name, split), fingerprints in versions.items():
+        if len(fingerprints) > 1:
+            lines.append(
+                f"Different data: the trials used {len(fingerprints)} different versions of {name} ({split}); delete "
+                "those of the wrong one and run again."
+            )
     return lines

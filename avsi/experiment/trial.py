@@ -39,7 +39,7 @@ PACKAGES = ("avsi", "avalanche-lib", "torch", "torchvision", "numpy", "scikit-le
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and with what trials run; nothing that may change their outcome.
+    """Where and with what trials run. Not part of a trial's description: results record device and data.
 
     Attributes:
         device: A torch device.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
-from avalanche.training import Cumulative, Replay
+from avalanche.training import Cumulative, JointTraining, Replay
 from avalanche.training.plugins import SupervisedPlugin
 from oracles import importance as oracle
 from torch import nn
@@ -122,6 +122,26 @@ def test_samples_of_other_tasks_in_the_training_data_do_not_enter(digits, strate
     for key, value in oracle.fisher(model, [(x, y, torch.ones_like(y))], "empirical").items():
         torch.testing.assert_close(plugin.importance[key], value, rtol=1e-4, atol=1e-9)
     assert (plugin.importance["head.heads.0.weight"] == 0).all()
+
+
+def test_joint_training_measures_all_tasks(digits):
+    plugin = MASPlugin(1.0)
+    model = seeded_mlp()
+    strategy = naive(model, sgd(model), [plugin], strategy=JointTraining)
+    strategy.train(digits.train_stream, eval_streams=[])
+    assert all(plugin.importance[f"head.heads.{task}.weight"].sum() > 0 for task in range(5))
+
+
+def test_sampled_labels_differ_from_task_to_task(digits):
+    """The same task twice, without training in between: only the drawn labels can differ."""
+    plugin = OnlineEWCPlugin(0.0, gamma=0.0, labels="sampled")
+    model = seeded_mlp()
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.0), [plugin])
+    importances = []
+    for _ in range(2):
+        strategy.train(digits.train_stream[0], eval_streams=[])
+        importances.append(plugin.importance["features.1.weight"].clone())
+    assert not torch.equal(*importances)
 
 
 @pytest.mark.parametrize("name", PLUGINS)

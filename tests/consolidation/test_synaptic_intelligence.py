@@ -1,6 +1,11 @@
 import pytest
 import torch
-from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
+from avalanche.benchmarks import (
+    benchmark_from_datasets,
+    split_online_stream,
+    with_classes_timeline,
+    with_task_labels,
+)
 from avalanche.models import IncrementalClassifier
 from avalanche.training import (
     AGEM,
@@ -424,6 +429,15 @@ def test_shared_parameter_is_counted_once(digits):
     assert plugin.importance["a.weight"].sum() > 0
 
 
+def test_shared_parameter_is_excluded_under_any_of_its_names(digits):
+    torch.manual_seed(0)
+    model = Tied()
+    plugin = SIPlugin(10.0, exclude=["b.weight"])
+    strategy = naive(model, OPTIMIZERS["adam"](model.parameters()), [plugin])
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    assert plugin.importance.keys() == {"a.bias", "b.bias", "out.weight", "out.bias"}
+
+
 def test_excluded_parameters_are_free(digits):
     plugin = SIPlugin(1e3, exclude=["head.*", "*.bias"])
     train_two_tasks(digits, [plugin])
@@ -559,10 +573,75 @@ def test_state_survives_a_file_and_the_run_goes_on_bit_for_bit(digits, tmp_path)
         assert torch.equal(resumed.importance[key], value), key
 
 
-def test_foreign_state_is_refused():
+def test_foreign_states_are_refused(digits):
     plugin = SIPlugin(1.0)
     with pytest.raises(ValueError, match=r"'Omega'.*expected.*'importance'"):
         plugin.load_state_dict({"Omega": {}})
+    with pytest.raises(ValueError, match="cannot load"):
+        plugin.load_state_dict([1, 2])
+    train_two_tasks(digits, [plugin], tasks=1)
+    with pytest.raises(ValueError, match="not whole"):
+        SIPlugin(1.0).load_state_dict(plugin.state_dict() | {"anchor": {}})
+    renamed = {
+        key: {f"module.{name}": t for name, t in value.items()} if isinstance(value, dict) else value
+        for key, value in plugin.state_dict().items()
+    }
+    other = SIPlugin(1.0)
+    other.load_state_dict(renamed)
+    with pytest.raises(ValueError, match=r"module\.features\.1\.weight.*the model has none of these"):
+        train_two_tasks(digits, [other], tasks=1)
+
+
+def test_loaded_state_is_a_copy(digits):
+    plugin, other = SIPlugin(1.0), SIPlugin(1.0)
+    train_two_tasks(digits, [plugin], tasks=1)
+    other.load_state_dict(plugin.state_dict())
+    other.importance["features.1.weight"].zero_()
+    assert plugin.importance["features.1.weight"].sum() > 0
+
+
+def test_weights_changed_between_experiences_and_a_classifier_grown_between_epochs(digits):
+    benchmark, model = class_incremental(digits)
+    plugin = SIPlugin(1.0, damping=1e-3)
+    strategy = naive(model, OPTIMIZERS["adam"](model.parameters()), [plugin], epochs=2)
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    with torch.no_grad():
+        model[3].classifier.weight.add_(0.1)
+
+    class Evaluate(SupervisedPlugin):
+        def after_training_epoch(self, strategy, **kwargs):
+            strategy.eval(benchmark.test_stream)
+
+    strategy.plugins.append(Evaluate())
+    strategy.train(benchmark.train_stream[1], eval_streams=[])
+    assert plugin.importance["3.classifier.weight"].shape == (6, 16)
+
+
+def test_penalty_of_a_model_that_has_grown_since(digits):
+    benchmark, model = class_incremental(digits)
+    plugin = SIPlugin(2.0, damping=1e-3)
+    strategy = naive(model, OPTIMIZERS["adam"](model.parameters()), [plugin])
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    with torch.no_grad():
+        model[1].weight.add_(0.1)
+    before = plugin.penalty(model)
+    strategy.eval(benchmark.test_stream)
+    assert model[3].classifier.weight.shape == (6, 16)
+    torch.testing.assert_close(plugin.penalty(model), before)
+
+
+def test_online_streams_are_consolidated_at_task_boundaries(digits):
+    parts = list(split_online_stream(digits.train_stream[:1], experience_size=100, access_task_boundaries=True))
+    online = SIPlugin(1.0, damping=1e-3)
+    model = seeded_mlp(head=10)
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.05), [online])
+    kept = []
+    for part in parts:
+        strategy.train(part, eval_streams=[])
+        kept.append(online.experiences_seen)
+    assert kept == [0] * (len(parts) - 1) + [1]
+    assert online.importance["features.1.weight"].sum() > 0
+    assert torch.equal(online.anchor["features.1.weight"], model.features[1].weight)
 
 
 # Bad input
@@ -651,6 +730,9 @@ def test_diverged_training_is_reported(digits):
     strategy = naive(model, torch.optim.SGD(model.parameters(), lr=1e30), [SIPlugin(1.0)])
     with pytest.raises(FloatingPointError, match="training diverged"):
         strategy.train(digits.train_stream[0], eval_streams=[])
+    plugin = strategy.plugins[0]
+    assert all(torch.isfinite(value).all() for value in (*plugin.importance.values(), *plugin.anchor.values()))
+    assert plugin.experiences_seen == 0
 
 
 def test_shrunk_parameter_is_reported(digits):

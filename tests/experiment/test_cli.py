@@ -7,6 +7,7 @@ from avalanche.training import Naive
 
 from avsi.experiment import ExperimentError, Method, cli, main
 from avsi.experiment.cli import Options, run
+from avsi.experiment.results import Results
 from avsi.scenarios import split_mnist
 
 
@@ -48,6 +49,46 @@ def test_changed_epochs_are_other_trials_and_are_called_changed(experiment, tmp_
     assert result["deviation"] == "1 epochs instead of 2"
     assert files(tmp_path, "*.md") == ["tiny/summary-1-epochs.md"]
     assert files(tmp_path, "*.png") == ["tiny/accuracy-1-epochs.png"]
+
+
+def test_files_hold_all_finished_methods_and_the_terminal_those_asked_for(experiment, tmp_path, capsys):
+    run(experiment, Options(methods=("si",), trials=1, out=tmp_path))
+    capsys.readouterr()
+    run(experiment, Options(methods=("finetune",), trials=1, out=tmp_path))
+    assert "SI, c = 1" not in capsys.readouterr().out
+    text = (tmp_path / "tiny" / "summary.md").read_text()
+    assert "| SI, c = 1 |" in text
+    assert "| fine-tuning |" in text
+
+
+def test_a_result_that_cannot_be_written_loses_no_other_trial(experiment, tmp_path, capsys, monkeypatch):
+    real = Results.write
+
+    def full_disk(self, experiment, method, result):
+        if method.name == "finetune":
+            raise OSError(28, "No space left on device")
+        return real(self, experiment, method, result)
+
+    monkeypatch.setattr(Results, "write", full_disk)
+    failures = run(experiment, Options(methods=("finetune", "si"), trials=1, out=tmp_path))
+    assert failures == ["finetune, seed 0"]
+    assert "No space left on device" in capsys.readouterr().err
+    assert len(files(tmp_path, "seed-*.json")) == 1
+
+
+def test_a_trial_that_another_run_finished_meanwhile_is_left_alone(experiment, tmp_path, monkeypatch):
+    ran = []
+    real = cli.run_trial
+
+    def other_run_is_faster(experiment, method, seed, *rest):
+        result = real(experiment, method, seed, *rest)
+        ran.append(seed)
+        Results(tmp_path).write(experiment, method, result | {"seed": seed + 1})
+        return result
+
+    monkeypatch.setattr(cli, "run_trial", other_run_is_faster)
+    run(experiment, Options(methods=("finetune",), trials=2, out=tmp_path))
+    assert ran == [0]
 
 
 def failing_strategy(**arguments):
@@ -142,6 +183,17 @@ def test_protocols_are_chosen_by_name(experiment):
     assert cli.choose_protocol([zenke, dhp], "dhp") is dhp
     with pytest.raises(ExperimentError, match="no protocol 'ewc'; there is: zenke, dhp"):
         cli.choose_protocol([zenke, dhp], "ewc")
+
+
+def test_methods_of_the_same_name_are_refused(experiment):
+    method = experiment.method("si")
+    with pytest.raises(ExperimentError, match="several methods named si"):
+        replace(experiment, methods=(method, method))
+
+
+def test_changed_epochs_are_told_from_the_protocols(experiment):
+    assert experiment.with_epochs(5).with_epochs(1).deviation == "1 epochs instead of 2"
+    assert experiment.with_epochs(5).with_epochs(2) == experiment
 
 
 def test_unknown_method_error_is_a_value_error(experiment):

@@ -77,7 +77,7 @@ def test_validation_error_is_the_share_of_wrong_answers(benchmark):
     outputs = model.eval()(torch.stack([s[0] for s in samples]), 0)
     wrong = (outputs.argmax(1) != torch.tensor([s[1] for s in samples])).double().mean().item()
     model.train()
-    assert validation_error(strategy, experience) == pytest.approx(wrong)
+    assert validation_error(strategy, [experience]) == pytest.approx(wrong)
     assert model.training
 
 

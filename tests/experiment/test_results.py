@@ -7,20 +7,23 @@ import pytest
 from avsi.experiment import ExperimentError
 from avsi.experiment.results import Results, write_text
 
+RESULT = {"accuracy": 0.5, "bwt": -0.1, "task_accuracy": [0.5], "accuracy_matrix": [[0.5]], "data": []}
+
 
 def test_results_are_read_back_by_protocol(experiment, tmp_path):
     results, method = Results(tmp_path), experiment.method("si")
     assert results.read(experiment, method, 0) is None
-    path = results.write(experiment, method, {"seed": 0, "accuracy": 0.5})
+    path = results.write(experiment, method, {"seed": 0} | RESULT)
     assert path == tmp_path / "tiny" / f"si-{experiment.digest(method)}" / "seed-000.json"
-    assert results.read(experiment, method, 0) == {"schema": 1, "seed": 0, "accuracy": 0.5}
+    assert results.read(experiment, method, 0) == {"schema": 1, "seed": 0} | RESULT
     assert results.read(experiment.with_epochs(1), method, 0) is None
-    results.write(experiment, method, {"seed": 12, "accuracy": 0.25})
+    results.write(experiment, method, {"seed": 12} | RESULT)
+    (path.parent / "seed-000 (copy).json").write_text("{}")
     assert [r["seed"] for r in results.read_all(experiment, method)] == [0, 12]
     assert results.read_all(experiment, experiment.method("finetune")) == []
 
 
-@pytest.mark.parametrize("content", ["", '{"schema": 1, "seed"', "[]", '{"schema": 0}'])
+@pytest.mark.parametrize("content", ["", '{"schema": 1, "seed"', "[]", '{"schema": 0}', '{"schema": 1, "seed": 0}'])
 def test_unreadable_result_is_named(experiment, tmp_path, content):
     results, method = Results(tmp_path), experiment.method("si")
     path = results.path(experiment, method, 0)

@@ -9,9 +9,8 @@ from avsi.experiment.summary import Estimate, main_table, notes, task_table
 
 def trial(seed, accuracies, bwt=-0.25, complete=True):
     matrix = [[a - 0.01 * (2 - t) for a in accuracies] for t in range(3)]
-    data = [
-        {"name": "mnist", "split": "train", "images": 10, "published": 10 if complete else 20, "complete": complete}
-    ]
+    source = {"name": "mnist", "split": "train", "fingerprint": str(complete)}
+    data = [source | {"images": 10, "published": 10 if complete else 20, "complete": complete}]
     accuracy = sum(accuracies) / 3
     return {"seed": seed, "accuracy": accuracy, "bwt": bwt, "task_accuracy": accuracies, "accuracy_matrix": matrix,
             "data": data}  # fmt: skip
@@ -56,6 +55,13 @@ def test_notes_tell_of_changed_protocols_partial_data_and_single_seeds(experimen
     assert "Changed" not in plain
     assert "Partial" not in plain
     assert "One seed" not in plain
+
+
+def test_notes_tell_of_any_partial_trial_and_of_different_data(experiment):
+    si = experiment.method("si")
+    text = "\n".join(notes(experiment, [(si, [trial(0, [0.9] * 3, complete=False), trial(1, [0.9] * 3)])]))
+    assert "Partial data: mnist (train), 10 of 20 images." in text
+    assert "the trials used 2 different versions of mnist (train)" in text
 
 
 def test_figure_draws_curves_with_bands_and_bounds_as_lines(experiment):
