@@ -209,14 +209,16 @@ class DHPLinear(TakesTargets, nn.Module):
 
     def _forward_with_update(self, h: Tensor, targets: Tensor) -> Tensor:
         self._check_targets(h, targets)
-        self.eta.data.clamp_(0, 1)  # .data: inside the range nothing changes, also not for graphs that hold eta
         classes, features = targets.long(), h.to(self.hebb.dtype)
         ones = features.new_ones(len(classes))
         try:
             counts = features.new_zeros(self.out_features).index_add_(0, classes, ones)
-        except IndexError:
+        except (IndexError, RuntimeError):  # only a CPU checks here, and at no extra cost
             low, high = (int(bound) for bound in torch.aminmax(classes))
+            if low >= 0 and high < self.out_features:
+                raise
             raise ValueError(f"targets must be from 0 to {self.out_features - 1}, got {low} to {high}") from None
+        self.eta.data.clamp_(0, 1)  # .data: inside the range nothing changes, also not for graphs that hold eta
         # Each sample moves its class's trace by its share; the sum over a class is eta * (mean - trace).
         eta = self.eta.index_select(0, classes) if self.per_connection_eta else self.eta
         rates = eta / counts.index_select(0, classes).unsqueeze(1)

@@ -94,10 +94,6 @@ class DHPPlugin(SupervisedPlugin):
         self._bind(strategy)
         self._iterations = self._labelled_passes = 0
 
-    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Find them again: an evaluation may have added heads."""
-        self._bind(strategy)
-
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Count the iteration."""
         self._iterations += 1
@@ -124,7 +120,7 @@ class DHPPlugin(SupervisedPlugin):
         self._takers = []
 
     def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Find the DHP layers again if the evaluation was part of training."""
+        """Find the DHP layers again after an evaluation in the middle of training, which may have added heads."""
         if self._source.active:
             self._bind(strategy)
 

@@ -163,12 +163,15 @@ def test_several_passes_before_one_backward_pass():
     batches = [batch(), batch()]
     hebb = torch.zeros(7, 5, dtype=torch.float64)
     loss, expected = 0, 0
+    penalty = layer.eta.square()  # a graph that holds eta itself
     theirs = transposed(layer)
     for h, y in batches:
         loss = loss + layer(h, y).square().sum()
         z, hebb = dhp_forward(h, y, hebb=hebb, **theirs)
         expected = expected + z.square().sum()
     gradients = torch.autograd.grad(expected, list(theirs.values()))
+    (decay,) = torch.autograd.grad(penalty, layer.eta)
+    torch.testing.assert_close(decay, 2 * layer.eta.detach())
     for ours, theirs in zip(torch.autograd.grad(loss, list(layer.parameters())), gradients, strict=True):
         torch.testing.assert_close(ours, theirs.T if theirs.dim() else theirs)
 
@@ -244,6 +247,8 @@ def test_bad_features(shape, training):
         (torch.tensor([0, 5]), ValueError, "from 0 to 4, got 0 to 5"),
         (torch.tensor([-1, 2]), ValueError, "from 0 to 4, got -1 to 2"),
         (torch.tensor([0, -100]), ValueError, "from 0 to 4, got -100 to 0"),
+        (torch.arange(-1, 63) % 64 - 1, ValueError, "from 0 to 4, got -1 to 62"),
+        (torch.full((2048,), 5), ValueError, "from 0 to 4, got 5 to 5"),
         (torch.tensor([0]), ValueError, r"shape \(2,\), one class index per sample, got \(1,\)"),
         (torch.tensor([[0], [1]]), ValueError, r"got \(2, 1\)"),
         (torch.tensor([0.0, 1.0]), TypeError, "integers, got a tensor of torch.float32"),
@@ -255,7 +260,7 @@ def test_bad_features(shape, training):
 def test_bad_targets(targets, error, message):
     layer = make(eta=0.5)
     with pytest.raises(error, match=message):
-        layer(torch.randn(2, 7, dtype=torch.float64), targets)
+        layer(torch.randn(max(2, len(targets)), 7, dtype=torch.float64), targets)
     assert (layer.hebb == 0).all()
 
 
@@ -324,7 +329,7 @@ def test_autocast_keeps_traces_in_full_precision():
 
 
 @pytest.mark.parametrize("per_connection", [False, True])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager_decomp_partition"])  # inductor but for its code
 def test_compiled_without_graph_breaks(backend, per_connection):
     torch.compiler.reset()
     layer = make(eta=0.5, per_connection_eta=per_connection)

@@ -7,6 +7,7 @@ from avalanche.benchmarks import nc_benchmark
 from avalanche.training import AGEM, ER_ACE, MER, MIR, JointTraining, LwF, Naive, Replay
 from avalanche.training import MAS as AvalancheMAS
 from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.templates.base_sgd import PeriodicEval
 from oracles.hebbian import dhp_forward
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -196,6 +197,30 @@ def test_evaluation_and_importance_passes_change_no_trace(digits):
         strategy.eval(digits.test_stream)
     used = [hebb.abs().max() > 0 for hebb in traces(model).values()]
     assert used == [True, True, False, False, False]
+
+
+def test_no_labels_are_shown_in_evaluation(digits):
+    model = seeded_mlp(head=dhp_heads)
+    shown = {True: [], False: []}
+    model.register_forward_pre_hook(lambda *_: shown[model.training].append(model.head.shown_targets is not None))
+    strategy = naive(model, sgd(model), [DHPPlugin()], eval_every=1)
+    strategy.train(digits.train_stream[0], eval_streams=[digits.test_stream])
+    strategy.eval(digits.test_stream)
+    assert set(shown[True]) == {True}
+    assert set(shown[False]) == {False}
+
+
+@pytest.mark.parametrize("mode", ["epoch", "iteration"])
+def test_heads_added_by_an_evaluation_in_training(digits, mode):
+    model = seeded_mlp(head=dhp_heads)
+    # Learning without forgetting runs all heads, so from the first evaluation on those of later tasks too.
+    strategy = naive(model, sgd(model), [DHPPlugin()], strategy=LwF, alpha=1.0, temperature=2.0, epochs=2, eval_every=1)
+    (schedule,) = (plugin for plugin in strategy.plugins if isinstance(plugin, PeriodicEval))
+    schedule.peval_mode, schedule.do_initial = mode, False  # heads are to appear in the middle
+    for experience in digits.train_stream[:2]:
+        strategy.train(experience, eval_streams=[digits.test_stream[: experience.current_experience + 3]])
+    used = [hebb.abs().max() > 0 for hebb in traces(model).values()]
+    assert used == [True, True, False, False]
 
 
 @pytest.mark.parametrize("plugin", [SIPlugin(0.1), OnlineEWCPlugin(10.0), MASPlugin(0.1)])

@@ -5,10 +5,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from avsi.experiment.early_stopping import Patience
-from avsi.experiment.progress import Display
+from avsi.experiment import trial
+from avsi.experiment.early_stopping import EarlyStopping, Patience
+from avsi.experiment.progress import Display, TrialProgress
 from avsi.experiment.trial import Setting, run_trial
 from avsi.metrics import average_accuracy, backward_transfer
+from avsi.scenarios import split_digits
+from avsi.scenarios.build import ImageScenario
 
 VOLATILE = {"started", "wall_time_s", "train_time_s"}
 
@@ -67,6 +70,77 @@ def test_from_scratch_models_are_fresh(experiment):
     scratch, finetune = run(experiment, "scratch"), run(experiment, "finetune")
     assert scratch["task_accuracy"][0] == finetune["accuracy_matrix"][0][0]
     assert len(scratch["train_time_s"]) == 5
+
+
+def test_the_optimizer_is_reset_between_tasks_where_the_protocol_says_so(experiment):
+    kept = replace(experiment, reset_optimizer=False)
+    assert run(kept, "finetune")["accuracy_matrix"] != run(experiment, "finetune")["accuracy_matrix"]
+
+
+SEEDS = []
+
+
+def recording_scenario(*, seed, **arguments):
+    SEEDS.append(seed)
+    return split_digits(seed=seed, **arguments)
+
+
+def test_the_trials_seed_is_the_benchmarks(experiment):
+    run(replace(experiment, scenario=recording_scenario, epochs=1), "finetune", seed=11)
+    assert SEEDS == [11]
+
+
+def test_disagreement_with_avalanches_metrics_fails_the_trial(experiment, monkeypatch):
+    def disagree(*arguments):
+        raise RuntimeError("disagreement")
+
+    monkeypatch.setattr(trial, "check_against_avalanche", disagree)
+    for name in ("finetune", "joint"):
+        with pytest.raises(RuntimeError, match="disagreement"):
+            run(replace(experiment, epochs=1), name)
+
+
+def test_missing_images_are_counted(digits):
+    train, test = digits.image_sets
+    part = replace(train, images=train.images[:100], labels=train.labels[:100])
+    rows = trial.describe_data(ImageScenario(list(digits.streams.values()), [part, test], digits.classes))
+    assert [(row["images"], row["published"], row["complete"]) for row in rows] == [
+        (100, 1442, False),
+        (355, 355, True),
+    ]
+
+
+def test_early_stopping_watches_the_validation_stream(experiment, monkeypatch):
+    streams = []
+
+    class Watch(EarlyStopping):
+        def __init__(self, stream, patience):
+            streams.append(stream.name)
+            super().__init__(stream, patience)
+
+    monkeypatch.setattr(trial, "EarlyStopping", Watch)
+    run(replace(experiment, epochs=1, patience=Patience()), "finetune")
+    assert streams == ["valid"]
+
+
+def test_progress_moves_through_the_trial(experiment, monkeypatch):
+    monkeypatch.setattr(TrialProgress, "_due", lambda self: True)
+    texts, fractions = [], []
+    real = TrialProgress._advance
+
+    def watch(self, fraction, text):
+        texts.append(text)
+        fractions.append(fraction)
+        real(self, fraction, text)
+
+    monkeypatch.setattr(TrialProgress, "_advance", watch)
+    run(experiment, "finetune")
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0.0
+    assert fractions[-1] == pytest.approx(1.0)
+    assert len(set(fractions)) > 50
+    assert texts[0] == "finetune, seed 0, task 1/5, epoch 1/2"
+    assert texts[-1] == "finetune, seed 0, task 5/5, epoch 2/2"
 
 
 def test_early_stopping_trains_at_least_and_at_most_so_long(experiment):

@@ -42,6 +42,7 @@ def test_mixed_batches_never_choose_a_padded_class_and_give_it_no_probability():
         probabilities = out[i].softmax(0)
         torch.testing.assert_close(probabilities[: len(single)], single.softmax(0))
         assert (probabilities[len(single) :] == 0).all()
+        assert (out[i, len(single) :] == torch.finfo(out.dtype).min).all()
     # Gradients are those of separate batches: nothing flows through padding.
     loss = nn.functional.cross_entropy(out, torch.tensor([0, 4, 1, 0, 2, 1]), reduction="sum")
     mixed = torch.autograd.grad(loss, list(head.parameters()))

@@ -1,10 +1,12 @@
 """The reproduction scripts themselves, as a user runs them."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pytest
 
@@ -18,6 +20,7 @@ def script(name, *arguments, cwd):
 
 
 def test_every_script_is_covered_here():
+    """At full length where it is a matter of a minute, else shortened or, for CIFAR, only its command line."""
     assert {path.stem for path in SCRIPTS.glob("*.py")} == {"split_digits", "split_mnist", "split_cifar"}
 
 
@@ -30,6 +33,20 @@ def test_split_digits_runs_from_any_folder(tmp_path):
     assert (folder / "accuracy-2-epochs.png").exists()
     result = json.loads(next(folder.glob("si-*/seed-000.json")).read_text())
     assert result["accuracy"] > 0.9
+
+
+def test_si_beats_fine_tuning_on_split_digits_by_more_than_twice_the_combined_standard_error(tmp_path):
+    """The README's first command, with three seeds."""
+    done = script("split_digits", "--methods", "finetune", "si", "--trials", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    mean, error = {}, {}
+    for method in ("finetune", "si"):
+        files = (tmp_path / "results" / "split_digits").glob(f"{method}-*/seed-*.json")
+        accuracies = [json.loads(file.read_text())["accuracy"] for file in files]
+        assert len(accuracies) == 3
+        mean[method], error[method] = fmean(accuracies), stdev(accuracies) / math.sqrt(3)
+    assert mean["si"] - mean["finetune"] > 2 * math.hypot(error["si"], error["finetune"])
+    assert (tmp_path / "results" / "split_digits" / "accuracy.png").exists()
 
 
 @pytest.mark.parametrize("name", ["split_mnist", "split_cifar"])
