@@ -41,8 +41,8 @@ def accuracy_figure(experiment: Experiment, trials: Trials) -> Figure:
             tasks = range(1, len(points) + 1)
             mean = [100 * point.mean for point in points]
             # Later curves are thinner, so that curves that coincide can all be seen.
-            style = {"marker": MARKERS[curves % len(MARKERS)], "markersize": max(10 - 2 * curves, 4)}
-            (line,) = axes.plot(tasks, mean, linewidth=max(3.5 - curves, 1.2), label=label, **style)
+            marker, size, width = MARKERS[curves % len(MARKERS)], max(10 - 2 * curves, 4), max(3.5 - curves, 1.2)
+            (line,) = axes.plot(tasks, mean, marker=marker, markersize=size, linewidth=width, label=label)
             if points[0].error is not None:
                 low = [100 * (point.mean - (point.error or 0)) for point in points]
                 high = [100 * (point.mean + (point.error or 0)) for point in points]
