@@ -17,15 +17,22 @@ from avsi.experiment.methods import (
     avalanche_ewc,
     avalanche_mas,
     avalanche_si,
+    dhp,
     finetune,
     joint,
     mas,
     online_ewc,
     scratch,
     si,
+    with_dhp,
 )
-from avsi.models import MLP, MultiHead
+from avsi.models import MLP, DHPLinear, MultiHead
 from avsi.scenarios import split_digits
+
+PLASTIC = partial(MLP, 64, (256, 256), partial(MultiHead, head=DHPLinear))
+SI = si(1.0, damping=1e-3)
+ONLINE_EWC = online_ewc(1e4, labels="exact")
+MAS = mas(0.5)
 
 EXPERIMENT = Experiment(
     name="split_digits",
@@ -39,9 +46,13 @@ EXPERIMENT = Experiment(
     reset_optimizer=True,
     methods=(
         finetune(),
-        si(1.0, damping=1e-3),
-        online_ewc(1e4, labels="exact"),
-        mas(0.5),
+        SI,
+        ONLINE_EWC,
+        MAS,
+        dhp(PLASTIC),
+        with_dhp(SI, PLASTIC),
+        with_dhp(ONLINE_EWC, PLASTIC),
+        with_dhp(MAS, PLASTIC),
         avalanche_si(1.0, damping=1e-3),
         avalanche_ewc(1e4),
         avalanche_mas(0.5),

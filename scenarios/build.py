@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from avalanche.benchmarks.utils import (
 )
 
 from avsi.data import ImageSet, load
-from avsi.data.dataset import ImageDataset
+from avsi.data.dataset import BatchTransform, ImageDataset, scale
 
 
 class ImageScenario(CLScenario):
@@ -25,13 +25,23 @@ class ImageScenario(CLScenario):
     Args:
         streams: The streams.
         image_sets: The prepared image sets behind them, for provenance.
-        classes: For each image set's name, the classes in use.
+        classes: For each image set's name, the classes in use. A protocol may draw some of their training images
+            only; that is its business and leaves the classes in use.
+        notes: In what the benchmark differs from the published one ("partial: ...", "rebuild: ..."); empty where it
+            does not.
     """
 
-    def __init__(self, streams: Sequence, image_sets: Sequence[ImageSet], classes: dict[str, list[int]]) -> None:
+    def __init__(
+        self,
+        streams: Sequence,
+        image_sets: Sequence[ImageSet],
+        classes: dict[str, list[int]],
+        notes: Sequence[str] = (),
+    ) -> None:
         super().__init__(streams)
         self.image_sets = tuple(image_sets)
         self.classes = classes
+        self.notes = tuple(notes)
 
 
 @dataclass(frozen=True)
@@ -41,13 +51,20 @@ class Source:
     Attributes:
         train: The training split.
         test: The test split.
+        made_from: The published image sets that this one was made from; empty if it is one itself.
     """
 
     train: ImageSet
     test: ImageSet
+    made_from: tuple[Source, ...] = ()
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The classes of the training images, in ascending order."""
+        return tuple(self.train.labels.unique().tolist())
 
     @classmethod
-    def load(cls, name: str, root: str | Path | None, download: bool) -> Source:
+    def load(cls, name: str, root: str | Path | None = None, download: bool = True) -> Source:
         """Load both splits.
 
         Args:
@@ -58,7 +75,8 @@ class Source:
         Returns:
             The two splits.
         """
-        return cls(*(load(name, split, root=root, download=download) for split in ("train", "test")))
+        train, test = (load(name, split, root=root, download=download) for split in ("train", "test"))
+        return cls(train, test)
 
 
 @dataclass(frozen=True)
@@ -68,10 +86,14 @@ class Task:
     Attributes:
         source: The image set.
         classes: Its classes.
+        transform: Makes inputs of batches of images, training and test alike.
+        draw: Draws from the training images those that the task has; the test images stay whole.
     """
 
     source: Source
     classes: tuple[int, ...]
+    transform: BatchTransform = scale
+    draw: Callable[[ImageDataset], ImageDataset] | None = None
 
     def datasets(self) -> tuple[ImageDataset, ImageDataset]:
         """Select the task's images.
@@ -79,15 +101,19 @@ class Task:
         Returns:
             Training and test data.
         """
-        return select_classes(self.source.train, self.classes), select_classes(self.source.test, self.classes)
+        train, test = (
+            select_classes(images, self.classes, self.transform) for images in (self.source.train, self.source.test)
+        )
+        return self.draw(train) if self.draw else train, test
 
 
-def select_classes(images: ImageSet, classes: Sequence[int]) -> ImageDataset:
+def select_classes(images: ImageSet, classes: Sequence[int], transform: BatchTransform = scale) -> ImageDataset:
     """Select the images of some classes, in the image set's order, and label them from 0 in the order given.
 
     Args:
         images: The image set.
         classes: The classes.
+        transform: Makes inputs of batches of images.
 
     Returns:
         The selection.
@@ -102,7 +128,7 @@ def select_classes(images: ImageSet, classes: Sequence[int]) -> ImageDataset:
         new_label[old] = label
     targets = new_label[images.labels]
     rows = torch.nonzero(targets >= 0).flatten()
-    return ImageDataset(images.images, rows, targets[rows])
+    return ImageDataset(images.images, rows, targets[rows], transform)
 
 
 def split_stratified(data: ImageDataset, fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
@@ -125,41 +151,71 @@ def split_stratified(data: ImageDataset, fraction: float, seed: int) -> tuple[Im
     return data.select(torch.nonzero(~chosen).flatten()), data.select(torch.nonzero(chosen).flatten())
 
 
-def build(tasks: Sequence[Task], *, validation: float, seed: int) -> ImageScenario:
-    """Make a task-incremental benchmark: experience i holds task i, with task label i.
+def build(
+    tasks: Sequence[Task],
+    *,
+    validation: float = 0.0,
+    seed: int = 0,
+    task_labels: bool = True,
+    notes: Sequence[str] = (),
+) -> ImageScenario:
+    """Make a benchmark whose experience i holds task i.
 
     Args:
         tasks: The tasks, in order.
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); 0: no such stream.
         seed: Decides which images those are.
+        task_labels: Whether experience i carries the task label i, which chooses one of several heads. Otherwise all of
+            them carry 0, as in Avalanche's own domain-incremental benchmarks: one head for all tasks, and the model
+            is not told which one it sees. Avalanche's metrics tell the experiences apart either way.
+        notes: See `ImageScenario`.
 
     Returns:
         The benchmark.
 
     Raises:
-        ValueError: If ``validation`` is out of range.
+        ValueError: If ``validation`` is out of range, or there is no task.
     """
     if not 0 <= validation < 1:
         raise ValueError(f"validation must be a fraction in [0, 1), got {validation!r}")
+    if not tasks:
+        raise ValueError("a benchmark needs at least one task")
     streams: dict[str, list[TaskAwareSupervisedClassificationDataset]] = {"train": [], "test": []}
     if validation:
         streams["valid"] = []
-    for label, task in enumerate(tasks):
+    for position, task in enumerate(tasks):
         train, test = task.datasets()
         parts = {"train": train, "test": test}
         if validation:
             parts["train"], parts["valid"] = split_stratified(train, validation, seed)
         for name, data in parts.items():
-            streams[name].append(with_task_label(data, label))
+            streams[name].append(with_task_label(data, position if task_labels else 0))
     benchmark = with_classes_timeline(with_task_labels(benchmark_from_datasets(**streams)))
     for stream in benchmark.streams.values():
         for experience in stream:
             # Avalanche's MultiHeadClassifier indexes with this and fails on the set that the timeline gives.
             experience.classes_in_this_experience = sorted(experience.classes_in_this_experience)
-    sources = {task.source.train.name: task.source for task in tasks}
-    classes = {name: sorted({c for t in tasks if t.source.train.name == name for c in t.classes}) for name in sources}
+    return ImageScenario(list(benchmark.streams.values()), *provenance(tasks), notes)
+
+
+def provenance(tasks: Sequence[Task]) -> tuple[list[ImageSet], dict[str, list[int]]]:
+    """Find the published image sets behind some tasks.
+
+    Args:
+        tasks: The tasks.
+
+    Returns:
+        The image sets, and for each one's name the classes in use.
+    """
+    sources: dict[str, Source] = {}
+    classes: dict[str, set[int]] = {}
+    for task in tasks:
+        for source in task.source.made_from or (task.source,):
+            sources[source.train.name] = source
+            used = task.classes if source is task.source else source.classes
+            classes.setdefault(source.train.name, set()).update(used)
     image_sets = [image_set for source in sources.values() for image_set in (source.train, source.test)]
-    return ImageScenario(list(benchmark.streams.values()), image_sets, classes)
+    return image_sets, {name: sorted(used) for name, used in classes.items()}
 
 
 def with_task_label(data: ImageDataset, label: int) -> TaskAwareSupervisedClassificationDataset:

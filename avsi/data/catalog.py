@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from avsi.data.errors import DataError
 
@@ -15,13 +18,36 @@ class Published:
 
     Attributes:
         shape: (C, H, W) of every image.
-        counts: Images of each class in each split; the number of entries is the number of classes.
         source: Whose data set it is.
+        counts: Images of each class in each split; empty where nobody publishes them.
+        sizes: Images in each split, where there are no `counts`.
+        classes: Number of classes, where there are no `counts`.
     """
 
     shape: tuple[int, int, int]
-    counts: dict[str, tuple[int, ...]]
     source: str
+    counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    classes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.counts:
+            object.__setattr__(self, "sizes", {split: sum(counts) for split, counts in self.counts.items()})
+            object.__setattr__(self, "classes", len(self.counts["train"]))
+
+    def is_whole(self, split: str, labels: Tensor) -> bool:
+        """Compare labels with what is published.
+
+        Args:
+            split: "train" or "test".
+            labels: int64, (N,), not negative.
+
+        Returns:
+            Whether there are as many images as published, of each class where that is known.
+        """
+        if self.counts:
+            return tuple(labels.bincount().tolist()) == self.counts.get(split)
+        return len(labels) == self.sizes.get(split)
 
 
 PUBLISHED = {
@@ -46,6 +72,25 @@ PUBLISHED = {
     ),
     "cifar10": Published(shape=(3, 32, 32), counts={"train": (5000,) * 10, "test": (1000,) * 10}, source="Krizhevsky"),
     "cifar100": Published(shape=(3, 32, 32), counts={"train": (500,) * 100, "test": (100,) * 100}, source="Krizhevsky"),
+    "notmnist": Published(
+        shape=(1, 28, 28),
+        counts={"train": (6000,) * 10, "test": (1000,) * 10},
+        source="Bulatov; 70,000 images in MNIST's format by Flanagan",
+    ),
+    "svhn": Published(
+        shape=(3, 32, 32),
+        counts={
+            "train": (4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659),
+            "test": (1744, 5099, 4149, 2882, 2523, 2384, 1977, 2019, 1660, 1595),
+        },
+        source="Netzer, Wang, Coates, Bissacco, Wu, Ng; cropped digits",
+    ),
+    "mnist_background": Published(
+        shape=(1, 28, 28),
+        sizes={"train": 12_000, "test": 50_000},
+        classes=10,
+        source="Larochelle, Erhan, Courville, Bergstra, Bengio",
+    ),
 }
 
 DATASETS: tuple[str, ...] = tuple(PUBLISHED)
@@ -79,6 +124,32 @@ def published_counts(name: str, split: str) -> tuple[int, ...]:
 
         >>> published_counts("mnist", "test")
         (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)
+
+    Raises:
+        DataError: If the data set or the split is unknown, or nobody publishes its counts.
     """
     check_known(name, split)
+    if not PUBLISHED[name].counts:
+        raise DataError(f"how many images of each class {name!r} has is not published; `published_size` is known")
     return PUBLISHED[name].counts[split]
+
+
+def published_size(name: str, split: str, classes: Iterable[int] | None = None) -> int:
+    """Count the images of some classes in the complete published split.
+
+    Args:
+        name: One of `DATASETS`.
+        split: "train" or "test".
+        classes: The classes; None: all of them.
+
+    Returns:
+        The number of images.
+
+        >>> published_size("mnist", "test"), published_size("mnist", "test", [0, 1])
+        (10000, 2115)
+    """
+    check_known(name, split)
+    published = PUBLISHED[name]
+    if classes is None or set(classes) == set(range(published.classes)):
+        return published.sizes[split]
+    return sum(published_counts(name, split)[c] for c in classes)

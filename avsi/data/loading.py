@@ -8,7 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from avsi.data import preparing, store
-from avsi.data.catalog import check_known
+from avsi.data.catalog import SPLITS, check_known
 from avsi.data.digits import load_digits
 from avsi.data.imageset import ImageSet
 
@@ -24,6 +24,24 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     """
     chosen = root or os.environ.get("AVSI_DATA")
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("avsi", appauthor=False)
+
+
+def available(name: str, *, root: str | os.PathLike[str] | None = None) -> bool:
+    """Check whether a data set can be loaded without a download.
+
+    Args:
+        name: One of `DATASETS`.
+        root: Where prepared files are kept; see `data_root`.
+
+    Returns:
+        Whether both splits are prepared, or can be prepared from the user's files.
+    """
+    check_known(name, SPLITS[0])
+    if name == "digits":
+        return True
+    folder = data_root(root)
+    prepared = all(os.path.lexists(store.prepared_path(folder, name, split)) for split in SPLITS)
+    return prepared or preparing.is_given(folder, name)
 
 
 def load(name: str, split: str, *, root: str | os.PathLike[str] | None = None, download: bool = True) -> ImageSet:

@@ -16,9 +16,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from avsi.data import progress, store
-from avsi.data.catalog import PUBLISHED, SPLITS, published_counts
+from avsi.data.catalog import PUBLISHED, SPLITS
 from avsi.data.errors import DataError
-from avsi.data.imageset import class_counts
 from avsi.data.sources import SOURCES, Source
 
 STALLED_SECONDS = 60.0
@@ -37,9 +36,12 @@ def prepare(root: Path, name: str, *, download: bool) -> None:
             if the folder cannot be written to.
     """
     source, folder = SOURCES[name], root / name
-    if not download and not _is_given(source, folder / "source"):
+    if not is_given(root, name):
         # Before anything is written: a look at what is there leaves no traces.
-        raise DataError(_missing(folder, name, source, "it may not be downloaded (download=False)"))
+        if not source.downloadable:
+            raise DataError(_missing(folder, name, source, "it is not downloaded, since nothing vouches for its files"))
+        if not download:
+            raise DataError(_missing(folder, name, source, "it may not be downloaded (download=False)"))
     with _locked(folder, name):
         wanted = [split for split in SPLITS if not store.prepared_path(root, name, split).exists()]
         if not wanted:  # another process was faster
@@ -49,8 +51,17 @@ def prepare(root: Path, name: str, *, download: bool) -> None:
             _convert(root, name, source, raw, work, wanted)
 
 
-def _is_given(source: Source, given: Path) -> bool:
-    # Whether the user's files suffice, extracted or as archives.
+def is_given(root: Path, name: str) -> bool:
+    """Check whether a data set can be prepared from what the user put into ``ROOT/<name>/source``.
+
+    Args:
+        root: The data root.
+        name: Name of a data set that has a source.
+
+    Returns:
+        Whether the files there suffice, extracted or as archives.
+    """
+    source, given = SOURCES[name], root / name / "source"
     return source.is_readable(given) or len(list(source.intact_archives(given))) == len(source.archives())
 
 
@@ -156,13 +167,13 @@ def _convert(root: Path, name: str, source: Source, raw: Path, work: Path, split
                 raise DataError(_unusable(raw, name, split, _in_one_line(error))) from error
             if problem:
                 raise DataError(_unusable(raw, name, split, problem))
-            complete = class_counts(labels) == published_counts(name, split)
+            complete = PUBLISHED[name].is_whole(split, labels)
             metadata = {
                 "name": name,
                 "split": split,
                 "source": PUBLISHED[name].source,
                 "complete": "true" if complete else "false",
-                "note": "" if complete else "the number of images of each class is not the published one",
+                "note": "" if complete else "the number of images is not the published one",
             }
             begin(f"writing {split}")
             try:
@@ -183,11 +194,11 @@ def _missing(folder: Path, name: str, source: Source, reason: str) -> str:
     lines = [
         f"the data set {name!r} is not in {folder} (no train.safetensors and test.safetensors) and {reason}.",
         *(
-            f"{given / path} is there, but cannot be read or is not what the publisher made: wrong MD5."
+            f"{given / path} is there, but cannot be read or is not what the publisher made: wrong checksum."
             for path in altered
         ),
         "To mend this, do one of:",
-        "- connect to the network and run again, downloads allowed;",
+        *(["- connect to the network and run again, downloads allowed;"] if source.downloadable else []),
         f"- say --data-root FOLDER (root= in Python) or set AVSI_DATA=FOLDER, a folder that holds {prepared};",
         f"- put the publisher's files into {given} and run again: {', '.join(files)} (from {source.address}).",
     ]

@@ -1,4 +1,4 @@
-"""Where each data set comes from: the publisher's files, read and if need be downloaded by torchvision.
+"""Where each data set comes from: the publisher's files, read and if need be downloaded with torchvision's means.
 
 A source works on a folder in torchvision's layout (the ``root`` of its data sets) and knows three things: which of
 the publisher's files belong there, how to download the ones that are missing, and how to read them.
@@ -6,18 +6,112 @@ the publisher's files belong there, how to download the ones that are missing, a
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from avsi.data.catalog import SPLITS
+
+
+class Source(ABC):
+    """A data set and its publisher's files."""
+
+    downloadable: ClassVar[bool] = True
+    """Whether its files can be downloaded and checked."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Where a person finds the publisher's files."""
+
+    @abstractmethod
+    def archives(self) -> list[tuple[str, str]]:
+        """List the files as they are downloaded.
+
+        Returns:
+            Path below the folder, and checksum.
+        """
+
+    @abstractmethod
+    def extracted(self) -> list[tuple[str, str | None]]:
+        """List the files that are read.
+
+        Returns:
+            Path below the folder, and checksum where one is known.
+        """
+
+    @abstractmethod
+    def fetch(self, folder: Path) -> None:
+        """Download the archives that are not in a folder yet, and extract all of them there.
+
+        Args:
+            folder: A folder in torchvision's layout; existing archives must be intact.
+        """
+
+    @abstractmethod
+    def read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
+        """Read a split from a folder that holds the extracted files.
+
+        Args:
+            folder: A folder in torchvision's layout.
+            split: "train" or "test".
+
+        Returns:
+            Images (uint8, N x C x H x W) and labels (int64, N).
+        """
+
+    def is_intact(self, path: Path, checksum: str | None) -> bool:
+        """Check that a file can be read and is the publisher's.
+
+        Args:
+            path: The file.
+            checksum: Its MD5; None: any file will do.
+
+        Returns:
+            Whether it is.
+        """
+        from torchvision.datasets.utils import check_integrity
+
+        try:
+            return check_integrity(path, checksum)
+        except OSError:  # there, but it may not be read
+            return False
+
+    def is_readable(self, folder: Path) -> bool:
+        """Check that all files that are read are in a folder.
+
+        Args:
+            folder: A folder in torchvision's layout.
+
+        Returns:
+            Whether `read` needs nothing else.
+        """
+        return all(self.is_intact(folder / path, checksum) for path, checksum in self.extracted())
+
+    def intact_archives(self, folder: Path) -> Iterator[str]:
+        """Find the archives in a folder that are the publisher's, byte for byte.
+
+        Args:
+            folder: A folder in torchvision's layout.
+
+        Yields:
+            Path of each below the folder.
+        """
+        for path, checksum in self.archives():
+            if self.is_intact(folder / path, checksum):
+                yield path
+
 
 @dataclass(frozen=True)
-class Source(ABC):
+class TorchvisionSource(Source):
     """A data set of `torchvision.datasets`.
 
     Attributes:
@@ -33,53 +127,8 @@ class Source(ABC):
 
         return getattr(torchvision.datasets, self.dataset)
 
-    @property
-    @abstractmethod
-    def address(self) -> str:
-        """Where a person finds the publisher's files."""
-
-    @abstractmethod
-    def archives(self) -> list[tuple[str, str]]:
-        """List the files as they are downloaded.
-
-        Returns:
-            Path below the folder, and MD5.
-        """
-
-    @abstractmethod
-    def extracted(self) -> list[tuple[str, str | None]]:
-        """List the files that torchvision reads.
-
-        Returns:
-            Path below the folder, and MD5 where torchvision knows one.
-        """
-
-    def is_readable(self, folder: Path) -> bool:
-        """Check that all files that torchvision reads are in a folder.
-
-        Args:
-            folder: A folder in torchvision's layout.
-
-        Returns:
-            Whether `read` needs nothing else.
-        """
-        return all(_is_intact(folder / path, md5) for path, md5 in self.extracted())
-
-    def intact_archives(self, folder: Path) -> Iterator[str]:
-        """Find the archives in a folder that are the publisher's, byte for byte.
-
-        Args:
-            folder: A folder in torchvision's layout.
-
-        Yields:
-            Path of each below the folder.
-        """
-        for path, md5 in self.archives():
-            if _is_intact(folder / path, md5):
-                yield path
-
     def fetch(self, folder: Path) -> None:
-        """Download the archives that are not in a folder yet, and extract all of them there.
+        """Let torchvision download and extract.
 
         Args:
             folder: A folder in torchvision's layout; existing archives must be intact.
@@ -87,7 +136,7 @@ class Source(ABC):
         self.torchvision(folder, train=False, download=True)
 
     def read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
-        """Read a split from a folder that holds the extracted files.
+        """Let torchvision read a split.
 
         Args:
             folder: A folder in torchvision's layout.
@@ -99,7 +148,7 @@ class Source(ABC):
         return convert(self.torchvision(folder, train=split == "train", download=False))
 
 
-class IdxSource(Source):
+class IdxSource(TorchvisionSource):
     """MNIST and its relatives: gzipped idx files."""
 
     @property
@@ -124,7 +173,7 @@ class IdxSource(Source):
         return [(path.removesuffix(".gz"), None) for path, _ in self.archives()]
 
 
-class CifarSource(Source):
+class CifarSource(TorchvisionSource):
     """CIFAR-10 and CIFAR-100: a tar file of pickled batches."""
 
     @property
@@ -151,12 +200,239 @@ class CifarSource(Source):
         return [(f"{cifar.base_folder}/{name}", md5) for name, md5 in batches]
 
 
+class SvhnSource(TorchvisionSource):
+    """SVHN's cropped digits: one file of MATLAB for each split."""
+
+    @property
+    def address(self) -> str:
+        """Where a person finds the publisher's files."""
+        return self.torchvision.split_list["train"][0].rpartition("/")[0] + "/"
+
+    def archives(self) -> list[tuple[str, str]]:
+        """List the files as they are downloaded.
+
+        Returns:
+            Path below the folder, and MD5.
+        """
+        return [(self.torchvision.split_list[split][1], self.torchvision.split_list[split][2]) for split in SPLITS]
+
+    def extracted(self) -> list[tuple[str, str | None]]:
+        """List the files that torchvision reads: the same ones.
+
+        Returns:
+            Path below the folder, and MD5.
+        """
+        return [*self.archives()]
+
+    def fetch(self, folder: Path) -> None:
+        """Download what is missing; torchvision's own class would also read it all.
+
+        Args:
+            folder: A folder in torchvision's layout; existing files must be intact.
+        """
+        from torchvision.datasets.utils import download_url
+
+        for split in SPLITS:
+            url, filename, md5 = self.torchvision.split_list[split][:3]
+            download_url(url, folder, filename, md5)
+
+    def read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
+        """Let torchvision read a split; it turns the files' label 10 into 0.
+
+        Args:
+            folder: A folder in torchvision's layout.
+            split: "train" or "test".
+
+        Returns:
+            Images (uint8, N x 3 x 32 x 32) and labels (int64, N).
+        """
+        data = self.torchvision(folder, split=split, download=False)
+        return torch.from_numpy(np.ascontiguousarray(data.data)), torch.as_tensor(data.labels, dtype=torch.int64)
+
+
+class NotMnistSource(Source):
+    """notMNIST: gzipped idx files of a public repository, each known by its git blob SHA-1."""
+
+    mirror: ClassVar[str] = "https://raw.githubusercontent.com/davidflanagan/notMNIST-to-MNIST/HEAD/"
+    files: ClassVar[dict[str, str]] = {
+        "train-images-idx3-ubyte.gz": "6cf3076b36bafa7da1563b28bbe863fd78a008a8",
+        "train-labels-idx1-ubyte.gz": "285bdaffe3b109c555b8d43ff6fe0373e7b2a3ff",
+        "t10k-images-idx3-ubyte.gz": "5d531796d90741366f99a5381569a7aac18e63b0",
+        "t10k-labels-idx1-ubyte.gz": "52b510386bbe3ed235d22fdd932b2351a461e835",
+    }
+
+    @property
+    def address(self) -> str:
+        """Where a person finds the publisher's files."""
+        return self.mirror
+
+    def archives(self) -> list[tuple[str, str]]:
+        """List the files as they are downloaded.
+
+        Returns:
+            Path below the folder, and git blob SHA-1.
+        """
+        return [(f"notMNIST/raw/{name}", digest) for name, digest in self.files.items()]
+
+    def extracted(self) -> list[tuple[str, str | None]]:
+        """List the files that are read: the same ones, so that nothing is read that was not checked.
+
+        Returns:
+            Path below the folder, and git blob SHA-1.
+        """
+        return [*self.archives()]
+
+    def is_intact(self, path: Path, checksum: str | None) -> bool:
+        """Check that a file can be read and is the repository's.
+
+        Args:
+            path: The file.
+            checksum: Its git blob SHA-1.
+
+        Returns:
+            Whether it is.
+        """
+        try:
+            return git_blob_sha1(path) == checksum
+        except OSError:
+            return False
+
+    def fetch(self, folder: Path) -> None:
+        """Download what is missing, and refuse what is not the repository's.
+
+        Args:
+            folder: A folder in torchvision's layout; existing files must be intact.
+
+        Raises:
+            RuntimeError: If a downloaded file is not the repository's.
+        """
+        from torchvision.datasets.utils import download_url
+
+        for name, digest in self.archives():
+            path = folder / name
+            if self.is_intact(path, digest):
+                continue
+            path.unlink(missing_ok=True)  # torchvision keeps any file that is there
+            download_url(self.mirror + path.name, path.parent, path.name)
+            if not self.is_intact(path, digest):
+                path.unlink(missing_ok=True)
+                raise RuntimeError(f"{path.name} came corrupted: its git blob SHA-1 is not {digest}")
+
+    def read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
+        """Read a split from gzipped idx files.
+
+        Args:
+            folder: A folder in torchvision's layout.
+            split: "train" or "test".
+
+        Returns:
+            Images (uint8, N x 1 x 28 x 28) and labels (int64, N).
+        """
+        prefix = folder / "notMNIST" / "raw" / ("train" if split == "train" else "t10k")
+        images, labels = (_read_idx(Path(f"{prefix}-{kind}-ubyte.gz")) for kind in ("images-idx3", "labels-idx1"))
+        return images[:, None], labels.long()
+
+
+class AmatSource(Source):
+    """MNIST with background images: 785 numbers to a line, pixels in [0, 1] and a label.
+
+    No checksum of the files is known, so they are never downloaded: the user who puts them there vouches for them. In
+    which order the pixels of an image come is not said; they are read row by row.
+    """
+
+    downloadable = False
+
+    @property
+    def address(self) -> str:
+        """Where a person finds the publisher's files."""
+        return "mnist_background_images.zip, http://www.iro.umontreal.ca/~lisa/icml2007data/, unpacked"
+
+    def archives(self) -> list[tuple[str, str]]:
+        """List the files as they are downloaded: none.
+
+        Returns:
+            The files that are read, with no checksum.
+        """
+        return [(path, "") for path, _ in self.extracted()]
+
+    def extracted(self) -> list[tuple[str, str | None]]:
+        """List the files that are read.
+
+        Returns:
+            Path below the folder; no checksum is known.
+        """
+        return [(f"mnist_background_images_{split}.amat", None) for split in SPLITS]
+
+    def is_intact(self, path: Path, checksum: str | None) -> bool:
+        """Check that a file is there.
+
+        Args:
+            path: The file.
+            checksum: Not known.
+
+        Returns:
+            Whether it is.
+        """
+        return path.is_file()
+
+    def fetch(self, folder: Path) -> None:
+        """Refuse.
+
+        Args:
+            folder: Any.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError("there is nothing to check a download against")
+
+    def read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
+        """Read a split.
+
+        Args:
+            folder: The folder of the two files.
+            split: "train" or "test".
+
+        Returns:
+            Images (uint8, N x 1 x 28 x 28; values rounded to 256 levels) and labels (int64, N).
+
+        Raises:
+            ValueError: If a line does not hold 784 numbers in [0, 1] and a label.
+        """
+        table = np.loadtxt(folder / f"mnist_background_images_{split}.amat", dtype=np.float32, ndmin=2)
+        if table.shape[1] != 785:
+            raise ValueError(f"its lines hold {table.shape[1]} numbers, not 784 pixels and a label")
+        pixels, labels = table[:, :784], table[:, 784]
+        if not (pixels.min() >= 0 and pixels.max() <= 1):  # not a number fails this too
+            raise ValueError(f"its pixels run from {pixels.min()} to {pixels.max()}, outside 0 to 1")
+        if (labels != labels.astype(np.int64)).any():
+            raise ValueError("its labels are not whole numbers")
+        images = np.rint(pixels * 255).astype(np.uint8).reshape(-1, 1, 28, 28)
+        return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+
+
 SOURCES: dict[str, Source] = {
     "mnist": IdxSource("MNIST"),
     "fashion_mnist": IdxSource("FashionMNIST"),
     "cifar10": CifarSource("CIFAR10"),
     "cifar100": CifarSource("CIFAR100"),
+    "notmnist": NotMnistSource(),
+    "svhn": SvhnSource("SVHN"),
+    "mnist_background": AmatSource(),
 }
+
+
+def git_blob_sha1(path: Path) -> str:
+    """Compute the name that git gives to a file's content.
+
+    Args:
+        path: The file.
+
+    Returns:
+        SHA-1 of ``blob <length>``, a zero byte and the content, in hexadecimal.
+    """
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def convert(dataset: Any) -> tuple[Tensor, Tensor]:
@@ -174,10 +450,8 @@ def convert(dataset: Any) -> tuple[Tensor, Tensor]:
     return images.contiguous(), torch.as_tensor(dataset.targets, dtype=torch.int64)
 
 
-def _is_intact(path: Path, md5: str | None) -> bool:
-    from torchvision.datasets.utils import check_integrity
-
-    try:
-        return check_integrity(path, md5)
-    except OSError:  # there, but it may not be read
-        return False
+def _read_idx(path: Path) -> Tensor:
+    content = gzip.decompress(path.read_bytes())
+    dimensions = content[3]
+    shape = np.frombuffer(content, ">u4", dimensions, offset=4)
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy())

@@ -104,7 +104,7 @@ def find_problem(name: str, images: Tensor, labels: Tensor) -> str | None:
     Returns:
         What is wrong, or None.
     """
-    shape, classes = PUBLISHED[name].shape, len(PUBLISHED[name].counts["train"])
+    shape, classes = PUBLISHED[name].shape, PUBLISHED[name].classes
     if images.dtype != torch.uint8:
         return f"its images are {images.dtype}, not torch.uint8"
     if labels.dtype != torch.int64:

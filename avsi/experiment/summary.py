@@ -177,6 +177,7 @@ def notes(experiment: Experiment, trials: Trials) -> list[str]:
     single = [method.name for method, results in trials if len(results) == 1]
     if single:
         lines.append(f"One seed only, no standard error: {', '.join(single)}.")
+    lines += sorted({note for _, results in trials for result in results for note in result.get("notes", ())})
     data = [item for _, results in trials for result in results for item in result["data"]]
     for name, split, used, published in sorted(
         {(d["name"], d["split"], d["images"], d["published"]) for d in data if not d["complete"]}

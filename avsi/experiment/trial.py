@@ -19,7 +19,7 @@ from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
 from torch import nn
 
-from avsi.data import published_counts
+from avsi.data import published_size
 from avsi.experiment.early_stopping import EarlyStopping
 from avsi.experiment.hebbian_dynamics import HebbianDynamics
 from avsi.experiment.progress import TrialProgress
@@ -90,6 +90,7 @@ def run_trial(
         "validation_error": [errors for plugin in trainer.early_stopping for errors in plugin.errors],
         "hebbian_dynamics": trainer.dynamics.records,
         "data": describe_data(benchmark),
+        "notes": list(benchmark.notes),
         "environment": describe_environment(setting.device),
         "started": started.isoformat(timespec="seconds"),
         "wall_time_s": round(time.perf_counter() - clock, 3),
@@ -239,8 +240,7 @@ def describe_data(benchmark: ImageScenario) -> list[dict[str, Any]]:
         classes = benchmark.classes[image_set.name]
         counts = torch.bincount(image_set.labels, minlength=max(classes) + 1)
         used = int(sum(counts[c] for c in classes))
-        published = published_counts(image_set.name, image_set.split)
-        expected = sum(published[c] for c in classes)
+        expected = published_size(image_set.name, image_set.split, classes)
         rows.append(
             {
                 "name": image_set.name,

@@ -13,9 +13,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 from sklearn.datasets import load_digits
-from torchvision.datasets import CIFAR10, CIFAR100, MNIST, FashionMNIST
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST, SVHN, FashionMNIST
+
+from avsi.data.sources import NotMnistSource
 
 TRAIN, TEST = slice(0, 400), slice(400, 500)
 
@@ -41,8 +44,20 @@ def idx(array):
     return header + array.astype(np.uint8).tobytes()
 
 
+def mat(images, labels):
+    """SVHN's format: MATLAB 5, compressed; X of 32 x 32 x 3 x N, y of N x 1 with 10 for the digit 0."""
+    buffer = io.BytesIO()
+    y = np.where(labels == 0, 10, labels).astype(np.uint8)[:, None]
+    scipy.io.savemat(buffer, {"X": images.transpose(2, 3, 1, 0), "y": y}, do_compression=True)
+    return buffer.getvalue()
+
+
 def md5(data):
     return hashlib.md5(data).hexdigest()
+
+
+def git_blob_sha1(data):
+    return hashlib.sha1(b"blob " + str(len(data)).encode() + b"\0" + data).hexdigest()
 
 
 class Publisher:
@@ -100,7 +115,7 @@ class Publisher:
 
 @pytest.fixture(scope="session")
 def archives():
-    """The files of four data sets as their publishers pack them: name -> {path in torchvision's layout: bytes}."""
+    """The files of the data sets as their publishers pack them: name -> {path in torchvision's layout: bytes}."""
     grey, colour, labels = grey_images(), colour_images(), class_labels()
     parts = {
         "train-images-idx3-ubyte.gz": grey[TRAIN],
@@ -135,13 +150,18 @@ def archives():
         "fashion_mnist": {f"FashionMNIST/raw/{name}": data for name, data in packed.items()},
         "cifar10": {"cifar-10-python.tar.gz": tar("cifar-10-batches-py", ten)},
         "cifar100": {"cifar-100-python.tar.gz": tar("cifar-100-python", hundred)},
+        "notmnist": {f"notMNIST/raw/{name}": data for name, data in packed.items()},
+        "svhn": {
+            "train_32x32.mat": mat(colour[TRAIN], labels[TRAIN]),
+            "test_32x32.mat": mat(colour[TEST], labels[TEST]),
+        },
         "members": {"cifar10": ten, "cifar100": hundred},
     }
 
 
 @pytest.fixture
 def publisher(archives, monkeypatch):
-    """A running publisher that torchvision downloads from, its files' checksums in place of the real ones."""
+    """A running publisher that the data sets are downloaded from, its files' checksums in place of the real ones."""
     publisher = Publisher()
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     for cls, name in ((MNIST, "mnist"), (FashionMNIST, "fashion_mnist")):
@@ -158,6 +178,14 @@ def publisher(archives, monkeypatch):
         monkeypatch.setattr(cls, "train_list", [[batch, md5(members[batch])] for batch, _ in cls.train_list])
         monkeypatch.setattr(cls, "test_list", [[batch, md5(members[batch])] for batch, _ in cls.test_list])
         monkeypatch.setattr(cls, "meta", {**cls.meta, "md5": md5(members[cls.meta["filename"]])})
+    files = {path.rpartition("/")[2]: data for path, data in archives["notmnist"].items()}
+    publisher.files |= {f"notmnist/{file}": data for file, data in files.items()}
+    monkeypatch.setattr(NotMnistSource, "mirror", f"{publisher.address}/notmnist/")
+    monkeypatch.setattr(NotMnistSource, "files", {file: git_blob_sha1(data) for file, data in files.items()})
+    files = archives["svhn"]
+    publisher.files |= {f"svhn/{file}": data for file, data in files.items()}
+    lines = {file.split("_")[0]: [f"{publisher.address}/svhn/{file}", file, md5(data)] for file, data in files.items()}
+    monkeypatch.setattr(SVHN, "split_list", lines)
     yield publisher
     publisher.resume.set()
     publisher.server.shutdown()
@@ -168,7 +196,8 @@ def publisher(archives, monkeypatch):
 def expected():
     """What must come out of the publisher's files: (name, split) -> images and labels."""
     images = {"mnist": grey_images()[:, None], "cifar10": colour_images()}
-    images |= {"fashion_mnist": images["mnist"], "cifar100": images["cifar10"]}
+    images |= dict.fromkeys(("fashion_mnist", "notmnist"), images["mnist"])
+    images |= dict.fromkeys(("cifar100", "svhn"), images["cifar10"])
 
     def of(name, split):
         rows = TRAIN if split == "train" else TEST

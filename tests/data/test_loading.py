@@ -3,7 +3,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from avsi.data import DATASETS, DataError, data_root, load, published_counts
+from avsi.data import DATASETS, DataError, available, data_root, load, published_counts, published_size
 
 
 def test_data_root_is_the_argument_then_the_environment_then_the_cache(monkeypatch, tmp_path):
@@ -32,12 +32,41 @@ def test_an_unknown_split_is_refused(name, tmp_path):
 
 
 def test_published_counts_add_up_to_the_published_sizes():
-    sizes = {name: tuple(sum(published_counts(name, split)) for split in ("train", "test")) for name in DATASETS}
+    sizes = {name: tuple(published_size(name, split) for split in ("train", "test")) for name in DATASETS}
     assert sizes == {
         "digits": (1442, 355),
         "mnist": (60_000, 10_000),
         "fashion_mnist": (60_000, 10_000),
         "cifar10": (50_000, 10_000),
         "cifar100": (50_000, 10_000),
+        "notmnist": (60_000, 10_000),
+        "svhn": (73_257, 26_032),
+        "mnist_background": (12_000, 50_000),
     }
-    assert [len(published_counts(name, "test")) for name in DATASETS] == [10, 10, 10, 10, 100]
+    counted = [name for name in DATASETS if name != "mnist_background"]
+    for name in counted:
+        for split in ("train", "test"):
+            assert sum(published_counts(name, split)) == published_size(name, split)
+            assert published_size(name, split, [1, 3]) == sum(published_counts(name, split)[c] for c in (1, 3))
+    assert [len(published_counts(name, "test")) for name in counted] == [10, 10, 10, 10, 100, 10, 10]
+
+
+def test_counts_that_nobody_publishes():
+    with pytest.raises(DataError, match="how many images of each class 'mnist_background' has is not published"):
+        published_counts("mnist_background", "train")
+    assert published_size("mnist_background", "test", range(10)) == 50_000
+
+
+def test_available_says_whether_a_download_is_needed(publisher, archives, tmp_path):
+    assert available("digits", root=tmp_path)
+    assert not available("svhn", root=tmp_path)
+    load("svhn", "train", root=tmp_path)
+    assert available("svhn", root=tmp_path)
+    for path, data in archives["notmnist"].items():
+        assert not available("notmnist", root=tmp_path)
+        given = tmp_path / "notmnist" / "source" / path
+        given.parent.mkdir(parents=True, exist_ok=True)
+        given.write_bytes(data)
+    assert available("notmnist", root=tmp_path)
+    with pytest.raises(DataError, match="unknown data set 'minst'"):
+        available("minst", root=tmp_path)

@@ -18,7 +18,7 @@ import torch
 
 from avsi.data import DataError, load, preparing, sources, store
 
-NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100")
+NAMES = ("mnist", "fashion_mnist", "cifar10", "cifar100", "notmnist", "svhn")
 FORK = multiprocessing.get_context("fork")  # children share the patched checksums and the imported torch
 
 
@@ -71,7 +71,7 @@ def test_a_missing_data_set_is_downloaded_once_and_leaves_only_prepared_files(
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("form", ["packed", "unpacked"])
 def test_files_the_user_put_there_are_used_and_kept(name, form, publisher, archives, expected, tmp_path):
-    if form == "packed":
+    if form == "packed" or name in {"notmnist", "svhn"}:  # the files of these two are read as they are
         files = archives[name]
     elif name.startswith("cifar"):
         folder = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[name]
@@ -141,7 +141,7 @@ def test_missing_data_names_the_data_set_the_folder_and_the_ways_to_mend_it(publ
     assert not (tmp_path / "root").exists(), "nothing is created where nothing may be downloaded"
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "notmnist", "svhn"])
 def test_no_network(name, publisher, tmp_path, capfd):
     publisher.server.shutdown()
     publisher.server.server_close()
@@ -158,7 +158,7 @@ def test_no_network(name, publisher, tmp_path, capfd):
     assert socket.getdefaulttimeout() is None
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "notmnist", "svhn"])
 @pytest.mark.parametrize("fault", ["cut", "altered", "refused", "stalls"])
 def test_a_spoilt_download_leaves_nothing_behind(name, fault, publisher, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(preparing, "STALLED_SECONDS", 0.3)
@@ -166,23 +166,32 @@ def test_a_spoilt_download_leaves_nothing_behind(name, fault, publisher, expecte
     with pytest.raises(DataError, match="could not be downloaded") as caught:
         load(name, "train", root=tmp_path)
     assert {"refused": "403", "stalls": "timed out"}.get(fault, "corrupted") in str(caught.value)
+    assert "To mend this, do one of:" in str(caught.value)
     assert contents(tmp_path / name) == [".lock"]
     publisher.fault = None
     load(name, "train", root=tmp_path)
     assert_prepared(tmp_path, name, expected)
 
 
-def test_what_came_whole_before_a_failure_is_not_downloaded_again(publisher, expected, tmp_path):
-    last = "mnist/t10k-labels-idx1-ubyte.gz"
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("mnist", "t10k-labels-idx1-ubyte.gz"),
+        ("notmnist", "t10k-labels-idx1-ubyte.gz"),
+        ("svhn", "test_32x32.mat"),
+    ],
+)
+def test_what_came_whole_before_a_failure_is_not_downloaded_again(name, last, publisher, expected, tmp_path):
+    last = f"{name}/{last}"
     withheld = publisher.files.pop(last)
     with pytest.raises(DataError, match="could not be downloaded"):
-        load("mnist", "train", root=tmp_path)
+        load(name, "train", root=tmp_path)
     publisher.files[last] = withheld
     publisher.requests.clear()
-    load("mnist", "train", root=tmp_path)
+    load(name, "train", root=tmp_path)
     assert set(publisher.requests) == {last}
-    assert contents(tmp_path / "mnist") == PREPARED
-    assert_prepared(tmp_path, "mnist", expected)
+    assert contents(tmp_path / name) == PREPARED
+    assert_prepared(tmp_path, name, expected)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ def test_notes_tell_of_any_partial_trial_and_of_different_data(experiment):
     text = "\n".join(notes(experiment, [(si, [trial(0, [0.9] * 3, complete=False), trial(1, [0.9] * 3)])]))
     assert "Partial data: mnist (train), 10 of 20 images." in text
     assert "the trials used 2 different versions of mnist (train)" in text
+    text = "\n".join(notes(experiment, [(si, [trial(0, [0.9] * 3) | {"notes": ["partial: without svhn"]}])]))
+    assert "partial: without svhn" in text
 
 
 def test_figure_draws_curves_with_bands_and_bounds_as_lines(experiment):

@@ -1,0 +1,57 @@
+"""Transfer from MNIST to MNIST with background images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from avsi.data import available
+from avsi.scenarios.backgrounds import on_backgrounds, upright
+from avsi.scenarios.build import ImageScenario, Source, Task, build
+from avsi.scenarios.pieces import imbalance
+
+ORIGINAL = "mnist_background"
+
+
+def mnist_background(
+    *,
+    images_per_class: int = 10,
+    original: bool | None = None,
+    backgrounds: str = "cifar10",
+    background_seed: int = 0,
+    validation: float = 0.0,
+    seed: int = 0,
+    root: str | Path | None = None,
+    download: bool = True,
+) -> ImageScenario:
+    """Build the transfer task from MNIST to MNIST with background images (Zenke et al. 2017, workshop paper, Figure 3).
+
+    Task 0 has all training images of MNIST, task 1 a few of MNIST with background images (Larochelle et al. 2007). Test
+    sets are whole. Each task has a head of its own.
+
+    The original files have no publisher that this library could check them against, so they are used where you have put
+    them (the data set "mnist_background", see ``avsi.data``). Where they are not, the data set is rebuilt from MNIST's
+    digits on patches of natural images, and the benchmark's ``notes`` call it a rebuild; see
+    `avsi.scenarios.backgrounds`.
+
+    Args:
+        images_per_class: Training images of each digit in task 1, validation included.
+        original: Whether to use the original files (True) or a rebuild (False); None: the files where they are.
+        backgrounds: For a rebuild: name of the data set that the patches are taken from.
+        background_seed: For a rebuild: decides the patches, apart from ``seed``, since the data set is fixed.
+        validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1).
+        seed: Decides which images of task 1 these are, and which go to ``valid_stream``.
+        root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
+        download: Whether to obtain missing data from its publisher.
+
+    Returns:
+        The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
+    """
+    mnist = Source.load("mnist", root, download)
+    notes = []
+    if original or (original is None and available(ORIGINAL, root=root)):
+        with_background = upright(Source.load(ORIGINAL, root, download), mnist)
+    else:
+        with_background = on_backgrounds(mnist, Source.load(backgrounds, root, download), seed=background_seed)
+        notes.append(f"rebuild: {with_background.train.metadata['source']}, not the original files")
+    rest = imbalance([Task(with_background, with_background.classes)], [[images_per_class] * 10], seed=seed)
+    return build([Task(mnist, mnist.classes), *rest], validation=validation, seed=seed, notes=notes)
