@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-import torch
 from avalanche.benchmarks.scenarios import OnlineCLExperience
 from avalanche.models.utils import is_multi_task_module
 from avalanche.training import JointTraining
-from torch.utils.data import DataLoader
 from tqdm import tqdm
+
+from avsi.data.batches import InMemoryBatches
 
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """Shows progress over an iterable, given what it is about and its length."""
@@ -66,12 +66,8 @@ def evaluation_batches(
     """
     # The larger of the two: it is known to fit, and Avalanche evaluates single samples by default.
     size = max(strategy.train_mb_size, strategy.eval_mb_size)
-    loaders = []
-    for experience in experiences:
-        data = experience.dataset.eval()
-        collate = getattr(data, "collate_fn", None)
-        # A generator of its own: a DataLoader draws a seed from the global one even if it does not shuffle.
-        loaders.append(DataLoader(data, size, collate_fn=collate, generator=torch.Generator()))
+    memory = next((plugin for plugin in strategy.plugins if isinstance(plugin, InMemoryBatches)), InMemoryBatches())
+    loaders = [memory.in_order(experience.dataset.eval(), size, strategy.device) for experience in experiences]
     with_tasks = is_multi_task_module(strategy.model)
     batches = track(chain.from_iterable(loaders), description, sum(len(loader) for loader in loaders))
     return ((batch[0], batch[1], batch[-1]) if with_tasks else (batch[0], batch[1]) for batch in batches)

@@ -20,6 +20,7 @@ from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
 from torch import nn
 
 from avsi.data import published_size
+from avsi.data.batches import InMemoryBatches
 from avsi.experiment.early_stopping import EarlyStopping
 from avsi.experiment.hebbian_dynamics import HebbianDynamics
 from avsi.experiment.progress import TrialProgress
@@ -129,7 +130,7 @@ class Trainer:
         """
         model = (self.method.model or self.experiment.model)().to(self.device)
         plugins: list[SupervisedPlugin] = [build() for build in self.method.plugins]
-        plugins += [self.progress, self.dynamics]
+        plugins += [self.progress, self.dynamics, InMemoryBatches(on_device=self.device != "cpu")]
         if self.experiment.patience:
             self.early_stopping.append(EarlyStopping(self.benchmark.valid_stream, self.experiment.patience))
             plugins.append(self.early_stopping[-1])

@@ -1,0 +1,252 @@
+"""What it costs to feed a model: batches in memory, beside Avalanche's own loaders and plain tensor indexing.
+
+Every method runs in this process, in interleaved rounds, so that whatever else the machine does hits all of them alike;
+medians over rounds are reported. The data are random numbers in the shapes of the real images.
+
+    python perf/data.py [--rounds 15] [--threads 1] [--device cpu] [--json results.json]
+"""
+
+import json
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from avalanche.benchmarks import PermutedMNIST, benchmark_from_datasets, with_classes_timeline, with_task_labels
+from avalanche.benchmarks.utils import (
+    ConstantSequence,
+    DataAttribute,
+    TaskAwareSupervisedClassificationDataset,
+    TaskLabels,
+)
+from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
+from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
+from avalanche.training import Naive
+from avalanche.training.plugins import EvaluationPlugin
+from torch import Tensor, nn
+
+from avsi.data.batches import InMemoryBatches, InMemoryLoader
+from avsi.data.dataset import BatchTransform, ImageDataset, scale
+from avsi.data.transforms import Compose, Permute
+
+IMAGES = 60_000
+"""As many as MNIST has for training."""
+PAIR = 12_000
+"""About as many as two of MNIST's classes have."""
+BATCH = 64
+
+
+@dataclass
+class Arguments:
+    """Cost of feeding a model."""
+
+    rounds: int = 15
+    """Interleaved rounds per method."""
+    slow_rounds: int = 3
+    """Rounds in which slow methods take part."""
+    threads: int = 1
+    """Threads for torch; 0: torch's own choice."""
+    device: str = "cpu"
+    """Where the model trains and, for in-memory batches, the images live."""
+    json: Path | None = None
+    """Where to write the numbers."""
+
+
+def dataset(count: int, classes: int, transform: BatchTransform) -> ImageDataset:
+    """Random images."""
+    images = torch.randint(256, (count, 1, 28, 28), dtype=torch.uint8)
+    return ImageDataset(images, torch.arange(count), torch.randint(classes, (count,)), transform)
+
+
+def with_task(data: ImageDataset) -> TaskAwareSupervisedClassificationDataset:
+    """As the experiences of a benchmark hold it."""
+    attributes = [DataAttribute(data.targets, "targets"), TaskLabels(ConstantSequence(0, len(data)))]
+    return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
+
+
+def permuted_mnist(data: ImageDataset) -> TaskAwareSupervisedClassificationDataset:
+    """One experience of Avalanche's benchmark over given images, which it reads from files in MNIST's format."""
+    with tempfile.TemporaryDirectory() as root:
+        raw = Path(root, "MNIST", "raw")
+        raw.mkdir(parents=True)
+        for part in ("train", "t10k"):
+            for kind, values in (("images-idx3", data.images.squeeze(1)), ("labels-idx1", data.labels)):
+                header = bytes([0, 0, 8, values.dim()]) + b"".join(n.to_bytes(4, "big") for n in values.shape)
+                raw.joinpath(f"{part}-{kind}-ubyte").write_bytes(header + values.to(torch.uint8).numpy().tobytes())
+        benchmark = PermutedMNIST(1, seed=0, train_transform=None, eval_transform=None, dataset_root=root)
+    return benchmark.train_stream[0].dataset.train()
+
+
+def epoch(batches: Callable[[], Iterator[object]]) -> Callable[[], None]:
+    """Take every batch, and do nothing with it."""
+
+    def run() -> None:
+        for _ in batches():
+            pass
+
+    return run
+
+
+def indexing(
+    x: Tensor, y: Tensor, transform: Callable[[Tensor], Tensor]
+) -> Callable[[], Iterator[tuple[Tensor, Tensor]]]:
+    """Shuffled batches as one writes them by hand."""
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in torch.randperm(len(x)).split(BATCH):
+            yield transform(x[rows]), y[rows]
+
+    return batches
+
+
+INDEXING = "tensor indexing, images ready"
+
+
+def delivery(arguments: Arguments) -> dict[str, Callable[[], None]]:
+    """One epoch of permuted MNIST, delivered batch by batch on the CPU."""
+    transform = Compose(Permute(torch.randperm(784)), scale)
+    data = dataset(IMAGES, 10, transform)
+    ready = transform(data.images)
+    loader = TaskBalancedDataLoader(with_task(data), batch_size=BATCH, shuffle=True)
+    theirs = TaskBalancedDataLoader(permuted_mnist(data), batch_size=BATCH, shuffle=True)
+    fast = InMemoryLoader(loader)
+    return {
+        INDEXING: epoch(indexing(ready, data.labels, lambda x: x)),
+        "tensor indexing, then transform": epoch(indexing(data.images, data.labels, transform)),
+        "batches in memory": epoch(lambda: iter(fast)),
+        "Avalanche over the same data": epoch(lambda: iter(loader)),
+        "Avalanche's PermutedMNIST": epoch(lambda: iter(theirs)),
+    }
+
+
+def model() -> nn.Sequential:
+    """784-256-256-2."""
+    torch.manual_seed(0)
+    layers = [nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 2)]
+    return nn.Sequential(*layers)
+
+
+BARE = "bare PyTorch loop"
+
+
+def training(arguments: Arguments) -> dict[str, Callable[[], None]]:
+    """One epoch of training on two classes."""
+    data = dataset(PAIR, 2, scale)
+    benchmark = with_classes_timeline(with_task_labels(benchmark_from_datasets(train=[with_task(data)])))
+    ready = scale(data.images).to(arguments.device), data.labels.to(arguments.device)
+    images, labels = data.images.to(arguments.device), ready[1]
+
+    def bare(batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> Callable[[], None]:
+        network, criterion = model().to(arguments.device), nn.CrossEntropyLoss()
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+
+        def run() -> None:
+            for x, y in batches():
+                optimizer.zero_grad()
+                criterion(network(x), y).backward()
+                optimizer.step()
+
+        return run
+
+    def avalanche(*, in_memory: bool, metrics: bool) -> Callable[[], None]:
+        network = model()
+        kinds = {"minibatch": False, "epoch": True, "experience": True, "stream": True}  # its default evaluator's
+        strategy = Naive(
+            model=network,
+            optimizer=torch.optim.SGD(network.parameters(), lr=0.01),
+            criterion=nn.CrossEntropyLoss(),
+            train_mb_size=BATCH,
+            evaluator=EvaluationPlugin(*([accuracy_metrics(**kinds), loss_metrics(**kinds)] if metrics else [])),
+            plugins=[InMemoryBatches(on_device=arguments.device != "cpu")] if in_memory else [],
+            device=arguments.device,
+        )
+        return lambda: strategy.train(benchmark.train_stream, eval_streams=[])
+
+    return {
+        BARE: bare(indexing(images, labels, scale)),
+        "bare PyTorch loop, images ready": bare(indexing(*ready, lambda x: x)),
+        "Naive, batches in memory": avalanche(in_memory=True, metrics=True),
+        "Naive, in memory, no metrics": avalanche(in_memory=True, metrics=False),
+        "Naive": avalanche(in_memory=False, metrics=True),
+        "Naive, no metrics": avalanche(in_memory=False, metrics=False),
+    }
+
+
+SETTINGS: dict[str, tuple[Callable[[Arguments], dict[str, Callable[[], None]]], str, int]] = {
+    "One epoch of permuted MNIST, batch 64": (delivery, INDEXING, IMAGES),
+    "Naive on two classes, MLP 784-256-256-2, batch 64": (training, BARE, PAIR),
+}
+SLOW = {"Avalanche over the same data", "Avalanche's PermutedMNIST"}
+TARGETS = {"batches in memory": 3.0, "Naive, batches in memory": 1.6}
+SPEEDUP = ("batches in memory", "Avalanche's PermutedMNIST", 20.0)
+
+
+def seconds(methods: dict[str, Callable[[], None]], arguments: Arguments) -> dict[str, list[float]]:
+    """Time all methods in interleaved rounds."""
+    times: dict[str, list[float]] = {method: [] for method in methods}
+    for turn in range(-1, arguments.rounds):  # the first round warms up
+        for method, run in methods.items():
+            if method in SLOW and not 0 <= turn < arguments.slow_rounds:
+                continue
+            _synchronise(arguments.device)
+            start = time.perf_counter()
+            run()
+            _synchronise(arguments.device)
+            if turn >= 0:
+                times[method].append(time.perf_counter() - start)
+    return times
+
+
+def _synchronise(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def _ratio(values: list[float], base: list[float]) -> float:
+    return statistics.median(value / other for value, other in zip(values, base, strict=False))
+
+
+def main(arguments: Arguments) -> None:
+    """Print tables, and write them as JSON if asked to."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    warnings.filterwarnings("ignore", message="No loggers specified")
+    rows: list[dict[str, object]] = []
+    for setting, (prepare, baseline, samples) in SETTINGS.items():
+        print(f"\n{setting}\n{'':34}{'s/epoch':>9}{'us/batch':>10}{'ratio':>8}")
+        times = seconds(prepare(arguments), arguments)
+        for method, values in times.items():
+            median, ratio = statistics.median(values), _ratio(values, times[baseline])
+            batch = median * BATCH / samples
+            target = f"   target {TARGETS[method]}" if method in TARGETS else ""
+            print(f"{method:34}{median:9.3f}{1e6 * batch:10.0f}{ratio:8.2f}{target}", flush=True)
+            rows.append(
+                {
+                    "setting": setting,
+                    "method": method,
+                    "seconds per epoch": median,
+                    "microseconds per batch": 1e6 * batch,
+                    "ratio": ratio,
+                }
+            )
+        if SPEEDUP[0] in times:
+            fast, slow, target = SPEEDUP
+            speedup = _ratio(times[slow], times[fast])
+            print(f"{fast}: {speedup:.0f} times as fast as {slow}   target {target:.0f}", flush=True)
+            rows.append({"setting": setting, "speedup": speedup, "over": slow})
+    if arguments.json:
+        threads = torch.get_num_threads()
+        arguments.json.write_text(
+            json.dumps(
+                {"torch": torch.__version__, "threads": threads, "device": arguments.device, "rows": rows}, indent=1
+            )
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments))
