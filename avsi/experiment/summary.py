@@ -92,7 +92,8 @@ class Rows:
             title=self.title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True
         )
         for index, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+            # On a narrow terminal the names wrap; numbers stay whole.
+            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
         for row in self.rows:
             table.add_row(*row)
         return table
