@@ -16,6 +16,7 @@ from avsi.metrics import accuracy_over_seen
 # Telling methods apart without colour: every curve has its own marker and every bound its own dashes.
 MARKERS = "osD^vPX*<>"
 DASHES = ("--", ":", "-.")
+COLOURS = 10  # matplotlib's cycle; after it curves are dashed
 
 
 def accuracy_figure(experiment: Experiment, trials: Trials) -> Figure:
@@ -30,7 +31,8 @@ def accuracy_figure(experiment: Experiment, trials: Trials) -> Figure:
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    crowded = len(trials) > 6
+    figure = Figure(figsize=(8.6 if crowded else 6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     curves = bounds = 0
     for method, results in trials:
@@ -42,7 +44,10 @@ def accuracy_figure(experiment: Experiment, trials: Trials) -> Figure:
             mean = [100 * point.mean for point in points]
             # Later curves are thinner, so that curves that coincide can all be seen.
             marker, size, width = MARKERS[curves % len(MARKERS)], max(10 - 2 * curves, 4), max(3.5 - curves, 1.2)
-            (line,) = axes.plot(tasks, mean, marker=marker, markersize=size, linewidth=width, label=label)
+            style = "-" if curves < COLOURS else (0, (6, 2))
+            (line,) = axes.plot(
+                tasks, mean, marker=marker, markersize=size, linewidth=width, linestyle=style, label=label
+            )
             if points[0].error is not None:
                 low = [100 * (point.mean - (point.error or 0)) for point in points]
                 high = [100 * (point.mean + (point.error or 0)) for point in points]
@@ -59,7 +64,10 @@ def accuracy_figure(experiment: Experiment, trials: Trials) -> Figure:
     axes.grid(alpha=0.3)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    if crowded:
+        figure.legend(frameon=False, fontsize=9, loc="outside right upper")
+    else:
+        axes.legend(frameon=False, fontsize=9)
     return figure
 
 

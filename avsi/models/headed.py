@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from avalanche.models import MultiTaskModule
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from avsi.models.initialisation import Initialise
 from avsi.models.multi_head import MultiHead, call_with_targets
 
 Head = int | Callable[[int], nn.Module]
+UNSPECIFIED: Any = object()
 
 
 class HeadedModel(MultiTaskModule):
@@ -31,21 +33,24 @@ class HeadedModel(MultiTaskModule):
         self.head = nn.Linear(feature_size, head) if isinstance(head, int) else head(feature_size)
 
     def forward(
-        self, x: Tensor, task_labels: Tensor | int | None = None, targets: Tensor | None = None
+        self, x: Tensor, task_labels: Tensor | int | None = UNSPECIFIED, targets: Tensor | None = None
     ) -> Tensor | dict[int, Tensor]:
         """Compute the logits.
 
         Args:
             x: Inputs, (N, ...).
-            task_labels: Task label of each sample, (N,), or one for all; see ``MultiHead.forward``.
+            task_labels: Task label of each sample, (N,), or one for all. A single head ignores them. None asks for the
+                outputs of every task in a dict, as Avalanche's multi-task modules do; a single head counts as task 0.
             targets: Class of each sample, (N,), for heads that take them in training, such as ``DHPLinear``.
 
         Returns:
-            Logits, (N, classes).
+            Logits, (N, classes), or a dict of them by task.
         """
         features = self.features(x)
-        if isinstance(self.head, MultiHead):
-            return self.head(features, task_labels, targets)
         if isinstance(self.head, MultiTaskModule):
-            return self.head(features, task_labels)
-        return call_with_targets(self.head, features, targets)
+            labels = None if task_labels is UNSPECIFIED else task_labels
+            if isinstance(self.head, MultiHead):
+                return self.head(features, labels, targets)
+            return self.head(features, labels)
+        logits = call_with_targets(self.head, features, targets)
+        return {0: logits} if task_labels is None else logits

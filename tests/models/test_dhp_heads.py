@@ -151,5 +151,5 @@ def test_papers_networks_take_every_head():
         model = SplitCIFARNet(head).eval()
         assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     model = SplitCIFARNet(partial(DHPLinear, out_features=10))
-    assert model(torch.zeros(2, 3, 32, 32), None, torch.tensor([0, 9])).shape == (2, 10)
+    assert model(torch.zeros(2, 3, 32, 32), targets=torch.tensor([0, 9])).shape == (2, 10)
     assert (model.head.hebb.abs().amax(1) > 0).nonzero().flatten().tolist() == [0, 9]

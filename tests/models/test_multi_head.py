@@ -2,7 +2,7 @@ import pytest
 import torch
 from avalanche.models import IncrementalClassifier, avalanche_forward
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
-from avalanche.training import JointTraining, Replay
+from avalanche.training import JointTraining, LwF, Replay
 from torch import nn
 from training import naive, seeded_mlp
 
@@ -133,6 +133,18 @@ def test_single_head_models_ignore_task_labels():
     x = torch.randn(3, 1, 8, 8)
     assert torch.equal(avalanche_forward(model, x, torch.tensor([0, 1, 2])), model(x))
     assert model(x).shape == (3, 10)
+
+
+def test_learning_without_forgetting_works_with_a_single_head(digits):
+    """It asks a multi-task module for all its outputs."""
+    model = seeded_mlp(head=2)
+    x = torch.randn(3, 1, 8, 8)
+    assert torch.equal(model(x, None)[0], model(x))
+    trainer = naive(model, torch.optim.SGD(model.parameters(), lr=0.01), strategy=LwF, alpha=1.0, temperature=2.0)
+    before = model.features[1].weight.clone()
+    for experience in digits.train_stream[:2]:
+        trainer.train(experience, eval_streams=[])
+    assert not torch.equal(model.features[1].weight, before)
 
 
 def test_incremental_classifier_as_head(digits):
