@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from avalanche.benchmarks import (
@@ -196,6 +198,31 @@ def test_displacement_counts_from_where_the_experience_starts_also_when_weights_
     delta = 0.1 * torch.tensor([3.0, 2.0], dtype=torch.float64)  # one step of 0.1 * theta
     added = 10 * delta**2 / (delta**2 + 0.5)  # omega = g * delta = 10 delta^2
     torch.testing.assert_close(plugin.importance["theta"] - before, added)
+
+
+def test_state_taken_within_an_experience_keeps_where_it_started():
+    plugin, states = SIPlugin(0.0, damping=0.5), []
+    loss = QuadraticLoss(torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    model = Quadratic(torch.tensor([1.0, 1.0], dtype=torch.float64))
+
+    class Save(SupervisedPlugin):
+        def after_training_epoch(self, strategy, **kwargs):
+            states.append(deepcopy(plugin.state_dict()))
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    strategy = naive(model, optimizer, [plugin, Save()], criterion=loss)
+    first, second = one_sample_stream(2)
+    strategy.train(first, eval_streams=[])
+    moved = torch.tensor([3.0, -2.0], dtype=torch.float64)
+    with torch.no_grad():
+        model.theta.copy_(moved)
+    strategy.train(second, eval_streams=[])
+    resumed = SIPlugin(0.0, damping=0.5)
+    resumed.load_state_dict(states[-1])
+    resumed._bind(model)
+    expected = resumed.importance["theta"] + states[-1]["path_integral"]["theta"] / ((model.theta - moved) ** 2 + 0.5)
+    torch.testing.assert_close(resumed.new_importance(strategy, {"theta": model.theta})["theta"], expected)
+    torch.testing.assert_close(plugin.importance["theta"], expected.detach())
 
 
 def test_path_integral_is_reset_after_a_task_and_after_one_that_was_cut_off(digits):

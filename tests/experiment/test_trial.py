@@ -1,15 +1,21 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+from avalanche.training.plugins import SupervisedPlugin
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from avsi.data.batches import InMemoryLoader
 from avsi.experiment import trial
 from avsi.experiment.early_stopping import EarlyStopping, Patience
+from avsi.experiment.methods import dhp
 from avsi.experiment.progress import Display, TrialProgress
 from avsi.experiment.trial import Setting, run_trial
 from avsi.metrics import average_accuracy, backward_transfer
+from avsi.models import MLP, DHPLinear, MultiHead
 from avsi.scenarios import split_digits
 from avsi.scenarios.build import ImageScenario
 
@@ -141,6 +147,34 @@ def test_progress_moves_through_the_trial(experiment, monkeypatch):
     assert len(set(fractions)) > 50
     assert texts[0] == "finetune, seed 0, task 1/5, epoch 1/2"
     assert texts[-1] == "finetune, seed 0, task 5/5, epoch 2/2"
+
+
+LOADERS = set()
+
+
+class WatchLoader(SupervisedPlugin):
+    def after_training_iteration(self, strategy, **kwargs):
+        LOADERS.add(type(strategy.dataloader))
+
+
+def test_trials_are_fed_from_memory(experiment):
+    si = replace(experiment.method("si"), plugins=(WatchLoader,))
+    run(replace(experiment, epochs=1, methods=(si,)), "si")
+    assert {InMemoryLoader} == LOADERS
+
+
+def test_hebbian_dynamics_reach_the_result_and_tensorboard(experiment, tmp_path):
+    plastic = dhp(partial(MLP, 64, (16,), partial(MultiHead, head=DHPLinear)))
+    long = replace(experiment, epochs=6, methods=(plastic,))
+    records = run(long, "dhp", tensorboard=tmp_path)["hebbian_dynamics"]
+    assert records["head.heads.0"]["step"][0] == 100
+    events = EventAccumulator(str(next(tmp_path.rglob("events.out.tfevents*")).parent)).Reload()
+    for name, record in records.items():
+        for key in ("eta", "hebb", "alpha"):
+            scalars = events.Scalars(f"DHP/{name}/{key}")
+            assert [s.step for s in scalars] == record["step"]
+            assert [s.value for s in scalars] == pytest.approx(record[key], rel=1e-6)
+    assert run(experiment, "finetune")["hebbian_dynamics"] == {}
 
 
 def test_early_stopping_trains_at_least_and_at_most_so_long(experiment):
