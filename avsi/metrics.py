@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics
+from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics, forgetting_metrics
 
 
 def evaluation_metrics() -> list:
     """Make the Avalanche metrics that :func:`accuracy_row` and :func:`check_against_avalanche` read.
 
     Returns:
-        Accuracy per experience and pooled over the stream, and Avalanche's BWT.
+        Accuracy per experience and pooled over the stream, and Avalanche's BWT and forgetting.
     """
-    return [*accuracy_metrics(experience=True, stream=True), *bwt_metrics(stream=True)]
+    metrics = [*accuracy_metrics(experience=True, stream=True), *bwt_metrics(stream=True)]
+    return [*metrics, *forgetting_metrics(stream=True)]
 
 
 def accuracy_row(results: Mapping[str, float], stream: Sequence) -> list[float]:
@@ -59,6 +60,18 @@ def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:
     return math.fsum(matrix[last][i] - matrix[i][i] for i in range(last)) / last if last else 0.0
 
 
+def forgetting(matrix: Sequence[Sequence[float]]) -> float:
+    """Compute 1/(T-1) sum_{i<T} (R[i, i] - R[T, i]), Avalanche's forgetting: the negative of BWT.
+
+    Args:
+        matrix: R, (T, T), in [0, 1].
+
+    Returns:
+        Forgetting, in [-1, 1]. 0 for a single task.
+    """
+    return 0.0 - backward_transfer(matrix)
+
+
 def accuracy_over_seen(matrix: Sequence[Sequence[float]]) -> list[float]:
     """Compute the mean accuracy over the tasks seen so far, after each task.
 
@@ -72,10 +85,10 @@ def accuracy_over_seen(matrix: Sequence[Sequence[float]]) -> list[float]:
 
 
 def check_against_avalanche(matrix: Sequence[Sequence[float]], results: Mapping[str, float], stream: Sequence) -> None:
-    """Check R, and the ACC and BWT computed from it, against Avalanche's own numbers.
+    """Check R, and the ACC, BWT and forgetting computed from it, against Avalanche's own numbers.
 
     Avalanche's stream accuracy pools samples over tasks, so it must equal R's last row weighted by the tasks' sizes;
-    its BWT must equal :func:`backward_transfer`.
+    its BWT and forgetting must equal :func:`backward_transfer` and :func:`forgetting`.
 
     Args:
         matrix: R, (T, T).
@@ -91,6 +104,7 @@ def check_against_avalanche(matrix: Sequence[Sequence[float]], results: Mapping[
     ours = {f"Top1_Acc_Stream/eval_phase/{name}_stream": pooled}
     if len(matrix) > 1:
         ours[f"StreamBWT/eval_phase/{name}_stream"] = backward_transfer(matrix)
+        ours[f"StreamForgetting/eval_phase/{name}_stream"] = forgetting(matrix)
     for key, value in ours.items():
         theirs = next((v for k, v in results.items() if k.split("/Task")[0] == key), None)
         if theirs is None or not math.isclose(theirs, value, abs_tol=1e-6):

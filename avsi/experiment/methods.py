@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -74,6 +74,33 @@ def mas(strength: float, reported: Reported | None = None) -> Method:
         The method.
     """
     return Method("mas", partial(MAS, strength=strength), "sequential", f"MAS, λ = {strength:g}", reported)
+
+
+def grid(build: Callable[[float], Method], strengths: Iterable[float]) -> tuple[Method, ...]:
+    """Candidates for a method's strength, to choose from on validation data.
+
+    Args:
+        build: Builds the method from a strength.
+        strengths: The strengths to try.
+
+    Returns:
+        The candidates, named ``<method>_<strength>``.
+    """
+    built = [(build(strength), strength) for strength in strengths]
+    return tuple(replace(method, name=f"{method.name}_{s:g}", candidate_of=method.name) for method, s in built)
+
+
+def dropout(model: Callable[[], Any], reported: Reported | None = None) -> Method:
+    """Fine-tuning of a model with dropout.
+
+    Args:
+        model: Builds the model.
+        reported: What the paper reports.
+
+    Returns:
+        The method.
+    """
+    return Method("dropout", Naive, label="fine-tuning, dropout", reported=reported, model=model)
 
 
 def matched_capacity(model: Callable[[], Any], reported: Reported | None = None) -> Method:

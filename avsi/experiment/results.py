@@ -48,7 +48,7 @@ class Results:
         Returns:
             The folder, which need not exist.
         """
-        return self.folder / experiment.name / f"{method.name}-{experiment.digest(method)}"
+        return self.folder / experiment.name / f"{method.trial_name}-{experiment.digest(method)}"
 
     def path(self, experiment: Experiment, method: Method, seed: int) -> Path:
         """Name a trial's file.

@@ -41,6 +41,9 @@ class Method:
         reported: What the paper reports.
         model: Builds the method's own model where it needs another than the experiment's.
         plugins: Build further plugins for the strategy.
+        candidate_of: The method whose hyper-parameters were chosen on validation data among its candidates, of which
+            this is one. Candidates run only when they are asked for, and have a table of their own. Their trials count
+            as that method's: the chosen candidate's are not run twice.
     """
 
     name: str
@@ -50,6 +53,12 @@ class Method:
     reported: Reported | None = None
     model: Callable[[], Any] | None = None
     plugins: tuple[Callable[[], Any], ...] = ()
+    candidate_of: str = ""
+
+    @property
+    def trial_name(self) -> str:
+        """The name under which trials are kept."""
+        return self.candidate_of or self.name
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,9 @@ class Experiment:
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise ExperimentError(f"{self.name} has several methods named {', '.join(sorted(repeated))}")
+        for method in self.methods:
+            if method.candidate_of and method.candidate_of not in names:
+                raise ExperimentError(f"{method.name} is a candidate of {method.candidate_of}, which is no method here")
 
     def method(self, name: str) -> Method:
         """Look a method up.
@@ -136,7 +148,9 @@ class Experiment:
     @property
     def deviation(self) -> str:
         """How the protocol differs from the published one; empty if it does not."""
-        return "" if self.full_epochs is None else f"{self.epochs} epochs instead of {self.full_epochs}"
+        if self.full_epochs is None:
+            return ""
+        return f"{'at most ' * bool(self.patience)}{self.epochs} epochs instead of {self.full_epochs}"
 
     def describe(self, method: Method) -> dict[str, Any]:
         """Describe all that decides a trial's outcome, but for its seed.
@@ -149,6 +163,7 @@ class Experiment:
         """
         stopping = {"patience": asdict(self.patience)} if self.patience else {}
         plugins = {"plugins": describe(method.plugins)} if method.plugins else {}
+        trained = {"name": method.trial_name, "strategy": describe(method.strategy), "regime": method.regime}
         return stopping | {
             "experiment": self.name,
             "scenario": describe(self.scenario),
@@ -157,7 +172,7 @@ class Experiment:
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "reset_optimizer": self.reset_optimizer,
-            "method": {"name": method.name, "strategy": describe(method.strategy), "regime": method.regime} | plugins,
+            "method": trained | plugins,
         }
 
     def digest(self, method: Method) -> str:

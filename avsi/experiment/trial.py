@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 import time
 import warnings
@@ -21,7 +22,7 @@ from torch import nn
 
 from avsi.data import published_size
 from avsi.data.batches import InMemoryBatches
-from avsi.experiment.early_stopping import EarlyStopping
+from avsi.experiment.early_stopping import EarlyStopping, validation_error
 from avsi.experiment.hebbian_dynamics import HebbianDynamics
 from avsi.experiment.progress import TrialProgress
 from avsi.experiment.spec import Experiment, Method
@@ -31,6 +32,7 @@ from avsi.metrics import (
     backward_transfer,
     check_against_avalanche,
     evaluation_metrics,
+    forgetting,
 )
 from avsi.scenarios.build import ImageScenario
 
@@ -56,7 +58,12 @@ class Setting:
 
 
 def run_trial(
-    experiment: Experiment, method: Method, seed: int, setting: Setting, progress: TrialProgress
+    experiment: Experiment,
+    method: Method,
+    seed: int,
+    setting: Setting,
+    progress: TrialProgress,
+    checkpoint: Path | None = None,
 ) -> dict[str, Any]:
     """Run one trial.
 
@@ -66,6 +73,7 @@ def run_trial(
         seed: Seeds every random generator, and the benchmark.
         setting: Device, data and logs.
         progress: Told of every step.
+        checkpoint: Where the state after each finished experience is kept, None for nowhere.
 
     Returns:
         The result, as JSON data. Accuracies and errors are fractions; for the ``independent`` and ``joint`` regimes,
@@ -82,7 +90,7 @@ def run_trial(
         outcome = train(trainer)
     return {
         "experiment": experiment.name,
-        "method": method.name,
+        "method": method.trial_name,
         "seed": seed,
         "description": experiment.describe(method),
         "digest": experiment.digest(method),
@@ -170,6 +178,8 @@ def train_sequential(trainer: Trainer) -> dict[str, Any]:
     return {
         "accuracy": average_accuracy(matrix),
         "bwt": backward_transfer(matrix),
+        "forgetting": forgetting(matrix),
+        "validation_accuracy": validation_accuracy(trainer, strategy),
         "task_accuracy": matrix[-1],
         "accuracy_matrix": matrix,
         "train_time_s": seconds,
@@ -195,6 +205,8 @@ def train_independent(trainer: Trainer) -> dict[str, Any]:
     return {
         "accuracy": average_accuracy([accuracies]),
         "bwt": None,
+        "forgetting": None,
+        "validation_accuracy": None,
         "task_accuracy": accuracies,
         "accuracy_matrix": None,
         "train_time_s": seconds,
@@ -220,10 +232,28 @@ def train_joint(trainer: Trainer) -> dict[str, Any]:
     return {
         "accuracy": average_accuracy([row]),
         "bwt": None,
+        "forgetting": None,
+        "validation_accuracy": validation_accuracy(trainer, strategy),
         "task_accuracy": row,
         "accuracy_matrix": None,
         "train_time_s": seconds,
     }
+
+
+def validation_accuracy(trainer: Trainer, strategy: Any) -> float | None:
+    """Measure a model on the validation data of all tasks, tasks equally weighted: what strengths are chosen by.
+
+    Args:
+        trainer: Holds the benchmark.
+        strategy: The trained strategy.
+
+    Returns:
+        The accuracy, in [0, 1]; None where the protocol holds no validation data out.
+    """
+    if trainer.experiment.patience is None:
+        return None
+    errors = [validation_error(strategy, [experience]) for experience in trainer.benchmark.valid_stream]
+    return 1 - math.fsum(errors) / len(errors)
 
 
 def describe_data(benchmark: ImageScenario) -> list[dict[str, Any]]:
