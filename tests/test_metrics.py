@@ -13,6 +13,7 @@ from avsi.metrics import (
     backward_transfer,
     check_against_avalanche,
     evaluation_metrics,
+    forgetting,
 )
 
 R = [[0.9, 0.2, 0.1], [0.7, 0.8, 0.3], [0.6, 0.5, 1.0]]
@@ -23,6 +24,8 @@ def test_definitions_written_out():
     assert backward_transfer(R) == pytest.approx(((0.6 - 0.9) + (0.5 - 0.8)) / 2)
     assert accuracy_over_seen(R) == pytest.approx([0.9, 0.75, 0.7])
     assert backward_transfer([[0.4]]) == 0.0
+    assert forgetting(R) == pytest.approx(((0.9 - 0.6) + (0.8 - 0.5)) / 2)
+    assert str(forgetting([[0.4]])) == "0.0"
 
 
 def test_matrix_agrees_with_predictions_counted_by_hand_and_with_avalanche(digits):
@@ -53,3 +56,7 @@ def test_matrix_agrees_with_predictions_counted_by_hand_and_with_avalanche(digit
     matrix[-1][2] -= 0.01
     with pytest.raises(RuntimeError, match="Top1_Acc_Stream"):
         check_against_avalanche(matrix, results, digits.test_stream)
+    matrix[-1][2] += 0.01
+    name = next(name for name in results if name.startswith("StreamForgetting"))
+    with pytest.raises(RuntimeError, match="StreamForgetting"):
+        check_against_avalanche(matrix, results | {name: results[name] + 0.01}, digits.test_stream)

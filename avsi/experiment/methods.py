@@ -86,7 +86,7 @@ def grid(build: Callable[[float], Method], strengths: Iterable[float]) -> tuple[
     Returns:
         The candidates, named ``<method>_<strength>``.
     """
-    built = [(build(strength), strength) for strength in strengths]
+    built = [(build(float(strength)), strength) for strength in strengths]
     return tuple(replace(method, name=f"{method.name}_{s:g}", candidate_of=method.name) for method, s in built)
 
 
