@@ -20,12 +20,13 @@ from avsi.experiment.methods import (
     finetune,
     joint,
     mas,
+    matched_capacity,
     online_ewc,
     scratch,
     si,
     with_dhp,
 )
-from avsi.models import DHPLinear, MultiHead, SplitCIFARNet, glorot_uniform, zero_linear
+from avsi.models import DHPLinear, MatchedLinear, MultiHead, SplitCIFARNet, glorot_uniform, zero_linear
 from avsi.scenarios import split_cifar
 
 PAPER = {
@@ -36,6 +37,7 @@ PAPER = {
 }
 
 PLASTIC = partial(SplitCIFARNet, partial(MultiHead, head=partial(DHPLinear, eta=0.001)), init=glorot_uniform)
+MATCHED = partial(SplitCIFARNet, partial(MultiHead, head=MatchedLinear), init=glorot_uniform)
 SI = si(0.01, damping=1e-3, reported=PAPER["c = 0.01"])
 ONLINE_EWC = online_ewc(400.0)
 MAS = mas(1.5)
@@ -52,6 +54,7 @@ EXPERIMENT = Experiment(
     reset_optimizer=True,
     methods=(
         finetune(PAPER["finetune"]),
+        matched_capacity(MATCHED),
         SI,
         si(0.1, damping=1e-3, reported=PAPER["c = 0.1"], name="si_0.1"),
         ONLINE_EWC,

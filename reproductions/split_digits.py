@@ -18,15 +18,17 @@ from avsi.experiment.methods import (
     avalanche_mas,
     avalanche_si,
     dhp,
+    dropout,
     finetune,
     joint,
     mas,
+    matched_capacity,
     online_ewc,
     scratch,
     si,
     with_dhp,
 )
-from avsi.models import MLP, DHPLinear, MultiHead
+from avsi.models import MLP, DHPLinear, MatchedLinear, MultiHead
 from avsi.scenarios import split_digits
 
 PLASTIC = partial(MLP, 64, (256, 256), partial(MultiHead, head=DHPLinear))
@@ -46,6 +48,8 @@ EXPERIMENT = Experiment(
     reset_optimizer=True,
     methods=(
         finetune(),
+        matched_capacity(partial(MLP, 64, (256, 256), partial(MultiHead, head=MatchedLinear))),
+        dropout(partial(MLP, 64, (256, 256), MultiHead, dropout=0.5)),
         SI,
         ONLINE_EWC,
         MAS,

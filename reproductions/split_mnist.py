@@ -20,6 +20,7 @@ from avsi.experiment.methods import (
     avalanche_mas,
     avalanche_si,
     dhp,
+    dropout,
     finetune,
     joint,
     mas,
@@ -67,6 +68,7 @@ DHP = Experiment(
     methods=(
         finetune(Reported(90.43, bwt=-0.13)),
         matched_capacity(MATCHED, Reported(90.43, bwt=-0.13)),
+        dropout(partial(MLP, 784, (256, 256), MultiHead, dropout=0.5)),
         SI,
         ONLINE_EWC,
         MAS,

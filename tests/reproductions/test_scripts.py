@@ -20,7 +20,7 @@ def script(name, *arguments, cwd):
 
 
 def test_every_script_is_covered_here():
-    """At full length where it is a matter of a minute, else shortened or, for CIFAR, only its command line."""
+    """At full length where it is a matter of a minute, else shortened or only its command line."""
     assert {path.stem for path in SCRIPTS.glob("*.py")} == {"split_digits", "split_mnist", "split_cifar"}
 
 
@@ -49,13 +49,34 @@ def test_si_beats_fine_tuning_on_split_digits_by_more_than_twice_the_combined_st
     assert (tmp_path / "results" / "split_digits" / "accuracy.png").exists()
 
 
-@pytest.mark.parametrize("name", ["split_mnist", "split_cifar"])
-def test_help_of_the_others_names_paper_and_methods(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "paper"),
+    [
+        ("split_mnist", "Zenke"),
+        ("split_cifar", "Zenke"),
+        ("permuted_mnist", "Zenke"),
+        ("imbalanced_permuted_mnist", "Differentiable Hebbian consolidation"),
+    ],
+)
+def test_help_of_the_others_names_paper_and_methods(name, paper, tmp_path):
     done = script(name, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    assert "Zenke" in text
+    assert paper in text
     assert "avalanche_si" in text
+
+
+def test_imbalanced_permuted_mnist_on_real_data_measures_validation_accuracy(real_data, tmp_path):
+    arguments = ("--methods", "finetune", "--trials", "1", "--epochs", "1", "--data-root", real_data)
+    done = script("imbalanced_permuted_mnist", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(next(tmp_path.rglob("seed-000.json")).read_text())
+    assert result["deviation"] == "at most 1 epochs instead of 100"
+    assert result["accuracy_matrix"][9][9] > 0.6
+    assert [len(errors) for errors in result["validation_error"]] == [1] * 10
+    # Test sets are balanced, validation data are thinned out as the training data are: near each other, not the same.
+    assert result["validation_accuracy"] == pytest.approx(result["accuracy"], abs=0.1)
+    assert result["forgetting"] == -result["bwt"]
 
 
 def test_split_mnist_on_real_data(real_data, tmp_path):
