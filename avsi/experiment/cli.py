@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import multiprocessing
+import signal
 import sys
-import traceback
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 from rich.console import Console
 
 from avsi.data import DataError
-from avsi.experiment.figure import accuracy_figure, save_png
-from avsi.experiment.progress import Display
-from avsi.experiment.results import Results, write_text
+from avsi.experiment.engines import Engine, in_process, pool
+from avsi.experiment.progress import Display, Verbosity
+from avsi.experiment.report import show, write_report
+from avsi.experiment.results import Results
+from avsi.experiment.running import prepare_data, run_trials
 from avsi.experiment.spec import Experiment, ExperimentError, Method
-from avsi.experiment.summary import Trials, main_table, notes, task_table
-from avsi.experiment.trial import Setting, run_trial
+from avsi.experiment.trial import Setting
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Options:
     protocol: str | None = None
     """Whose protocol to follow, where there are several; default: the first named above."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ()
-    """Methods to run, by name; default: all of the experiment's."""
+    """Methods to run, by name; default: all of the experiment's but candidates."""
     trials: int | None = None
     """Number of trials per method; default: the experiment's."""
     seed: int = 0
@@ -44,8 +50,23 @@ class Options:
     """Obtain missing data sets from their publishers."""
     out: Path = Path("results")
     """Folder for results. Finished trials found there are not run again; tables and figure are made of all of them."""
+    rerun: bool = False
+    """Run finished trials again, and all from their beginning; each old result stays until there is a new one."""
+    engine: Literal["local", "ray"] = "local"
+    """Run trials on this machine, or on Ray, which the extra avsi[ray] installs."""
+    ray_address: str | None = None
+    """Ray cluster to run on, auto: the one that runs on this machine; default: a local Ray, started for this run."""
+    workers: int | None = None
+    """Trials to run at a time, each in a process of its own; default: 1, in this process; with Ray as many as there is
+    room for. Local workers share out the GPUs where the device is cuda; with Ray each trial has one."""
+    threads: int | None = None
+    """Threads of each trial; default: torch's choice, with several workers an equal share of the cores, with Ray 1."""
     tensorboard: bool = False
     """Write TensorBoard logs beside each trial's result."""
+    quiet: bool = False
+    """Show only failures, and where tables and figures are."""
+    verbose: bool = False
+    """Show a line for each finished task of a trial."""
 
 
 def main(*experiments: Experiment, args: list[str] | None = None) -> None:
@@ -55,22 +76,55 @@ def main(*experiments: Experiment, args: list[str] | None = None) -> None:
         *experiments: The experiment, or one for each protocol that ``--protocol`` can name; the first is the default.
         args: The command line, default ``sys.argv[1:]``.
     """
-    lines = [experiments[0].title]
-    for experiment in experiments:
-        heading = f"Protocol {experiment.protocol}: " if len(experiments) > 1 else ""
-        names = ", ".join(method.name for method in experiment.methods)
-        lines.append(f"{heading}{experiment.source} Methods: {names}.")
-    options = tyro.cli(Options, description="\n\n".join(lines), args=args)
+    options = tyro.cli(Options, description=describe_experiments(experiments), args=args)
     try:
-        failures = run(choose_protocol(experiments, options.protocol), options)
+        with stopped_by_sigterm():
+            failures = run(choose_protocol(experiments, options.protocol), options)
     except (ExperimentError, DataError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command goes on with the trials that are not finished")
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        advice = "runs all trials once more" if options.rerun else "goes on with what is not finished"
+        Console(stderr=True).print(f"stopped; the same command {advice}")
+        sys.exit(stop.args[0] if stop.args else 130)
     if failures:
         sys.exit(1)
+
+
+def describe_experiments(experiments: Sequence[Experiment]) -> str:
+    """Say what a script can run, for ``--help``.
+
+    Args:
+        experiments: The experiments, the default first.
+
+    Returns:
+        Paragraphs: a title, then source and methods of each experiment, candidates apart.
+    """
+    paragraphs = [experiments[0].title]
+    for experiment in experiments:
+        heading = f"Protocol {experiment.protocol}: " if len(experiments) > 1 else ""
+        names = ", ".join(method.name for method in experiment.methods if not method.candidate_of)
+        candidates = ", ".join(method.name for method in experiment.methods if method.candidate_of)
+        apart = f" Candidates, which run only when named: {candidates}." if candidates else ""
+        paragraphs.append(f"{heading}{experiment.source} Methods: {names}.{apart}")
+    return "\n\n".join(paragraphs)
+
+
+@contextlib.contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM stop what runs inside as Ctrl-C does, with exit status 143."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # only there may signals be handled
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def choose_protocol(experiments: Sequence[Experiment], name: str | None) -> Experiment:
@@ -105,46 +159,123 @@ def run(experiment: Experiment, options: Options) -> list[str]:
         options: What to run and where.
 
     Returns:
-        One line for each trial that failed.
-
-    Raises:
-        ExperimentError: If the options ask for what cannot be run; nothing has been run then.
-        DataError: If a data set cannot be had.
+        The trials that failed.
     """
     experiment = experiment.with_epochs(options.epochs)
-    methods = [experiment.method(name) for name in dict.fromkeys(options.methods)] or list(experiment.methods)
+    results = Results(options.out)
+    methods = choose_methods(experiment, options.methods)
+    seeds = choose_seeds(experiment, options)
+    verbosity, engine = choose_verbosity(options), choose_engine(options)
+    root = options.data_root.absolute() if options.data_root else None  # trials may run elsewhere
+    elsewhere = options.engine == "ray" and options.device == "cuda"  # there is perhaps no GPU here
+    device = options.device if elsewhere else check_device(options.device)
+    setting = Setting(device, root, options.download)
+    # Methods may share their trials, as a method does with the candidate that was chosen for it.
+    different = {results.trial_folder(experiment, method): method for method in reversed(methods)}
+    trials = [(method, seed) for seed in seeds for method in methods if method in different.values()]
+    pending = [trial for trial in trials if options.rerun or results.read(experiment, *trial) is None]
+    if pending:
+        prepare_data(experiment, setting, options.seed)
+    display = Display(len(pending), verbosity)
+    try:
+        with display:
+            if pending:
+                finished = len(trials) - len(pending)
+                display.say(
+                    f"{experiment.title}: {len(pending)} trials to run, {finished} finished, on {setting.device}"
+                )
+            extra = {"rerun": options.rerun, "tensorboard": options.tensorboard}
+            run_trials(experiment, pending, results, setting, engine, display, **extra)
+        show(write_report(experiment, results), [method.name for method in methods], Console(), options.quiet)
+    finally:
+        display.show_failures()
+    return list(display.failures)
+
+
+def choose_methods(experiment: Experiment, names: Sequence[str]) -> list[Method]:
+    """Choose methods by name.
+
+    Args:
+        experiment: The experiment.
+        names: The methods wanted; none for all but the candidates.
+
+    Returns:
+        The methods, each once.
+    """
+    methods = [experiment.method(name) for name in dict.fromkeys(names)]
+    return methods or [method for method in experiment.methods if not method.candidate_of]
+
+
+def choose_seeds(experiment: Experiment, options: Options) -> range:
+    """Choose the seeds.
+
+    Args:
+        experiment: The experiment.
+        options: The options.
+
+    Returns:
+        The seeds.
+
+    Raises:
+        ExperimentError: If there are none, or negative ones.
+    """
     count = experiment.trials if options.trials is None else options.trials
     if count < 1:
         raise ExperimentError(f"trials must be at least 1, got {count}")
     if options.seed < 0:
         raise ExperimentError(f"seed must be at least 0, got {options.seed}")
-    device = check_device(options.device)
-    results = Results(options.out)
-    seeds = range(options.seed, options.seed + count)
-    pending = [(m, s) for s in seeds for m in methods if results.read(experiment, m, s) is None]
-    done = len(methods) * len(seeds) - len(pending)
-    failures = []
-    with Display(len(pending)) as display:
-        if pending:
-            display.say(f"{experiment.title}: {len(pending)} trials to run, {done} finished, on {device}")
-        for method, seed in pending:
-            if results.read(experiment, method, seed) is not None:  # another run on the same folder was faster
-                continue
-            log = results.trial_folder(experiment, method) / f"tensorboard-{seed:03d}" if options.tensorboard else None
-            setting = Setting(device, options.data_root, options.download, log)
-            progress = display.trial(method.name, seed)
-            try:
-                result = run_trial(experiment, method, seed, setting, progress)
-                results.write(experiment, method, result)
-            except DataError:
-                raise
-            except Exception:
-                failures.append(f"{method.name}, seed {seed}")
-                progress.fail(traceback.format_exc())
-                continue
-            progress.finish(result["accuracy"])
-    report(experiment, methods, results)
-    return failures
+    return range(options.seed, options.seed + count)
+
+
+def choose_verbosity(options: Options) -> Verbosity:
+    """Choose how much to show.
+
+    Args:
+        options: The options.
+
+    Returns:
+        How much.
+
+    Raises:
+        ExperimentError: If both more and less is wanted.
+    """
+    if options.quiet and options.verbose:
+        raise ExperimentError("--quiet and --verbose contradict each other; leave one out")
+    return "quiet" if options.quiet else "verbose" if options.verbose else "normal"
+
+
+def choose_engine(options: Options) -> Engine:
+    """Choose where trials run.
+
+    Args:
+        options: The options.
+
+    Returns:
+        The engine.
+
+    Raises:
+        ExperimentError: If the numbers of workers or threads are impossible, workers cannot be started here, or Ray is
+            not installed.
+    """
+    if options.workers is not None and options.workers < 1:
+        raise ExperimentError(f"workers must be at least 1, got {options.workers}")
+    if options.threads is not None and options.threads < 1:
+        raise ExperimentError(f"threads must be at least 1, got {options.threads}")
+    if options.engine == "ray":
+        if importlib.util.find_spec("ray") is None:
+            raise ExperimentError("Ray is not installed; pip install 'avsi[ray]'")
+        if options.device.startswith("cuda:"):
+            raise ExperimentError(f"Ray chooses among GPUs; use --device cuda instead of {options.device}")
+        from avsi.experiment.ray_engine import on_ray  # only here, for not everybody has Ray
+
+        return partial(on_ray, address=options.ray_address, workers=options.workers, threads=options.threads or 1)
+    if options.ray_address is not None:
+        raise ExperimentError("--ray-address is for --engine ray")
+    if options.workers in (None, 1):
+        return partial(in_process, threads=options.threads)
+    if multiprocessing.parent_process() is not None:
+        raise ExperimentError("main() runs in a worker process; call it under `if __name__ == '__main__':`")
+    return partial(pool, workers=options.workers, threads=options.threads)
 
 
 def check_device(name: str) -> str:
@@ -167,33 +298,3 @@ def check_device(name: str) -> str:
         reason = str(error).splitlines()[0]
         raise ExperimentError(f"device {name!r} cannot be used ({reason}); try --device cpu") from error
     return name
-
-
-def report(experiment: Experiment, methods: list[Method], results: Results) -> None:
-    """Write tables and figure of all finished trials into the experiment's folder; print some methods' tables.
-
-    Args:
-        experiment: The experiment.
-        methods: The methods to print.
-        results: Where the finished trials are.
-    """
-    found: Trials = [(method, results.read_all(experiment, method)) for method in experiment.methods]
-    found = [(method, trials) for method, trials in found if trials]
-    if not found:
-        return
-    folder = results.folder / experiment.name
-    stem = "summary" if not experiment.deviation else f"summary-{experiment.epochs}-epochs"
-    tables = [main_table(experiment, found), task_table(experiment, found)]
-    text = f"# {experiment.title}\n\n" + "\n".join(f"{line}  " for line in notes(experiment, found)) + "\n\n"
-    write_text(folder / f"{stem}.md", text + "\n".join(table.markdown() for table in tables))
-    figure = folder / f"{stem.replace('summary', 'accuracy')}.png"
-    save_png(accuracy_figure(experiment, found), figure)
-
-    asked = [(method, trials) for method, trials in found if method in methods]
-    console = Console()
-    if asked:
-        console.print(main_table(experiment, asked).rich())
-        console.print(task_table(experiment, asked).rich())
-        for line in notes(experiment, asked):
-            console.print(line, markup=False, highlight=False)
-    console.print(f"Table: {folder / stem}.md   Figure: {figure}", markup=False, highlight=False, soft_wrap=True)

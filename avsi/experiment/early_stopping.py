@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from avalanche.models import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 
 from avsi.consolidation import ConsolidationPlugin
-from avsi.consolidation.evaluation_pass import evaluation_batches, task_experiences
+from avsi.consolidation.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,26 @@ class EarlyStopping(SupervisedPlugin):
         self.patience = patience
         self.errors: list[list[float]] = []
         """Validation error after each epoch, in [0, 1], by experience."""
+        self.track: Track = show_if_long
+        """Shows the progress of the pass over the validation data."""
         self._best: dict[str, Any] = {}
         self._best_epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what outlasts an experience.
+
+        Returns:
+            The errors.
+        """
+        return {"errors": self.errors}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state made by :meth:`state_dict` between two experiences.
+
+        Args:
+            state: The state.
+        """
+        self.errors = [list(errors) for errors in state["errors"]]
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Start counting anew."""
@@ -67,7 +85,7 @@ class EarlyStopping(SupervisedPlugin):
         """Measure the validation error; stop and go back when it is time."""
         errors = self.errors[-1]
         tasks = [experience.current_experience for experience in task_experiences(strategy)]
-        errors.append(validation_error(strategy, [self.stream[task] for task in tasks]))
+        errors.append(validation_error(strategy, [self.stream[task] for task in tasks], self.track))
         epoch = len(errors)
         if epoch == 1 or errors[-1] < errors[self._best_epoch - 1]:
             self._best_epoch = epoch
@@ -91,12 +109,13 @@ class EarlyStopping(SupervisedPlugin):
 
 
 @torch.no_grad()
-def validation_error(strategy: Any, experiences: Sequence[Any]) -> float:
+def validation_error(strategy: Any, experiences: Sequence[Any], track: Track = show_if_long) -> float:
     """Measure the share of wrong answers on experiences, pooled, without telling the strategy's evaluator.
 
     Args:
         strategy: The Avalanche strategy.
         experiences: The experiences.
+        track: Shows progress.
 
     Returns:
         The error, in [0, 1].
@@ -104,7 +123,7 @@ def validation_error(strategy: Any, experiences: Sequence[Any]) -> float:
     accuracy = Accuracy()
     training = strategy.model.training
     strategy.model.eval()
-    for x, y, *tasks in evaluation_batches(strategy, experiences):
+    for x, y, *tasks in evaluation_batches(strategy, experiences, track, "validation"):
         x, y, *tasks = (tensor.to(strategy.device) for tensor in (x, y, *tasks))
         accuracy.update(avalanche_forward(strategy.model, x, tasks[0] if tasks else None), y)
     strategy.model.train(training)

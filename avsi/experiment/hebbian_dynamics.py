@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -28,6 +30,22 @@ class HebbianDynamics(SupervisedPlugin):
         self.steps = 0
         self.records: dict[str, dict[str, list[float | None]]] = {}
         """By layer name, parallel lists ``step``, ``eta``, ``hebb`` and ``alpha``; None where a value is not finite."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the records and the number of steps so far.
+
+        Returns:
+            Plain data.
+        """
+        return {"steps": self.steps, "records": self.records}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state made by :meth:`state_dict`.
+
+        Args:
+            state: The state.
+        """
+        self.steps, self.records = state["steps"], deepcopy(state["records"])
 
     @torch.no_grad()
     def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

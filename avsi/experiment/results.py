@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from avsi.experiment.spec import Experiment, ExperimentError, Method
 
@@ -120,6 +123,49 @@ class Results:
         path = self.path(experiment, method, result["seed"])
         write_text(path, json.dumps({"schema": SCHEMA} | result, indent=1, allow_nan=False) + "\n")
         return path
+
+    def claim(self, experiment: Experiment, method: Method, seed: int) -> BaseFileLock | None:
+        """Take a trial in hand, so that no other run does. A process that dies lets go of its trials.
+
+        Args:
+            experiment: The experiment.
+            method: The method.
+            seed: The seed.
+
+        Returns:
+            What to give to :meth:`release`; None if another run has the trial in hand.
+
+        Raises:
+            ExperimentError: If the file system lets nothing be written or locked.
+        """
+        path = self.path(experiment, method, seed)
+        lock = FileLock(path.with_name(f".{path.stem}.lock"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        except (OSError, NotImplementedError) as error:
+            message = f"cannot lock {lock.lock_file} ({error}); choose another folder with --out"
+            raise ExperimentError(message) from error
+        return lock
+
+    def release(self, experiment: Experiment, method: Method, seed: int, lock: BaseFileLock) -> None:
+        """Let go of a trial. Once it is finished, no hidden file of it stays.
+
+        Args:
+            experiment: The experiment.
+            method: The method.
+            seed: The seed.
+            lock: From :meth:`claim`.
+        """
+        path = self.path(experiment, method, seed)
+        # Two runs can hold a lock whose file is removed, but only where there is a result, for the second to find.
+        if path.exists():
+            for hidden in path.parent.glob(f".{path.stem}.*"):
+                with contextlib.suppress(OSError):  # Windows removes no open file
+                    hidden.unlink()
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import platform
+import re
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from avalanche.logging import TensorboardLogger
 from avalanche.training.determinism.rng_manager import RNGManager
-from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
-from torch import nn
 
-from avsi.data import published_size
-from avsi.data.batches import InMemoryBatches
-from avsi.experiment.early_stopping import EarlyStopping, validation_error
-from avsi.experiment.hebbian_dynamics import HebbianDynamics
+from avsi.experiment.checkpoint import Checkpoint
+from avsi.experiment.early_stopping import EarlyStopping
 from avsi.experiment.progress import TrialProgress
+from avsi.experiment.provenance import describe_data, describe_environment
+from avsi.experiment.regimes import Trainer, train_independent, train_joint, train_sequential
 from avsi.experiment.spec import Experiment, Method
-from avsi.metrics import (
-    accuracy_row,
-    average_accuracy,
-    backward_transfer,
-    check_against_avalanche,
-    evaluation_metrics,
-    forgetting,
-)
-from avsi.scenarios.build import ImageScenario
-
-EVAL_BATCH_SIZE = 512
-PACKAGES = ("avsi", "avalanche-lib", "torch", "torchvision", "numpy", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -65,7 +47,7 @@ def run_trial(
     progress: TrialProgress,
     checkpoint: Path | None = None,
 ) -> dict[str, Any]:
-    """Run one trial.
+    """Run one trial, or go on with one that was cut.
 
     Args:
         experiment: The experiment.
@@ -73,251 +55,61 @@ def run_trial(
         seed: Seeds every random generator, and the benchmark.
         setting: Device, data and logs.
         progress: Told of every step.
-        checkpoint: Where the state after each finished experience is kept, None for nowhere.
+        checkpoint: File that keeps the trial's state after each finished experience, see
+            ``avsi.experiment.checkpoint``; None: it is kept nowhere. If the file is there, the trial goes on from it,
+            and its result differs from that of an uncut trial in times and ``resumed`` only. The file stays: it is
+            the caller's to discard, once the result is written.
 
     Returns:
         The result, as JSON data. Accuracies and errors are fractions; for the ``independent`` and ``joint`` regimes,
-        where there is no sequence, ``accuracy_matrix`` and ``bwt`` are None.
+        where there is no sequence, ``accuracy_matrix`` and ``bwt`` are None. ``weights`` and ``state`` hold a SHA-256
+        for each training: trials with equal ones are equal bit for bit.
     """
-    started, clock = datetime.now(timezone.utc), time.perf_counter()
+    clock = time.perf_counter()
     validation = {"validation": experiment.patience.validation} if experiment.patience else {}
     benchmark = experiment.scenario(seed=seed, root=setting.data_root, download=setting.download, **validation)
+    description = experiment.describe(method)
+    data, environment = describe_data(benchmark), describe_environment(setting.device)
+    trial = {
+        "seed": seed,
+        "description": description,
+        "data": [{key: value for key, value in row.items() if key != "source"} for row in data],
+        # While a trial is cut, the operating system may be brought up to date. Another GPU may do that is of the same
+        # kind.
+        "environment": {
+            key: re.sub(r":\d+", "", value, count=1) if key == "device" else value
+            for key, value in environment.items()
+            if key != "platform"
+        },
+    }
+    record = Checkpoint(checkpoint, trial, clock=clock)
     RNGManager.set_random_seeds(seed)
     log = TensorboardLogger(str(setting.tensorboard)) if setting.tensorboard else None
+    stopping = EarlyStopping(benchmark.valid_stream, experiment.patience) if experiment.patience else None
     with quiet(), contextlib.closing(log.writer) if log else contextlib.nullcontext():
-        trainer = Trainer(experiment, method, benchmark, setting.device, progress, log)
+        trainer = Trainer(experiment, method, benchmark, setting.device, progress, log, record, stopping)
         train = {"sequential": train_sequential, "independent": train_independent, "joint": train_joint}[method.regime]
         outcome = train(trainer)
     return {
         "experiment": experiment.name,
         "method": method.trial_name,
         "seed": seed,
-        "description": experiment.describe(method),
+        "description": description,
         "digest": experiment.digest(method),
         "deviation": experiment.deviation,
         **outcome,
-        "validation_error": [errors for plugin in trainer.early_stopping for errors in plugin.errors],
+        "train_time_s": trainer.finished.train_time_s,
+        "weights": trainer.finished.weights,
+        "state": trainer.finished.state,
+        "validation_error": stopping.errors if stopping else [],
         "hebbian_dynamics": trainer.dynamics.records,
-        "data": describe_data(benchmark),
+        "data": data,
         "notes": list(benchmark.notes),
-        "environment": describe_environment(setting.device),
-        "started": started.isoformat(timespec="seconds"),
-        "wall_time_s": round(time.perf_counter() - clock, 3),
+        "environment": environment,
+        "started": record.started,
+        "wall_time_s": round(record.seconds, 3),
+        "resumed": record.resumed,
     }
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """Makes models and strategies of one trial.
-
-    Attributes:
-        experiment: The experiment.
-        method: The method.
-        benchmark: The benchmark.
-        device: A torch device.
-        progress: An Avalanche plugin that is told of every step.
-        log: Avalanche's TensorBoard logger, or None.
-        early_stopping: The plugins of the strategies made so far, where the protocol stops early.
-        dynamics: Records the dynamics of DHP layers.
-    """
-
-    experiment: Experiment
-    method: Method
-    benchmark: ImageScenario
-    device: str
-    progress: TrialProgress
-    log: TensorboardLogger | None
-    early_stopping: list[EarlyStopping] = field(default_factory=list)
-    dynamics: HebbianDynamics = field(default_factory=HebbianDynamics)
-
-    def strategy(self) -> Any:
-        """Make a fresh model with its optimizer and strategy.
-
-        Returns:
-            The Avalanche strategy.
-        """
-        model = (self.method.model or self.experiment.model)().to(self.device)
-        plugins: list[SupervisedPlugin] = [build() for build in self.method.plugins]
-        plugins += [self.progress, self.dynamics, InMemoryBatches(on_device=self.device != "cpu")]
-        if self.experiment.patience:
-            self.early_stopping.append(EarlyStopping(self.benchmark.valid_stream, self.experiment.patience))
-            plugins.append(self.early_stopping[-1])
-        return self.method.strategy(
-            model=model,
-            optimizer=self.experiment.optimizer(model.parameters()),
-            criterion=nn.CrossEntropyLoss(),
-            train_mb_size=self.experiment.batch_size,
-            train_epochs=self.experiment.epochs,
-            eval_mb_size=EVAL_BATCH_SIZE,
-            device=self.device,
-            evaluator=EvaluationPlugin(*evaluation_metrics(), loggers=[self.log] if self.log else []),
-            plugins=plugins,
-        )
-
-
-def train_sequential(trainer: Trainer) -> dict[str, Any]:
-    """Train one model on one task after the other, evaluating on every task's test set after each.
-
-    Args:
-        trainer: Makes the strategy.
-
-    Returns:
-        R, ACC, BWT, final accuracy by task and training time by task.
-    """
-    strategy, stream = trainer.strategy(), trainer.benchmark.test_stream
-    matrix: list[list[float]] = []
-    seconds: list[float] = []
-    results: dict[str, float] = {}
-    for experience in trainer.benchmark.train_stream:
-        clock = time.perf_counter()
-        strategy.train(experience, eval_streams=[], reset_optimizer_state=trainer.experiment.reset_optimizer)
-        seconds.append(round(time.perf_counter() - clock, 3))
-        results = strategy.eval(stream)
-        matrix.append(accuracy_row(results, stream))
-    check_against_avalanche(matrix, results, stream)
-    return {
-        "accuracy": average_accuracy(matrix),
-        "bwt": backward_transfer(matrix),
-        "forgetting": forgetting(matrix),
-        "validation_accuracy": validation_accuracy(trainer, strategy),
-        "task_accuracy": matrix[-1],
-        "accuracy_matrix": matrix,
-        "train_time_s": seconds,
-    }
-
-
-def train_independent(trainer: Trainer) -> dict[str, Any]:
-    """Train a fresh model from scratch on each task.
-
-    Args:
-        trainer: Makes the strategies.
-
-    Returns:
-        Mean accuracy, accuracy by task and training time by task.
-    """
-    accuracies, seconds = [], []
-    for experience, test in zip(trainer.benchmark.train_stream, trainer.benchmark.test_stream, strict=True):
-        strategy = trainer.strategy()
-        clock = time.perf_counter()
-        strategy.train(experience, eval_streams=[])
-        seconds.append(round(time.perf_counter() - clock, 3))
-        accuracies += accuracy_row(strategy.eval(test), [test])
-    return {
-        "accuracy": average_accuracy([accuracies]),
-        "bwt": None,
-        "forgetting": None,
-        "validation_accuracy": None,
-        "task_accuracy": accuracies,
-        "accuracy_matrix": None,
-        "train_time_s": seconds,
-    }
-
-
-def train_joint(trainer: Trainer) -> dict[str, Any]:
-    """Train one model on all tasks at once.
-
-    Args:
-        trainer: Makes the strategy.
-
-    Returns:
-        Mean accuracy, accuracy by task and training time.
-    """
-    strategy, stream = trainer.strategy(), trainer.benchmark.test_stream
-    clock = time.perf_counter()
-    strategy.train(trainer.benchmark.train_stream, eval_streams=[])
-    seconds = [round(time.perf_counter() - clock, 3)]
-    results = strategy.eval(stream)
-    row = accuracy_row(results, stream)
-    check_against_avalanche([row], results, stream)
-    return {
-        "accuracy": average_accuracy([row]),
-        "bwt": None,
-        "forgetting": None,
-        "validation_accuracy": validation_accuracy(trainer, strategy),
-        "task_accuracy": row,
-        "accuracy_matrix": None,
-        "train_time_s": seconds,
-    }
-
-
-def validation_accuracy(trainer: Trainer, strategy: Any) -> float | None:
-    """Measure a model on the validation data of all tasks, tasks equally weighted: what strengths are chosen by.
-
-    Args:
-        trainer: Holds the benchmark.
-        strategy: The trained strategy.
-
-    Returns:
-        The accuracy, in [0, 1]; None where the protocol holds no validation data out.
-    """
-    if trainer.experiment.patience is None:
-        return None
-    errors = [validation_error(strategy, [experience]) for experience in trainer.benchmark.valid_stream]
-    return 1 - math.fsum(errors) / len(errors)
-
-
-def describe_data(benchmark: ImageScenario) -> list[dict[str, Any]]:
-    """Describe the images a benchmark uses, and whether they are all that was published of those classes.
-
-    Args:
-        benchmark: The benchmark.
-
-    Returns:
-        For each image set: name, split, SHA-256 fingerprint, images used, images published of those classes, whether
-        that is all of them, and where the file came from.
-    """
-    rows = []
-    for image_set in benchmark.image_sets:
-        classes = benchmark.classes[image_set.name]
-        counts = torch.bincount(image_set.labels, minlength=max(classes) + 1)
-        used = int(sum(counts[c] for c in classes))
-        expected = published_size(image_set.name, image_set.split, classes)
-        rows.append(
-            {
-                "name": image_set.name,
-                "split": image_set.split,
-                "fingerprint": image_set.fingerprint(),
-                "images": used,
-                "published": expected,
-                "complete": used == expected,
-                "source": image_set.metadata.get("source", ""),
-            }
-        )
-    return rows
-
-
-def describe_environment(device: str) -> dict[str, Any]:
-    """Describe software and hardware.
-
-    Args:
-        device: The torch device in use.
-
-    Returns:
-        Versions, platform, device and threads.
-    """
-    accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
-    return {
-        "python": platform.python_version(),
-        **{name: package_version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "device": f"{device} {accelerator}".strip(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def package_version(name: str) -> str:
-    """Look up an installed package's version.
-
-    Args:
-        name: Distribution name.
-
-    Returns:
-        The version, or "not installed".
-    """
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 @contextlib.contextmanager

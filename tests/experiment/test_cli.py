@@ -1,12 +1,16 @@
 import json
 import re
+import signal
 from dataclasses import replace
+from functools import partial
 
 import pytest
+import torch
 from avalanche.training import Naive
 
-from avsi.experiment import ExperimentError, Method, cli, main
+from avsi.experiment import ExperimentError, Method, cli, engines, main
 from avsi.experiment.cli import Options, run
+from avsi.experiment.methods import grid, si
 from avsi.experiment.results import Results
 from avsi.scenarios import split_mnist
 
@@ -31,8 +35,8 @@ def test_main_runs_trials_and_writes_table_and_figure(experiment, tmp_path, caps
 
 def test_finished_trials_are_not_run_again_and_new_ones_are_added(experiment, tmp_path, monkeypatch):
     ran = []
-    real = cli.run_trial
-    monkeypatch.setattr(cli, "run_trial", lambda *a: ran.append((a[1].name, a[2])) or real(*a))
+    real = engines.run_trial
+    monkeypatch.setattr(engines, "run_trial", lambda *a: ran.append((a[1].name, a[2])) or real(*a))
     run(experiment, Options(methods=("si",), trials=1, out=tmp_path))
     before = {f: (tmp_path / f).read_bytes() for f in files(tmp_path, "seed-*.json")}
     run(experiment, Options(methods=("si", "finetune"), trials=2, out=tmp_path))
@@ -48,7 +52,9 @@ def test_changed_epochs_are_other_trials_and_are_called_changed(experiment, tmp_
     (result,) = (json.loads((tmp_path / f).read_text()) for f in files(tmp_path, "seed-*.json"))
     assert result["deviation"] == "1 epochs instead of 2"
     assert files(tmp_path, "*.md") == ["tiny/summary-1-epochs.md"]
-    assert files(tmp_path, "*.png") == ["tiny/accuracy-1-epochs.png"]
+    figures = files(tmp_path, "*.png")
+    assert "tiny/accuracy-1-epochs.png" in figures
+    assert all(figure.endswith("-1-epochs.png") for figure in figures)
 
 
 def test_files_hold_all_finished_methods_and_the_terminal_those_asked_for(experiment, tmp_path, capsys):
@@ -78,7 +84,7 @@ def test_a_result_that_cannot_be_written_loses_no_other_trial(experiment, tmp_pa
 
 def test_a_trial_that_another_run_finished_meanwhile_is_left_alone(experiment, tmp_path, monkeypatch):
     ran = []
-    real = cli.run_trial
+    real = engines.run_trial
 
     def other_run_is_faster(experiment, method, seed, *rest):
         result = real(experiment, method, seed, *rest)
@@ -86,7 +92,7 @@ def test_a_trial_that_another_run_finished_meanwhile_is_left_alone(experiment, t
         Results(tmp_path).write(experiment, method, result | {"seed": seed + 1})
         return result
 
-    monkeypatch.setattr(cli, "run_trial", other_run_is_faster)
+    monkeypatch.setattr(engines, "run_trial", other_run_is_faster)
     run(experiment, Options(methods=("finetune",), trials=2, out=tmp_path))
     assert ran == [0]
 
@@ -102,23 +108,28 @@ def test_a_failing_trial_is_reported_and_does_not_lose_the_others(experiment, tm
         main(broken, args=["--trials", "1", "--out", str(tmp_path)])
     assert stop.value.code == 1
     error = capsys.readouterr().err
-    assert "broken, seed 0: FAILED" in error
-    assert "RuntimeError: a fault in the strategy" in error
+    assert "broken, seed 0: FAILED: RuntimeError: a fault in the strategy" in error
+    others, _, end = error.partition("broken, seed 0: FAILED\n")
+    assert "finetune, seed 0: accuracy" in others
+    assert 'raise RuntimeError("a fault in the strategy")' in end
     assert len(files(tmp_path, "seed-*.json")) == 1
 
 
-def test_stopping_by_hand_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_path, capsys, monkeypatch):
-    real = cli.run_trial
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_path, capsys, monkeypatch, number, code):
+    before = signal.getsignal(number)
+    real = engines.run_trial
 
     def stop_at_second(*arguments):
         if arguments[2] == 1:
-            raise KeyboardInterrupt
+            signal.raise_signal(number)
         return real(*arguments)
 
-    monkeypatch.setattr(cli, "run_trial", stop_at_second)
+    monkeypatch.setattr(engines, "run_trial", stop_at_second)
     with pytest.raises(SystemExit) as stop:
         main(experiment, args=["--methods", "finetune", "--trials", "2", "--out", str(tmp_path)])
-    assert stop.value.code == 130
+    assert stop.value.code == code
+    assert signal.getsignal(number) is before
     assert "the same command goes on" in " ".join(capsys.readouterr().err.split())
     assert len(files(tmp_path, "seed-*.json")) == 1
 
@@ -136,6 +147,11 @@ def test_stopping_by_hand_keeps_finished_trials_and_says_how_to_go_on(experiment
         (["--seed", "-1"], "seed must be at least 0, got -1"),
         (["--device", "cuda:99"], r"device 'cuda:99' cannot be used \(.*\); try --device cpu"),
         (["--device", "gpu"], r"device 'gpu' cannot be used"),
+        (["--workers", "0"], "workers must be at least 1, got 0"),
+        (["--threads", "0"], "threads must be at least 1, got 0"),
+        (["--ray-address", "auto"], "--ray-address is for --engine ray"),
+        (["--engine", "ray", "--device", "cuda:1"], "Ray chooses among GPUs; use --device cuda instead of cuda:1"),
+        (["--quiet", "--verbose"], "--quiet and --verbose contradict each other"),
     ],
 )
 def test_mistakes_are_explained_before_any_work(experiment, tmp_path, capsys, arguments, message):
@@ -146,6 +162,12 @@ def test_mistakes_are_explained_before_any_work(experiment, tmp_path, capsys, ar
     assert re.search("error: .*" + message, error)
     assert "Traceback" not in error
     assert not files(tmp_path, "*.json")
+
+
+def test_ray_that_is_not_installed(experiment, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ExperimentError, match=r"Ray is not installed; pip install 'avsi\[ray\]'"):
+        run(experiment, Options(engine="ray", out=tmp_path))
 
 
 def test_results_folder_that_is_not_writable(experiment, tmp_path, capsys):
@@ -172,9 +194,76 @@ def test_help_reads_well(experiment, capsys):
         main(experiment, args=["--help"])
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for word in ("--methods", "--trials", "--epochs", "--device", "--data-root", "--out", "--tensorboard", "--seed"):
-        assert word in text
-    assert "avalanche_si" in text
+    names = "methods trials seed epochs device data-root out rerun workers threads tensorboard quiet verbose engine"
+    for word in names.split():
+        assert f"--{word}" in text
+    assert "Methods: finetune, si, avalanche_si, scratch, joint." in text
+    assert "Candidates" not in text
+
+
+@pytest.fixture
+def with_candidates(experiment):
+    candidates = grid(partial(si, damping=1e-3), (0.5, 1.0))
+    return replace(experiment, methods=(*experiment.methods[:2], *candidates), epochs=1)
+
+
+def test_candidates_run_only_when_named_and_not_twice(with_candidates, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(cli, "run_trials", lambda experiment, trials, *a, **k: ran.append([m.name for m, _ in trials]))
+    run(with_candidates, Options(trials=1, out=tmp_path))
+    run(with_candidates, Options(trials=1, out=tmp_path, methods=("si_0.5",)))
+    run(with_candidates, Options(trials=1, out=tmp_path, methods=("si_1", "si_0.5", "si", "si_1")))
+    assert ran == [["finetune", "si"], ["si_0.5"], ["si_1", "si_0.5"]]
+
+
+def test_help_names_candidates_apart(with_candidates):
+    text = cli.describe_experiments([with_candidates])
+    assert text == "Tiny\n\nNo paper. Methods: finetune, si. Candidates, which run only when named: si_0.5, si_1."
+
+
+def test_quiet_shows_failures_and_where_the_tables_are(experiment, tmp_path, capsys):
+    broken = replace(experiment, methods=(Method("broken", failing_strategy), Method("finetune", Naive)), epochs=1)
+    run(broken, Options(trials=1, out=tmp_path, quiet=True))
+    output = capsys.readouterr()
+    assert all(str(tmp_path) in line for line in output.out.splitlines())
+    assert output.err.startswith(
+        "broken, seed 0: FAILED: RuntimeError: a fault in the strategy\n\nbroken, seed 0: FAILED"
+    )
+
+
+def test_verbose_shows_a_line_for_each_task(experiment, tmp_path, capsys):
+    run(experiment, Options(methods=("finetune", "scratch", "joint"), trials=1, epochs=1, out=tmp_path, verbose=True))
+    lines = capsys.readouterr().err.splitlines()
+    (result,) = (json.loads((tmp_path / f).read_text()) for f in files(tmp_path, "*/finetune*/seed-*.json"))
+    for task, row in enumerate(result["accuracy_matrix"]):
+        mean = 100 * sum(row[: task + 1]) / (task + 1)
+        tasks = f"mean of {task + 1} tasks" if task else "one task"
+        assert f"finetune, seed 0, task {task + 1}/5: accuracy {mean:.2f} % ({tasks})" in lines
+    (result,) = (json.loads((tmp_path / f).read_text()) for f in files(tmp_path, "*/scratch*/seed-*.json"))
+    for task, accuracy in enumerate(result["task_accuracy"]):
+        assert f"scratch, seed 0, task {task + 1}/5: accuracy {100 * accuracy:.2f} % (one task)" in lines
+    assert sum(line.startswith("joint, seed 0, all tasks: accuracy") for line in lines) == 1
+
+
+def test_rerun_runs_finished_trials_again(experiment, tmp_path, capsys):
+    options = Options(methods=("finetune",), trials=1, epochs=1, out=tmp_path)
+    run(experiment, options)
+    (file,) = files(tmp_path, "seed-*.json")
+    first = json.loads((tmp_path / file).read_text())
+    (tmp_path / file).write_text(json.dumps(first | {"accuracy": 0.125}))
+    run(experiment, options)
+    assert json.loads((tmp_path / file).read_text())["accuracy"] == 0.125
+    run(experiment, replace(options, rerun=True))
+    assert json.loads((tmp_path / file).read_text())["accuracy"] == first["accuracy"]
+    assert "1 trials to run, 0 finished" in capsys.readouterr().err
+
+
+def test_threads_of_this_process_are_set_for_the_trials_only(experiment, tmp_path):
+    before = torch.get_num_threads()
+    run(experiment, Options(methods=("finetune",), trials=1, epochs=1, threads=2, out=tmp_path))
+    (result,) = (json.loads((tmp_path / f).read_text()) for f in files(tmp_path, "seed-*.json"))
+    assert result["environment"]["threads"] == 2
+    assert torch.get_num_threads() == before
 
 
 def test_protocols_are_chosen_by_name(experiment):

@@ -81,3 +81,36 @@ def test_folder_that_is_not_writable(tmp_path):
     blocker.write_text("")
     with pytest.raises(ExperimentError, match=r"cannot write to the results folder .*file/results.*--out"):
         Results(blocker / "results")
+
+
+def test_a_trial_is_in_one_runs_hands_at_a_time(experiment, tmp_path):
+    trial = (experiment, experiment.method("si"), 0)
+    here, there = Results(tmp_path), Results(tmp_path)
+    lock = here.claim(*trial)
+    assert there.claim(*trial) is None
+    assert there.claim(*trial[:2], 1) is not None
+    assert there.claim(experiment.with_epochs(1), *trial[1:]) is not None
+    here.release(*trial, lock)
+    lock = there.claim(*trial)
+    assert lock is not None
+    assert here.claim(*trial) is None
+
+
+def test_a_finished_trial_leaves_its_result_only(experiment, tmp_path):
+    results, method = Results(tmp_path), experiment.method("si")
+    locks = [results.claim(experiment, method, seed) for seed in (0, 1)]
+    path = results.write(experiment, method, {"seed": 0} | RESULT)
+    path.with_name(".seed-000.json.123.part").write_text("{")  # of a run that was killed
+    results.release(experiment, method, 0, locks[0])
+    results.release(experiment, method, 1, locks[1])
+    assert sorted(file.name for file in path.parent.iterdir()) == [".seed-001.lock", "seed-000.json"]
+    again = results.claim(experiment, method, 0)
+    assert again is not None
+
+
+def test_folder_that_cannot_be_locked(experiment, tmp_path):
+    results, method = Results(tmp_path), experiment.method("si")
+    results.trial_folder(experiment, method).parent.mkdir()
+    results.trial_folder(experiment, method).write_text("")
+    with pytest.raises(ExperimentError, match=r"cannot lock .*seed-000\.lock.*--out"):
+        results.claim(experiment, method, 0)

@@ -5,14 +5,14 @@ from functools import partial
 import pytest
 import torch
 from avalanche.training.plugins import SupervisedPlugin
-from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from avsi.data.batches import InMemoryLoader
-from avsi.experiment import trial
+from avsi.experiment import regimes, trial
 from avsi.experiment.early_stopping import EarlyStopping, Patience
 from avsi.experiment.methods import dhp
-from avsi.experiment.progress import Display, TrialProgress
+from avsi.experiment.progress import Step, TaskEnd, TrialProgress
+from avsi.experiment.provenance import describe_data
 from avsi.experiment.trial import Setting, run_trial
 from avsi.metrics import average_accuracy, backward_transfer
 from avsi.models import MLP, DHPLinear, MultiHead
@@ -22,9 +22,8 @@ from avsi.scenarios.build import ImageScenario
 VOLATILE = {"started", "wall_time_s", "train_time_s"}
 
 
-def run(experiment, name, seed=0, **setting):
-    with Display(1, Console(quiet=True)) as display:
-        return run_trial(experiment, experiment.method(name), seed, Setting(**setting), display.trial(name, seed))
+def run(experiment, name, seed=0, tell=lambda event: None, **setting):
+    return run_trial(experiment, experiment.method(name), seed, Setting(**setting), TrialProgress(tell))
 
 
 @pytest.mark.parametrize("name", ["finetune", "si"])
@@ -100,7 +99,7 @@ def test_disagreement_with_avalanches_metrics_fails_the_trial(experiment, monkey
     def disagree(*arguments):
         raise RuntimeError("disagreement")
 
-    monkeypatch.setattr(trial, "check_against_avalanche", disagree)
+    monkeypatch.setattr(regimes, "check_against_avalanche", disagree)
     for name in ("finetune", "joint"):
         with pytest.raises(RuntimeError, match="disagreement"):
             run(replace(experiment, epochs=1), name)
@@ -109,7 +108,7 @@ def test_disagreement_with_avalanches_metrics_fails_the_trial(experiment, monkey
 def test_missing_images_are_counted(digits):
     train, test = digits.image_sets
     part = replace(train, images=train.images[:100], labels=train.labels[:100])
-    rows = trial.describe_data(ImageScenario(list(digits.streams.values()), [part, test], digits.classes))
+    rows = describe_data(ImageScenario(list(digits.streams.values()), [part, test], digits.classes))
     assert [(row["images"], row["published"], row["complete"]) for row in rows] == [
         (100, 1442, False),
         (355, 355, True),
@@ -131,22 +130,17 @@ def test_early_stopping_watches_the_validation_stream(experiment, monkeypatch):
 
 def test_progress_moves_through_the_trial(experiment, monkeypatch):
     monkeypatch.setattr(TrialProgress, "_due", lambda self: True)
-    texts, fractions = [], []
-    real = TrialProgress._advance
-
-    def watch(self, fraction, text):
-        texts.append(text)
-        fractions.append(fraction)
-        real(self, fraction, text)
-
-    monkeypatch.setattr(TrialProgress, "_advance", watch)
-    run(experiment, "finetune")
+    events = []
+    result = run(experiment, "finetune", tell=events.append)
+    steps = [event for event in events if isinstance(event, Step)]
+    fractions = [step.fraction for step in steps]
     assert fractions == sorted(fractions)
-    assert fractions[0] == 0.0
-    assert fractions[-1] == pytest.approx(1.0)
+    assert (fractions[0], fractions[-1]) == (0.0, 1.0)
     assert len(set(fractions)) > 50
-    assert texts[0] == "finetune, seed 0, task 1/5, epoch 1/2"
-    assert texts[-1] == "finetune, seed 0, task 5/5, epoch 2/2"
+    assert (steps[0].task, steps[0].activity) == ("task 1/5", "epoch 1/2")
+    ends = [event for event in events if isinstance(event, TaskEnd)]
+    assert [end.task for end in ends] == [f"task {task}/5" for task in range(1, 6)]
+    assert ends[-1].accuracy == pytest.approx(result["accuracy"])
 
 
 LOADERS = set()

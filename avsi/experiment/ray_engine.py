@@ -1,0 +1,146 @@
+"""The engine for Ray: trials run on a cluster, or on a local Ray that is started for the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import ray
+import torch
+from ray.util.queue import Queue
+
+from avsi.experiment.engines import Failure, Job, Outcome, Outcomes, Show, attempt_elsewhere, described
+from avsi.experiment.spec import ExperimentError
+
+POLL = 0.2  # seconds
+
+
+def on_ray(
+    jobs: Iterator[Job], show: Show, *, address: str | None = None, workers: int | None = None, threads: int = 1
+) -> Outcomes:
+    """Run trials as Ray tasks, each with ``threads`` processor cores, and a GPU where the device is ``cuda``.
+
+    Results come back to this process. Checkpoints are kept where the results folder is shared with the node that runs
+    the trial; on other nodes a trial that is cut starts over. A task that dies is not tried again.
+
+    Args:
+        jobs: The trials.
+        show: Shows their progress.
+        address: The cluster's address, "auto" for the one of this machine; None: a local Ray is started, and ended
+            afterwards.
+        workers: At most so many trials at a time; None: as many as the cluster has room for.
+        threads: Threads each trial computes with.
+
+    Yields:
+        Each trial's outcome.
+    """
+    connected = ray.is_initialized()
+    if not connected:
+        connect(address)
+    running: dict[ray.ObjectRef, Job] = {}
+    named: dict[str, Job] = {}
+    try:
+        events = Queue(actor_options={"num_cpus": 0})
+        task = ray.remote(num_cpus=threads, max_retries=0)(run_task)
+        while True:
+            while len(running) < (workers or room(threads)) and (job := next(jobs, None)):
+                gpu = job.setting.device == "cuda"
+                check_room(threads, gpu)
+                running[task.options(num_gpus=int(gpu)).remote(described(job), threads, events)] = job
+                named[job.name] = job
+            if not running:
+                break
+            done, _ = ray.wait(list(running), timeout=POLL)
+            for name, event in events.get_nowait_batch(events.size()):
+                show(named[name], event)
+            for reference in done:
+                yield running.pop(reference), outcome(reference)
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        if not connected:
+            ray.shutdown()
+
+
+def connect(address: str | None) -> None:
+    """Join a cluster or start a local Ray.
+
+    Args:
+        address: The cluster's address; None for a local Ray.
+
+    Raises:
+        ExperimentError: If there is no cluster at the address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what runs here is nobody else's business
+    try:
+        if address is None:
+            ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        else:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ExperimentError(f"cannot join the Ray cluster at {address!r}: {error}") from error
+
+
+def check_room(threads: int, gpu: bool) -> None:
+    """Check that some node could ever run a trial; Ray would wait for one silently.
+
+    Args:
+        threads: Processor cores that a trial needs.
+        gpu: Whether it needs a GPU.
+
+    Raises:
+        ExperimentError: If there is none.
+    """
+    most = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+    if most < threads:
+        message = f"no node of the Ray cluster has {threads} processor cores, at most {most}; use --threads"
+        raise ExperimentError(message)
+    if gpu and not ray.cluster_resources().get("GPU"):
+        raise ExperimentError("the Ray cluster has no GPU; use --device cpu")
+
+
+def room(threads: int) -> int:
+    """Count the trials that the cluster has room for at a time.
+
+    Args:
+        threads: Processor cores of each.
+
+    Returns:
+        Their number, at least 1.
+    """
+    return max(1, int(ray.cluster_resources().get("CPU", 0) // threads))
+
+
+def run_task(job: Job, threads: int, events: Queue) -> Outcome:
+    """Run a trial on some node.
+
+    Args:
+        job: The trial.
+        threads: Threads torch computes with.
+        events: Takes the trial's name with what it tells.
+
+    Returns:
+        Its outcome.
+    """
+    torch.set_num_threads(threads)
+    if job.checkpoint is not None and not job.checkpoint.parent.is_dir():  # made before; so it is not shared
+        job = replace(job, checkpoint=None)
+    return attempt_elsewhere(job, lambda event: events.put((job.name, event)))
+
+
+def outcome(reference: Any) -> Outcome:
+    """Fetch a task's outcome.
+
+    Args:
+        reference: The task, finished or dead.
+
+    Returns:
+        The trial's outcome.
+    """
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return Failure(f"its Ray task ended: {type(error).__name__}", str(error))

@@ -1,0 +1,298 @@
+"""The state of an Avalanche strategy between two experiences, as plain data, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import torch
+from avalanche.evaluation.metrics.accuracy import ExperienceAccuracy, StreamAccuracy
+from avalanche.evaluation.metrics.forgetting_bwt import Forgetting, StreamBWT, StreamForgetting
+from avalanche.training.determinism.rng_manager import RNGManager
+from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, SynapticIntelligencePlugin
+from avalanche.training.plugins import MASPlugin as AvalancheMASPlugin
+from avalanche.training.plugins.clock import Clock
+from avalanche.training.templates.base_sgd import PeriodicEval
+from avalanche.training.utils import ParamData
+from torch import Tensor
+
+from avsi.data.batches import InMemoryBatches
+from avsi.hebbian_plugin import DHPPlugin
+
+ATTRIBUTES: dict[type, tuple[str, ...]] = {
+    # The strategy's own.
+    Clock: (
+        "train_iterations",
+        "train_exp_counter",
+        "train_exp_epochs",
+        "train_exp_iterations",
+        "train_epoch_iterations",
+        "total_iterations",
+    ),
+    PeriodicEval: (),
+    EvaluationPlugin: ("last_metric_results", "metrics"),
+    ExperienceAccuracy: (),  # reset when an evaluation begins
+    StreamAccuracy: (),
+    StreamBWT: ("forgetting",),
+    StreamForgetting: ("forgetting",),
+    Forgetting: ("initial", "last"),
+    # Plugins without a state_dict.
+    InMemoryBatches: (),
+    DHPPlugin: (),  # binds itself to the model when a training begins
+    EWCPlugin: ("saved_params", "importances"),
+    AvalancheMASPlugin: ("params", "importance"),
+    SynapticIntelligencePlugin: ("ewc_data", "syn_data"),
+}
+"""By class, the attributes that outlast an experience; of these very classes, since a subclass may add others."""
+
+# fmt: off
+TEMPLATE = frozenset([
+    "_criterion", "_distributed_check", "_eval_streams", "_stop_training", "adapted_dataset", "clock",
+    "current_eval_stream", "dataloader", "device", "eval_every", "eval_mb_size", "evaluator", "experience",
+    "is_training", "loss", "mb_output", "mbatch", "model", "optimized_param_id", "optimizer", "plugins",
+    "retain_graph", "train_epochs", "train_mb_size",
+    "_experiences", "_is_fitted",  # JointTraining's, which trains once
+])
+# fmt: on
+"""Attributes of Avalanche's ``SupervisedTemplate``: settings, what is kept here, and what lives within a pass only."""
+
+PARAM_DATA = "avalanche.training.utils.ParamData"
+CUDA = "torch.cuda"
+Plugins = Collection[Any]
+
+
+class NotKeptError(Exception):
+    """A strategy has state that cannot be had as plain data; the message names it."""
+
+
+def strategy_state(strategy: Any, apart: Plugins = ()) -> dict[str, Any]:
+    """Collect all that decides how a strategy goes on, but for random states.
+
+    Plugins answer for themselves with ``state_dict`` and ``load_state_dict``; for Avalanche's own, ``ATTRIBUTES`` does;
+    a plugin without instance attributes has no state.
+
+    Args:
+        strategy: The strategy, neither training nor evaluating.
+        apart: Plugins to leave out.
+
+    Returns:
+        Numbers, strings, None, tensors, and lists, tuples and dicts of them, readable with
+        ``torch.load(weights_only=True)``. The tensors are the live ones.
+
+    Raises:
+        NotKeptError: If the strategy has state of another kind.
+    """
+    own = [n for n, v in vars(strategy).items() if n not in TEMPLATE and not _is_among(v, strategy.plugins)]
+    if own:
+        raise NotKeptError(f"attribute {', '.join(own)} of {type(strategy).__name__}")
+    model = strategy.model
+    weights = dict(model.state_dict())
+    names = {id(parameter): name for name, parameter in (strategy.optimized_param_id or {}).items()}
+    state = {
+        "model": weights,
+        "buffers": {name: buffer for name, buffer in model.named_buffers() if name not in weights},
+        "frozen": [name for name, parameter in model.named_parameters() if not parameter.requires_grad],
+        "optimizer": strategy.optimizer.state_dict(),
+        "optimized": [[names.get(id(p), "") for p in group["params"]] for group in strategy.optimizer.param_groups],
+        "plugins": [(type(p).__name__, _plugin_state(p)) for p in strategy.plugins if not _is_among(p, apart)],
+    }
+    return pack(state)
+
+
+def restore_strategy(
+    strategy: Any,
+    state: Mapping[str, Any],
+    finished: Iterable[Any],
+    evaluated: Iterable[Any],
+    apart: Plugins = (),
+) -> None:
+    """Bring a newly made strategy to where another one was after some experiences, each followed by an evaluation.
+
+    Model and optimizer are first adapted to the experiences as in training, so that parameters come in the same order.
+
+    Args:
+        strategy: The strategy, made as the other one was.
+        state: What :func:`strategy_state` gave.
+        finished: The experiences trained on.
+        evaluated: The experiences evaluated on after each.
+        apart: Plugins to leave out.
+
+    Raises:
+        ValueError: If the strategy's state is not the given one afterwards.
+    """
+    for experience in finished:
+        _adapt(strategy, experience, list(evaluated))
+    model = strategy.model
+    buffers = dict(model.named_buffers())
+    try:
+        model.load_state_dict(state["model"])
+        for name, value in state["buffers"].items():
+            buffers[name].copy_(value)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in state["frozen"])
+        strategy.optimizer.load_state_dict(state["optimizer"])
+        plugins = [plugin for plugin in strategy.plugins if not _is_among(plugin, apart)]
+        for plugin, (_, kept) in zip(plugins, state["plugins"], strict=True):
+            _load_plugin_state(plugin, kept, strategy.device)
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"the state does not fit the strategy: {error}") from error
+    # Order of parameters, classes of plugins, and that loading has left nothing out.
+    if fingerprint(strategy_state(strategy, apart)) != fingerprint(state):
+        raise ValueError("the strategy's state is not the given one after loading it")
+
+
+def _adapt(strategy: Any, experience: Any, evaluated: Iterable[Any]) -> None:
+    # What train() and eval() do to the model, and to the optimizer's list of parameters, before the first batch.
+    strategy.model.train()
+    strategy.is_training, strategy.experience = True, experience
+    strategy.check_model_and_optimizer()
+    strategy.model.eval()
+    strategy.is_training = False
+    for strategy.experience in evaluated:
+        strategy.model = strategy.model_adaptation()
+    strategy.model.train()
+    strategy.experience = None
+
+
+def _plugin_state(plugin: Any) -> Any:
+    if type(plugin) in ATTRIBUTES:
+        return pack(plugin)
+    if _has_state_dict(plugin):
+        return plugin.state_dict()
+    if vars(plugin):
+        raise NotKeptError(f"plugin {type(plugin).__name__}, which has no state_dict and load_state_dict")
+    return {}
+
+
+def _load_plugin_state(plugin: Any, state: Any, device: torch.device) -> None:
+    if type(plugin) in ATTRIBUTES:
+        _unpack(state, device, plugin)
+    elif _has_state_dict(plugin):
+        plugin.load_state_dict(state)
+
+
+def _has_state_dict(plugin: Any) -> bool:
+    return hasattr(plugin, "state_dict") and hasattr(plugin, "load_state_dict")
+
+
+def _is_among(value: Any, plugins: Plugins) -> bool:
+    return any(value is plugin for plugin in plugins)
+
+
+def pack(value: Any) -> Any:
+    """Turn a value into plain data, objects of Avalanche's included.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Numbers, strings, None, tensors, and lists, tuples and dicts of them.
+
+    Raises:
+        NotKeptError: If the value is or holds something else.
+    """
+    if value is None or type(value) in {bool, int, float, str} or isinstance(value, Tensor):
+        return value.detach() if isinstance(value, Tensor) else value
+    if isinstance(value, Mapping):
+        return {pack(key): pack(item) for key, item in value.items()}
+    if type(value) is tuple:
+        return tuple(pack(item) for item in value)
+    if type(value) is list:
+        return [pack(item) for item in value]
+    if type(value) is ParamData:
+        return PARAM_DATA, value.name, value.device.type, value.data
+    if type(value) in ATTRIBUTES:
+        return {name: pack(getattr(value, name)) for name in ATTRIBUTES[type(value)]}
+    raise NotKeptError(f"a {type(value).__name__}")
+
+
+def _unpack(state: Any, device: torch.device, current: Any = None) -> Any:
+    # Undoes pack. What lies in the place now decides the classes of objects and dicts; objects are changed in place.
+    if type(current) in ATTRIBUTES:
+        for name in ATTRIBUTES[type(current)]:
+            setattr(current, name, _unpack(state[name], device, getattr(current, name)))
+        return current
+    if isinstance(state, dict):
+        items = {key: _unpack(item, device) for key, item in state.items()}
+        return defaultdict(current.default_factory, items) if isinstance(current, defaultdict) else items
+    if isinstance(state, tuple):
+        if state[:1] == (PARAM_DATA,):
+            _, name, kind, data = state
+            place = device if kind == device.type else torch.device(kind)  # perhaps another GPU than before
+            return ParamData(name, init_tensor=data.to(place, copy=True), device=place)
+        return tuple(_unpack(item, device) for item in state)
+    if isinstance(state, list):
+        places = current if isinstance(current, list) and len(current) == len(state) else [None] * len(state)
+        return [_unpack(item, device, place) for item, place in zip(state, places, strict=True)]
+    return state
+
+
+def random_states(device: str) -> dict[str, Any]:
+    """Collect the states of the random generators that Avalanche seeds: Python's, NumPy's, torch's, the device's.
+
+    Args:
+        device: The torch device in use. Other devices draw no numbers for it.
+
+    Returns:
+        Plain data, by generator.
+
+    Raises:
+        NotKeptError: If the device has random generators of another kind.
+    """
+    kind = torch.device(device).type
+    if kind not in {"cpu", "cuda"}:
+        raise NotKeptError(f"random states of device {device}")
+    generators = RNGManager.random_generators.items()
+    states = {name: generator["save_state"]() for name, generator in generators if name != CUDA}
+    if kind == "cuda":
+        states[CUDA] = torch.cuda.get_rng_state(device)
+    algorithm, key, *rest = states["numpy"]
+    return pack(states | {"numpy": (algorithm, key.tolist(), *rest)})
+
+
+def restore_random_states(states: Mapping[str, Any], device: str) -> None:
+    """Set the random generators to states that :func:`random_states` gave.
+
+    Args:
+        states: The states.
+        device: The torch device in use now, of the same kind.
+    """
+    for name, state in states.items():
+        if name == CUDA:
+            torch.cuda.set_rng_state(state, device)
+        else:
+            RNGManager.random_generators[name]["load_state"](state)
+
+
+def fingerprint(value: Any) -> str:
+    """Compute the SHA-256 of plain data: of types, order, keys and values, bit for bit; not of devices.
+
+    Args:
+        value: Numbers, strings, None, tensors, and lists, tuples and mappings of them.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    _feed(digest, pack(value))
+    return digest.hexdigest()
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}:".encode())
+        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(value, dict):
+        digest.update(f"dict{len(value)}:".encode())
+        for key, item in value.items():
+            _feed(digest, key)
+            _feed(digest, item)
+    elif isinstance(value, list | tuple):
+        digest.update(f"{type(value).__name__}{len(value)}:".encode())
+        for item in value:
+            _feed(digest, item)
+    else:
+        text = repr(value)
+        digest.update(f"{type(value).__name__}{len(text)}:{text}".encode())
