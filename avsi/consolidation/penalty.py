@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from avalanche.benchmarks.scenarios import SequenceCLStream
@@ -13,21 +13,46 @@ from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.utils import _at_task_boundary
 from torch import Tensor, nn
 
+from avsi.consolidation.blocks import Blocks
+
 Strength = float | Sequence[float]
 
 
-class Reached(NamedTuple):
-    """The parameters that a backward pass reached, as parallel lists.
+class Reached:
+    """The penalised parameters that a backward pass reached, beside a plugin's state for them, in the same order.
 
-    Attributes:
-        names: Parameter names.
-        parameters: The parameters.
-        gradients: Their gradients.
+    Args:
+        parameters: The parameters, at least one.
+        importance: Omega.
+        anchor: Anchors.
+        further: Further lists of tensors.
     """
 
-    names: list[str]
-    parameters: list[Tensor]
-    gradients: list[Tensor]
+    def __init__(
+        self, parameters: list[nn.Parameter], importance: list[Tensor], anchor: list[Tensor], *further: list[Tensor]
+    ) -> None:
+        self.parameters = parameters
+        self.further = further
+        self._cut = Blocks(parameters).cut
+        self._importance, self._anchor = self._cut(importance), self._cut(anchor)
+
+    def gradients(self) -> list[Tensor]:
+        """Collect what stands in ``.grad`` now.
+
+        Returns:
+            The gradients.
+        """
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+
+    def add_penalty(self, scale: float) -> None:
+        """Add ``scale * Omega * (theta - anchor)`` to the gradients."""
+        # Cut anew: gradients are new tensors in each step, and the storage of a parameter may have changed.
+        parameters, gradients = self._cut(self.parameters), self._cut(self.gradients())
+        for theta, gradient, importance, anchor in zip(
+            parameters, gradients, self._importance, self._anchor, strict=True
+        ):
+            displacement = torch._foreach_sub(theta, anchor)
+            torch._foreach_addcmul_(gradient, importance, displacement, value=scale)
 
 
 class ConsolidationPlugin(SupervisedPlugin):
@@ -69,6 +94,9 @@ class ConsolidationPlugin(SupervisedPlugin):
         self.anchor: dict[str, Tensor] = {}
         """The parameters at the end of the last experience: parameter name -> tensor of the parameter's shape."""
         self._bound: dict[str, nn.Parameter] = {}
+        # What the last backward pass reached: which of the bound parameters, and these with the state for them.
+        self._pattern: list[bool] = []
+        self._reached: Reached | None = None
         self._unproven = False  # whether a state was loaded that no model has been seen to fit yet
 
     @property
@@ -186,12 +214,9 @@ class ConsolidationPlugin(SupervisedPlugin):
         # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
         if self.strength == 0 or self.experiences_seen == 0:
             return
-        reached = self._reached_parameters()
-        if not reached.names:
-            return
-        displacement = torch._foreach_sub(reached.parameters, [self.anchor[name] for name in reached.names])
-        importances = [self.importance[name] for name in reached.names]
-        torch._foreach_addcmul_(reached.gradients, importances, displacement, value=2 * self.strength)
+        reached = self._find_reached()
+        if reached is not None:
+            reached.add_penalty(2 * self.strength)
 
     @torch.no_grad()
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -214,20 +239,28 @@ class ConsolidationPlugin(SupervisedPlugin):
         for name, parameter in self._bound.items():
             self.anchor[name].copy_(parameter)
         self.experiences_seen += 1
+        self._forget_reached()
 
-    def _reached_parameters(self) -> Reached:
-        """Collect the penalised parameters that the last backward pass reached.
+    def _find_reached(self) -> Reached | None:
+        """Find the penalised parameters that the last backward pass reached: as a rule, the same as in the step before.
 
         Returns:
-            Names, parameters and gradients.
+            They with their state, None if it reached none.
         """
-        reached = Reached([], [], [])
-        for name, parameter in self._bound.items():
-            if parameter.grad is not None:
-                reached.names.append(name)
-                reached.parameters.append(parameter)
-                reached.gradients.append(parameter.grad)
-        return reached
+        pattern = [parameter.grad is None for parameter in self._bound.values()]
+        if pattern != self._pattern:
+            names = [name for name, parameter in self._bound.items() if parameter.grad is not None]
+            state = ([tensors[name] for name in names] for tensors in (self._bound, *self._step_state()))
+            self._pattern, self._reached = pattern, Reached(*state) if names else None
+        return self._reached
+
+    def _step_state(self) -> tuple[dict[str, Tensor], ...]:
+        # The state that a training step works on, in the order in which Reached takes it.
+        return self.importance, self.anchor
+
+    def _forget_reached(self) -> None:
+        """Look the state up again in the next step, because some of its tensors are others now."""
+        self._pattern, self._reached = [], None
 
     def _bind(self, model: nn.Module) -> None:
         """Make ``importance`` and ``anchor`` match the model's penalised parameters in shape, dtype and device.
@@ -249,6 +282,7 @@ class ConsolidationPlugin(SupervisedPlugin):
             self.importance[name] = fit(self.importance.get(name), torch.zeros_like(parameter), name)
             self.anchor[name] = fit(self.anchor.get(name), parameter.detach().clone(), name)
         self._bound_changed()
+        self._forget_reached()
 
     def _bound_changed(self) -> None:
         """Let subclasses fit state of their own to the parameters in ``self._bound``."""

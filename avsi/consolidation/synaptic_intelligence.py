@@ -53,8 +53,8 @@ class SIPlugin(ConsolidationPlugin):
         # Where an experience starts away from the anchor (weights changed between experiences). Usually empty.
         self._start: dict[str, Tensor] = {}
         self._previous: dict[str, Tensor] = {}
-        self._gradient: dict[str, Tensor] = {}
-        self._reached = Reached([], [], [])
+        self._task: Reached | None = None  # what the step's task loss reached,
+        self._gradients: list[Tensor] = []  # and its gradient, held from the backward pass to the update
 
     def state_dict(self) -> dict[str, Any]:
         """Return the plugin's state, see :meth:`ConsolidationPlugin.state_dict`.
@@ -80,22 +80,24 @@ class SIPlugin(ConsolidationPlugin):
     @torch.no_grad()
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Keep the task gradient and the parameters, before penalties are added and the optimizer steps."""
-        self._reached = self._reached_parameters()
-        if not self._reached.names:
+        self._task = self._find_reached()
+        if self._task is None:
             return
-        torch._foreach_copy_([self._previous[name] for name in self._reached.names], self._reached.parameters)
-        torch._foreach_copy_([self._gradient[name] for name in self._reached.names], self._reached.gradients)
+        _, previous = self._task.further
+        gradients = self._task.gradients()
+        torch._foreach_copy_(previous, self._task.parameters)
+        self._gradients = [torch.empty_like(gradient) for gradient in gradients]
+        torch._foreach_copy_(self._gradients, gradients)
 
     @torch.no_grad()
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Add the step's share to the path integral."""
-        names = self._reached.names
-        if not names:
+        if self._task is None:
             return
-        minus_delta = [self._previous[name] for name in names]
-        torch._foreach_sub_(minus_delta, self._reached.parameters)
-        gradients = [self._gradient[name] for name in names]
-        torch._foreach_addcmul_([self.path_integral[name] for name in names], gradients, minus_delta)
+        path_integral, minus_delta = self._task.further
+        torch._foreach_sub_(minus_delta, self._task.parameters)
+        torch._foreach_addcmul_(path_integral, self._gradients, minus_delta)
+        self._task, self._gradients = None, []
 
     def new_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
         """Fold omega into Omega (eq. 5, with the floor).
@@ -122,6 +124,8 @@ class SIPlugin(ConsolidationPlugin):
         for name, parameter in self._bound.items():
             self.path_integral[name] = fit(self.path_integral.get(name), torch.zeros_like(parameter), name)
             self._previous[name] = torch.empty_like(parameter)
-            self._gradient[name] = torch.empty_like(parameter)
             if name in self._start:
                 self._start[name] = fit(self._start[name], parameter.detach().clone(), name)
+
+    def _step_state(self) -> tuple[dict[str, Tensor], ...]:
+        return (*super()._step_state(), self.path_integral, self._previous)

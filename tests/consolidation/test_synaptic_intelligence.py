@@ -26,6 +26,7 @@ from torch import nn
 from training import TaskGradientRecorder, default_dtype, naive, seeded_mlp
 
 from avsi import SIPlugin
+from avsi.consolidation import blocks
 from avsi.data.dataset import ImageDataset
 from avsi.models import MLP, MultiHead
 from avsi.scenarios.build import with_task_label
@@ -386,6 +387,101 @@ def test_penalty_matches_its_definition_and_its_gradient_is_what_before_update_a
             torch.testing.assert_close(named[name].grad, gradient)
         else:
             assert named[name].grad is None
+
+
+# The step
+
+
+def test_parameters_reached_may_change_from_step_to_step(digits):
+    """Every second step leaves one layer out; a plugin hides another's gradient from the optimizer now and then."""
+    torch.manual_seed(0)
+    gate, hide = [True], [False]
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.out = nn.Linear(64, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+
+        def forward(self, x):
+            gate[0] = not gate[0]
+            h = torch.relu(self.first(x.flatten(1)))
+            return self.out(torch.relu(self.second(h)) if gate[0] else h)
+
+    class Hide(SupervisedPlugin):
+        def after_backward(self, strategy, **kwargs):
+            hide[0] = not hide[0] if gate[0] else hide[0]
+            if hide[0]:
+                strategy.model.out.bias.grad = None
+
+        def after_update(self, strategy, **kwargs):
+            if hide[0]:
+                strategy.model.out.bias.grad = torch.zeros(2)
+
+    model, plugin, kept = Gated(), SIPlugin(50.0, damping=1e-3), {}
+    recorder = TaskGradientRecorder(dict(model.named_parameters()))
+
+    class Keep(SupervisedPlugin):
+        def after_training_epoch(self, strategy, **kwargs):
+            kept.update({name: omega.clone() for name, omega in plugin.path_integral.items()})
+
+    strategy = naive(model, OPTIMIZERS["sgd"](model.parameters()), [plugin, Hide()])
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    strategy.plugins += [recorder, Keep()]
+    strategy.train(digits.train_stream[1], eval_streams=[])
+    for name, expected in recorder.sums.items():
+        torch.testing.assert_close(kept[name], expected, rtol=1e-4, atol=1e-8)
+        assert expected.abs().sum() > 0
+
+
+def test_parameters_may_move_to_other_storage_while_a_task_trains(digits, monkeypatch):
+    """``module.to`` and some wrappers do this; a step must not go on with memory that is no longer the parameter's."""
+    monkeypatch.setattr(blocks, "BLOCK", 128)
+
+    class Move(SupervisedPlugin):
+        def before_training_iteration(self, strategy, **kwargs):
+            for parameter in strategy.model.parameters():
+                parameter.data = parameter.data.clone()
+
+    outcomes = []
+    for move in ([], [Move()]):
+        plugin = SIPlugin(10.0, damping=1e-3)
+        model = train_two_tasks(digits, [plugin, *move], optimizer=OPTIMIZERS["sgd"])
+        outcomes.append([*model.state_dict().values(), *plugin.importance.values()])
+    assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
+
+
+def test_tensors_held_between_steps_are_four_for_each_parameter(digits):
+    model, plugin, held = seeded_mlp(), SIPlugin(1.0), []
+
+    class Count(SupervisedPlugin):
+        def after_training_iteration(self, strategy, **kwargs):
+            held.append(storage_bytes(plugin))
+
+    strategy = naive(model, OPTIMIZERS["adam"](model.parameters()), [plugin, Count()])
+    for experience in digits.train_stream[:2]:
+        strategy.train(experience, eval_streams=[])
+    penalised = sum(4 * p.numel() for p in model.parameters())
+    assert held[-1] == 4 * penalised
+
+
+def storage_bytes(plugin):
+    """Bytes of all tensors that can be reached from a plugin, apart from the parameters and their gradients."""
+    parameters = {id(p) for p in plugin._bound.values()}
+    found, seen, ahead = {}, set(), [vars(plugin)]
+    while ahead:
+        value = ahead.pop()
+        if id(value) in seen or id(value) in parameters:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            found[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        elif isinstance(value, dict):
+            ahead += value.values()
+        elif isinstance(value, list | tuple):
+            ahead += value
+        elif hasattr(value, "__dict__") and type(value).__module__.startswith("avsi"):
+            ahead += vars(value).values()
+    return sum(found.values())
 
 
 # Models of every kind
