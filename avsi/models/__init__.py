@@ -1,7 +1,7 @@
 """Models: output layers for one or many tasks, slow or plastic, and the papers' networks."""
 
 from avsi.hebbian import DHPLinear
-from avsi.models.cnn import SplitCIFARNet
+from avsi.models.cnn import SplitCIFARNet, VisionMixtureNet
 from avsi.models.growing_head import GrowingHead
 from avsi.models.headed import HeadedModel
 from avsi.models.initialisation import glorot_uniform, zero_linear
@@ -17,6 +17,7 @@ __all__ = [
     "MatchedLinear",
     "MultiHead",
     "SplitCIFARNet",
+    "VisionMixtureNet",
     "glorot_uniform",
     "zero_linear",
 ]

@@ -19,9 +19,22 @@ def script(name, *arguments, cwd):
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
 
 
+COMPARISONS = {
+    "split_digits": "",
+    "split_mnist": "Zenke",
+    "split_cifar": "Zenke",
+    "permuted_mnist": "Zenke",
+    "imbalanced_permuted_mnist": "Differentiable Hebbian consolidation",
+    "five_vision": "Differentiable Hebbian consolidation",
+    "eta_sensitivity": "Differentiable Hebbian consolidation",
+    "transfer": "Zenke",
+}
+ANALYSES = {"quadratic", "importance_correlation", "dhp_dynamics"}  # see test_analyses.py
+
+
 def test_every_script_is_covered_here():
     """At full length where it is a matter of a minute, else shortened or only its command line."""
-    assert {path.stem for path in SCRIPTS.glob("*.py")} == {"split_digits", "split_mnist", "split_cifar"}
+    assert {path.stem for path in SCRIPTS.glob("*.py")} == COMPARISONS.keys() | ANALYSES
 
 
 def test_split_digits_runs_from_any_folder(tmp_path):
@@ -49,21 +62,13 @@ def test_si_beats_fine_tuning_on_split_digits_by_more_than_twice_the_combined_st
     assert (tmp_path / "results" / "split_digits" / "accuracy.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "paper"),
-    [
-        ("split_mnist", "Zenke"),
-        ("split_cifar", "Zenke"),
-        ("permuted_mnist", "Zenke"),
-        ("imbalanced_permuted_mnist", "Differentiable Hebbian consolidation"),
-    ],
-)
-def test_help_of_the_others_names_paper_and_methods(name, paper, tmp_path):
+@pytest.mark.parametrize(("name", "paper"), COMPARISONS.items())
+def test_help_names_paper_and_methods(name, paper, tmp_path):
     done = script(name, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     assert paper in text
-    assert "avalanche_si" in text
+    assert "Methods: " in text
 
 
 def test_imbalanced_permuted_mnist_on_real_data_measures_validation_accuracy(real_data, tmp_path):

@@ -1,0 +1,147 @@
+"""What the reproductions of analyses share, which are not comparisons of methods over trials."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import tyro
+from avalanche.training import Naive
+from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
+from rich.console import Console
+from torch import Tensor, nn
+
+from avsi.consolidation import SIPlugin
+from avsi.data import DataError
+from avsi.data.batches import InMemoryBatches
+from avsi.experiment.results import write_text
+from avsi.experiment.spec import ExperimentError
+
+Options = TypeVar("Options")
+
+
+def run_analysis(
+    analyse: Callable[[Options], None], options: type[Options], description: str, args: list[str] | None = None
+) -> None:
+    """Run an analysis from the command line; exits with status 2 on a user's mistake, 130 when stopped.
+
+    Args:
+        analyse: What is run.
+        options: A dataclass of its options.
+        description: What ``--help`` says.
+        args: The command line, default ``sys.argv[1:]``.
+    """
+    chosen = tyro.cli(options, description=description, args=args)
+    try:
+        analyse(chosen)
+    except (ExperimentError, DataError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped")
+        sys.exit(130)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON data, whole or not at all.
+
+    Args:
+        path: The file; its folder is made if missing.
+        data: JSON data without NaN.
+    """
+    write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+class RecordingSI(SIPlugin):
+    """Synaptic Intelligence that keeps what each experience added, and measures without penalty by default.
+
+    Args:
+        strength: c of the paper.
+        damping: xi of the paper.
+
+    Attributes:
+        omega: For each experience, parameter name -> omega at its end, of the parameter's shape.
+        added: For each experience, parameter name -> omega / (Delta^2 + xi), of the parameter's shape.
+    """
+
+    def __init__(self, strength: float = 0.0, *, damping: float = 0.1) -> None:
+        super().__init__(strength, damping=damping)
+        self.omega: list[dict[str, Tensor]] = []
+        self.added: list[dict[str, Tensor]] = []
+
+    def new_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Fold omega into Omega, and keep it.
+
+        Returns:
+            The new Omega.
+        """
+        self.omega.append({name: self.path_integral[name].clone() for name in parameters})
+        displacement = {n: p.detach() - self._start.get(n, self.anchor[n]) for n, p in parameters.items()}
+        self.added.append({n: o / (displacement[n].square() + self.damping) for n, o in self.omega[-1].items()})
+        return super().new_importance(strategy, parameters)
+
+
+def train_plainly(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    experiences: Iterable[Any],
+    plugins: Sequence[SupervisedPlugin],
+    *,
+    criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
+    batch_size: int,
+    epochs: int = 1,
+    device: str = "cpu",
+) -> None:
+    """Train on one experience after the other, without evaluation.
+
+    Args:
+        model: The model, on the device.
+        optimizer: Its optimizer, whose state is kept between experiences.
+        experiences: What to train on.
+        plugins: Avalanche plugins.
+        criterion: The task loss; default: cross entropy.
+        batch_size: Training batch size.
+        epochs: Epochs per experience.
+        device: A torch device.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified")
+        silent = EvaluationPlugin()
+    strategy = Naive(
+        model=model,
+        optimizer=optimizer,
+        criterion=criterion or nn.CrossEntropyLoss(),
+        train_mb_size=batch_size,
+        train_epochs=epochs,
+        device=device,
+        evaluator=silent,
+        plugins=[*plugins, InMemoryBatches(on_device=device != "cpu")],
+    )
+    for experience in experiences:
+        strategy.train(experience, eval_streams=[])
+
+
+def correlations(rows: Tensor) -> Tensor:
+    """Compute Pearson's correlation coefficients between the rows of a matrix, in float64.
+
+    Args:
+        rows: (T, K), one variable per row.
+
+    Returns:
+        (T, T), symmetric, with 1 on the diagonal.
+
+    Raises:
+        ValueError: If a row is constant or not finite, where no correlation is defined.
+    """
+    centred = rows.double() - rows.double().mean(1, keepdim=True)
+    norms = centred.norm(dim=1, keepdim=True)
+    for index, (row, norm) in enumerate(zip(rows, norms, strict=True)):
+        if not torch.isfinite(norm) or bool((row == row[0]).all()):
+            raise ValueError(f"row {index} is constant or not finite; its correlation with others is not defined")
+    unit = centred / norms
+    return (unit @ unit.T).clamp(-1, 1).fill_diagonal_(1)

@@ -1,0 +1,138 @@
+"""eta, Hebbian traces and plasticity coefficients through training: Figure 3 of the DHP paper.
+
+"Differentiable Hebbian consolidation for continual learning" (Thangarasa, Miconi & Taylor; submission to ICLR 2020):
+eta, ||Hebb||_F and ||alpha||_F of the DHP network while it learns permuted MNIST. The paper reports that eta rises
+quickly from 0.001 to 0.024 in task 1, decays after task 3, and in tasks 4-10 first rises and then decays; that the
+traces grow without runaway; and that the coefficients grow within each task.
+
+Every trial with a DHP layer records the three; this draws them from the results of
+
+    python reproductions/permuted_mnist.py --methods dhp --trials 1
+    python reproductions/dhp_dynamics.py results/permuted_mnist_dhp
+
+and likewise of any other experiment. Dotted lines are ends of tasks; they are there where all tasks have as many
+training steps in an epoch, on permuted MNIST. With early stopping a task ends with the values of its best epoch.
+"""
+
+import json
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import tyro
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from avsi.experiment import ExperimentError
+from avsi.experiment.analysis import run_analysis
+from avsi.experiment.figures import save_figure
+
+QUANTITIES = {"eta": "η", "hebb": "||Hebb||$_F$", "alpha": r"||$\alpha$||$_F$"}
+EQUAL_TASKS = ("avsi.scenarios.permuted_mnist", "avsi.scenarios.permuted_digits")
+DASHES = ("-", "--", "-.", ":")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw."""
+
+    results: tyro.conf.Positional[Path]
+    """An experiment's folder of results, such as results/permuted_mnist_dhp."""
+    method: str = "dhp"
+    """The method, such as dhp or dhp+si."""
+    seed: int = 0
+    """The trial's seed."""
+    out: Path | None = None
+    """The figure without its ending; default: dynamics-<method>-<seed> in the folder of results."""
+
+
+def find_trial(folder: Path, method: str, seed: int) -> dict:
+    """Read the one trial asked for.
+
+    Args:
+        folder: An experiment's folder of results.
+        method: The method.
+        seed: The seed.
+
+    Returns:
+        The trial's result.
+
+    Raises:
+        ExperimentError: If there is none or several, or it has no DHP layer.
+    """
+    if not folder.is_dir():
+        raise ExperimentError(f"{folder} is not a folder; give an experiment's folder of results")
+    trials = [json.loads(path.read_text()) for path in sorted(folder.glob(f"*/seed-{seed:03d}.json"))]
+    chosen = [trial for trial in trials if trial["method"] == method]
+    if not chosen:
+        known = ", ".join(sorted({t["method"] for t in trials if t.get("hebbian_dynamics")})) or "none"
+        raise ExperimentError(f"{folder} has no trial of {method} with seed {seed}; methods with DHP there: {known}")
+    if len(chosen) > 1:
+        raise ExperimentError(f"{folder} has {len(chosen)} protocols of {method}; move the others elsewhere")
+    if not chosen[0].get("hebbian_dynamics"):
+        raise ExperimentError(f"the trial of {method} recorded no dynamics: it has no DHP layer, or was too short")
+    return chosen[0]
+
+
+def ends_of_tasks(trial: dict, last_step: int) -> list[float]:
+    """Find the training steps at which tasks ended, to within the distance of two records.
+
+    Args:
+        trial: The trial's result.
+        last_step: The last step recorded.
+
+    Returns:
+        The step of each task's end but the last one's; empty where tasks differ in the number of steps in an epoch.
+    """
+    scenario = trial["description"]["scenario"]
+    if (scenario["call"] if isinstance(scenario, dict) else scenario) not in EQUAL_TASKS:
+        return []
+    epochs = [len(errors) for errors in trial["validation_error"]] or [1] * len(trial["accuracy_matrix"])
+    return [last_step * done / sum(epochs) for done in accumulate(epochs)][:-1]
+
+
+def draw(trial: dict) -> Figure:
+    """Draw the three quantities side by side, a curve for each DHP layer.
+
+    Args:
+        trial: The trial's result.
+
+    Returns:
+        The figure.
+    """
+    layers = trial["hebbian_dynamics"]
+    figure = Figure(figsize=(12.0, 3.8), layout="constrained")
+    last_step = max(record["step"][-1] for record in layers.values())
+    for axes, (quantity, symbol) in zip(figure.subplots(1, 3), QUANTITIES.items(), strict=True):
+        for step in ends_of_tasks(trial, last_step):
+            axes.axvline(step / 1000, color="0.6", linewidth=0.8, linestyle=":")
+        for index, (name, record) in enumerate(layers.items()):
+            values = [float("nan") if value is None else value for value in record[quantity]]
+            task = name.rpartition(".heads.")[2]
+            style = DASHES[index % len(DASHES)]
+            label = f"head of task {int(task) + 1}" if task.isdecimal() else name
+            axes.plot([step / 1000 for step in record["step"]], values, style, label=label)
+        axes.set_xlabel("thousand training steps")
+        axes.set_ylabel(symbol)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    if len(layers) > 1:
+        figure.axes[0].legend(frameon=False, fontsize=8)
+    figure.suptitle(f"{trial['experiment']}: {trial['method']}, seed {trial['seed']}", x=0.01, ha="left", fontsize=11)
+    return figure
+
+
+def main(options: Options) -> None:
+    """Draw a trial's dynamics.
+
+    Args:
+        options: What to draw.
+    """
+    trial = find_trial(options.results, options.method, options.seed)
+    stem = options.out or options.results / f"dynamics-{options.method}-{options.seed:03d}"
+    files = save_figure(draw(trial), stem)
+    Console().print(f"Figure: {files[0]}", markup=False, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    run_analysis(main, Options, __doc__)
