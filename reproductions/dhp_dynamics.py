@@ -14,7 +14,6 @@ and likewise of any other experiment. Dotted lines are ends of tasks; they are t
 training steps in an epoch, on permuted MNIST. With early stopping a task ends with the values of its best epoch.
 """
 
-import json
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -26,6 +25,7 @@ from rich.console import Console
 from avsi.experiment import ExperimentError
 from avsi.experiment.analysis import run_analysis
 from avsi.experiment.figures import save_figure
+from avsi.experiment.study import read_studies
 
 QUANTITIES = {"eta": "η", "hebb": "||Hebb||$_F$", "alpha": r"||$\alpha$||$_F$"}
 EQUAL_TASKS = ("avsi.scenarios.permuted_mnist", "avsi.scenarios.permuted_digits")
@@ -47,7 +47,7 @@ class Options:
 
 
 def find_trial(folder: Path, method: str, seed: int) -> dict:
-    """Read the one trial asked for.
+    """Read the trial asked for; where there are several experiments in the folder, that of the first one that has it.
 
     Args:
         folder: An experiment's folder of results.
@@ -58,20 +58,18 @@ def find_trial(folder: Path, method: str, seed: int) -> dict:
         The trial's result.
 
     Raises:
-        ExperimentError: If there is none or several, or it has no DHP layer.
+        ExperimentError: If there is none, or it has no DHP layer.
     """
     if not folder.is_dir():
         raise ExperimentError(f"{folder} is not a folder; give an experiment's folder of results")
-    trials = [json.loads(path.read_text()) for path in sorted(folder.glob(f"*/seed-{seed:03d}.json"))]
-    chosen = [trial for trial in trials if trial["method"] == method]
-    if not chosen:
-        known = ", ".join(sorted({t["method"] for t in trials if t.get("hebbian_dynamics")})) or "none"
-        raise ExperimentError(f"{folder} has no trial of {method} with seed {seed}; methods with DHP there: {known}")
-    if len(chosen) > 1:
-        raise ExperimentError(f"{folder} has {len(chosen)} protocols of {method}; move the others elsewhere")
-    if not chosen[0].get("hebbian_dynamics"):
+    known = [(m.name, trial) for study in read_studies(folder) for m in study.methods for trial in m.trials]
+    trial = next((trial for name, trial in known if name == method and trial["seed"] == seed), None)
+    if trial is None:
+        names = ", ".join(dict.fromkeys(name for name, trial in known if trial.get("hebbian_dynamics"))) or "none"
+        raise ExperimentError(f"{folder} has no trial of {method} with seed {seed}; methods with DHP there: {names}")
+    if not trial.get("hebbian_dynamics"):
         raise ExperimentError(f"the trial of {method} recorded no dynamics: it has no DHP layer, or was too short")
-    return chosen[0]
+    return trial
 
 
 def ends_of_tasks(trial: dict, last_step: int) -> list[float]:

@@ -36,7 +36,7 @@ from avsi.experiment.summary import Rows
 from avsi.scenarios import Source, Task, build
 
 LEAST = 0.25  # the smallest eigenvalue that is not 0; the largest is 1
-LEFT = 1e-5  # share of the slowest direction's loss that is left at the end
+LEFT = 1e-10  # share of the slowest direction's loss that is left at the end
 SIGMA = 1.5  # standard deviation of the random starts
 DAMPING = 1e-12  # xi, so small that Omega is omega / Delta^2
 

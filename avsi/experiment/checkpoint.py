@@ -115,9 +115,10 @@ class Checkpoint:
             raise ExperimentError(f"the checkpoint {self.path} is damaged; {START_OVER}")
         changes = "; ".join(differences(content["trial"], self.trial))
         if changes:
+            cure = " (--threads sets the number of threads)" if "environment.threads" in changes else ""
             raise ExperimentError(
                 f"the checkpoint {self.path} would not lead to the result of an uncut trial: {changes}; put that back "
-                f"as it was, or {START_OVER}"
+                f"as it was{cure}, or {START_OVER}"
             )
         self.started, self.earlier, self.resumed = content["started"], content["seconds"], content["resumed"] + 1
         return content["state"]

@@ -62,9 +62,10 @@ class Options:
     threads: int | None = None
     """Threads of each trial; default: torch's choice, with several workers an equal share of the cores, with Ray 1."""
     tensorboard: bool = False
-    """Write TensorBoard logs beside each trial's result."""
+    """Write TensorBoard logs beside each trial's result; on Ray, on the node that runs it. The log of a trial that was
+    cut holds the steps after its last finished task twice."""
     quiet: bool = False
-    """Show only failures, and where tables and figures are."""
+    """Show only failures and warnings, and where tables and figures are."""
     verbose: bool = False
     """Show a line for each finished task of a trial."""
 
@@ -165,11 +166,12 @@ def run(experiment: Experiment, options: Options) -> list[str]:
     results = Results(options.out)
     methods = choose_methods(experiment, options.methods)
     seeds = choose_seeds(experiment, options)
-    verbosity, engine = choose_verbosity(options), choose_engine(options)
+    verbosity = choose_verbosity(options)
     root = options.data_root.absolute() if options.data_root else None  # trials may run elsewhere
     elsewhere = options.engine == "ray" and options.device == "cuda"  # there is perhaps no GPU here
     device = options.device if elsewhere else check_device(options.device)
     setting = Setting(device, root, options.download)
+    engine = choose_engine(options, device)
     # Methods may share their trials, as a method does with the candidate that was chosen for it.
     different = {results.trial_folder(experiment, method): method for method in reversed(methods)}
     trials = [(method, seed) for seed in seeds for method in methods if method in different.values()]
@@ -244,11 +246,12 @@ def choose_verbosity(options: Options) -> Verbosity:
     return "quiet" if options.quiet else "verbose" if options.verbose else "normal"
 
 
-def choose_engine(options: Options) -> Engine:
+def choose_engine(options: Options, device: str) -> Engine:
     """Choose where trials run.
 
     Args:
         options: The options.
+        device: The torch device in use.
 
     Returns:
         The engine.
@@ -268,7 +271,10 @@ def choose_engine(options: Options) -> Engine:
             raise ExperimentError(f"Ray chooses among GPUs; use --device cuda instead of {options.device}")
         from avsi.experiment.ray_engine import on_ray  # only here, for not everybody has Ray
 
-        return partial(on_ray, address=options.ray_address, workers=options.workers, threads=options.threads or 1)
+        threads = options.threads or 1
+        return partial(
+            on_ray, address=options.ray_address, workers=options.workers, threads=threads, gpu=device == "cuda"
+        )
     if options.ray_address is not None:
         raise ExperimentError("--ray-address is for --engine ray")
     if options.workers in (None, 1):

@@ -38,6 +38,9 @@ class Patience:
 class EarlyStopping(SupervisedPlugin):
     """Stops training on a task once its validation error no longer improves, and goes back to the best epoch.
 
+    The paper goes back to the lowest test error; here test data decide nothing. It also stops when the error
+    "increases for more than 5 epochs", which is a weaker condition than the one it names first.
+
     Weights and buffers (Hebbian traces among them) become those of the epoch with the lowest validation error, the
     first of several, also where training ends with the last epoch. The running state of consolidation plugins goes back
     with them: the path integral of Synaptic Intelligence is that of the path to the restored weights.
@@ -121,10 +124,11 @@ def validation_error(strategy: Any, experiences: Sequence[Any], track: Track = s
         The error, in [0, 1].
     """
     accuracy = Accuracy()
-    training = strategy.model.training
+    modes = [(module, module.training) for module in strategy.model.modules()]  # some may be held in evaluation mode
     strategy.model.eval()
     for x, y, *tasks in evaluation_batches(strategy, experiences, track, "validation"):
         x, y, *tasks = (tensor.to(strategy.device) for tensor in (x, y, *tasks))
         accuracy.update(avalanche_forward(strategy.model, x, tasks[0] if tasks else None), y)
-    strategy.model.train(training)
+    for module, training in modes:
+        module.training = training
     return 1.0 - accuracy.result()

@@ -152,8 +152,11 @@ def attempt_elsewhere(job: Job, tell: Tell) -> Outcome:
         Its outcome.
     """
     output = Output(tell)
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        return attempt(job, tell)
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            return attempt(job, tell)
+    finally:
+        output.finish()
 
 
 def in_process(jobs: Iterator[Job], show: Show, *, threads: int | None = None) -> Outcomes:
@@ -198,6 +201,10 @@ def pool(jobs: Iterator[Job], show: Show, *, workers: int, threads: int | None =
     busy: dict[Any, Worker] = {}
     try:
         while True:
+            for worker in [worker for worker in resting if not worker.process.is_alive()]:
+                resting.remove(worker)
+                stop([worker])
+                places.append(worker.place)
             while len(busy) < workers and (job := next(jobs, None)):
                 worker = resting.pop() if resting else Worker(places.pop(0), threads)
                 busy[worker.pipe] = worker
@@ -361,6 +368,12 @@ class Output(io.TextIOBase):
         for line in lines:
             self._tell(Said(line))
         return len(text)
+
+    def finish(self) -> None:
+        """Tell what stands on the last line."""
+        if self._line:
+            self._tell(Said(self._line))
+        self._line = ""
 
 
 @contextlib.contextmanager

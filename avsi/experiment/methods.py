@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -76,18 +76,24 @@ def mas(strength: float, reported: Reported | None = None) -> Method:
     return Method("mas", partial(MAS, strength=strength), "sequential", f"MAS, λ = {strength:g}", reported)
 
 
-def grid(build: Callable[[float], Method], strengths: Iterable[float]) -> tuple[Method, ...]:
+def grid(
+    build: Callable[[float], Method], strengths: Iterable[float], paper: Mapping[float, Reported] | None = None
+) -> tuple[Method, ...]:
     """Candidates for a method's strength, to choose from on validation data.
 
     Args:
         build: Builds the method from a strength.
         strengths: The strengths to try.
+        paper: What the paper reports, by the strength it reports it for.
 
     Returns:
         The candidates, named ``<method>_<strength>``.
     """
     built = [(build(float(strength)), strength) for strength in strengths]
-    return tuple(replace(method, name=f"{method.name}_{s:g}", candidate_of=method.name) for method, s in built)
+    return tuple(
+        replace(method, name=f"{method.name}_{s:g}", candidate_of=method.name, reported=(paper or {}).get(s))
+        for method, s in built
+    )
 
 
 def dropout(model: Callable[[], Any], reported: Reported | None = None) -> Method:

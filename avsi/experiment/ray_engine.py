@@ -19,9 +19,15 @@ POLL = 0.2  # seconds
 
 
 def on_ray(
-    jobs: Iterator[Job], show: Show, *, address: str | None = None, workers: int | None = None, threads: int = 1
+    jobs: Iterator[Job],
+    show: Show,
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    threads: int = 1,
+    gpu: bool = False,
 ) -> Outcomes:
-    """Run trials as Ray tasks, each with ``threads`` processor cores, and a GPU where the device is ``cuda``.
+    """Run trials as Ray tasks.
 
     Results come back to this process. Checkpoints are kept where the results folder is shared with the node that runs
     the trial; on other nodes a trial that is cut starts over. A task that dies is not tried again.
@@ -32,7 +38,8 @@ def on_ray(
         address: The cluster's address, "auto" for the one of this machine; None: a local Ray is started, and ended
             afterwards.
         workers: At most so many trials at a time; None: as many as the cluster has room for.
-        threads: Threads each trial computes with.
+        threads: Threads each trial computes with, and processor cores it needs.
+        gpu: Whether each needs a GPU.
 
     Yields:
         Each trial's outcome.
@@ -45,10 +52,10 @@ def on_ray(
     try:
         events = Queue(actor_options={"num_cpus": 0})
         task = ray.remote(num_cpus=threads, max_retries=0)(run_task)
+        space = room(threads, gpu)
+        most = min(workers or space, space)
         while True:
-            while len(running) < (workers or room(threads)) and (job := next(jobs, None)):
-                gpu = job.setting.device == "cuda"
-                check_room(threads, gpu)
+            while len(running) < most and (job := next(jobs, None)):
                 running[task.options(num_gpus=int(gpu)).remote(described(job), threads, events)] = job
                 named[job.name] = job
             if not running:
@@ -84,34 +91,27 @@ def connect(address: str | None) -> None:
         raise ExperimentError(f"cannot join the Ray cluster at {address!r}: {error}") from error
 
 
-def check_room(threads: int, gpu: bool) -> None:
-    """Check that some node could ever run a trial; Ray would wait for one silently.
-
-    Args:
-        threads: Processor cores that a trial needs.
-        gpu: Whether it needs a GPU.
-
-    Raises:
-        ExperimentError: If there is none.
-    """
-    most = max((int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]), default=0)
-    if most < threads:
-        message = f"no node of the Ray cluster has {threads} processor cores, at most {most}; use --threads"
-        raise ExperimentError(message)
-    if gpu and not ray.cluster_resources().get("GPU"):
-        raise ExperimentError("the Ray cluster has no GPU; use --device cpu")
-
-
-def room(threads: int) -> int:
+def room(threads: int, gpu: bool) -> int:
     """Count the trials that the cluster has room for at a time.
 
     Args:
         threads: Processor cores of each.
+        gpu: Whether each needs a GPU.
 
     Returns:
-        Their number, at least 1.
+        Their number.
+
+    Raises:
+        ExperimentError: If there is room for none.
     """
-    return max(1, int(ray.cluster_resources().get("CPU", 0) // threads))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    rooms = [int(node.get("CPU", 0) // threads) for node in nodes]
+    if gpu:
+        rooms = [min(cores, int(node.get("GPU", 0))) for cores, node in zip(rooms, nodes, strict=True)]
+    if not any(rooms):
+        needed = f"{threads} processor cores{' and a GPU' * gpu}"
+        raise ExperimentError(f"no node of the Ray cluster has {needed}; use --threads{' or --device cpu' * gpu}")
+    return sum(rooms)
 
 
 def run_task(job: Job, threads: int, events: Queue) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
 from rich.console import Console
 
 from avsi.experiment.figures import KINDS, save_figure
@@ -47,17 +48,14 @@ def write_report(experiment: Experiment, results: Results) -> Report:
     """
     own = write_study(experiment, results)
     suffix = own.stem[len(FILE) :]
-    while True:
-        before = _inputs(results.folder)
+    with _alone(results.folder):
         studies = [study for study in read_studies(own.parent) if study.suffix == suffix]
         files = [file for study in studies for file in _write_study_files(results.folder, study)]
         problems: list[str] = []
         if studies:
             shown, analyses, problems = _read(results.folder)
             files += _write_page(results.folder, shown, analyses, problems)
-        # Another run may have finished trials after this one read them, and its report before this one wrote.
-        if _inputs(results.folder) == before:
-            return Report(tuple(studies), tuple(files), tuple(problems))
+    return Report(tuple(studies), tuple(files), tuple(problems))
 
 
 def rebuild(folder: Path) -> Report:
@@ -76,8 +74,7 @@ def rebuild(folder: Path) -> Report:
         raise ExperimentError(f"there is no folder {folder}; give a results folder, such as that of a script's --out")
     if (folder / f"{FILE}.json").exists() or any(folder.glob("seed-*.json")):
         raise ExperimentError(f"{folder} is the folder of one experiment; give the results folder that it is in")
-    while True:
-        before = _inputs(folder)
+    with _alone(folder):
         studies, analyses, problems = _read(folder)
         if not (studies or analyses or problems):
             raise ExperimentError(
@@ -85,8 +82,7 @@ def rebuild(folder: Path) -> Report:
             )
         files = [file for study in studies for file in _write_study_files(folder, study)]
         files += _write_page(folder, studies, analyses, problems)
-        if _inputs(folder) == before:
-            return Report(tuple(studies), tuple(files), tuple(problems))
+    return Report(tuple(studies), tuple(files), tuple(problems))
 
 
 def show(report: Report, names: list[str], console: Console, quiet: bool = False) -> None:
@@ -114,9 +110,9 @@ def show(report: Report, names: list[str], console: Console, quiet: bool = False
             console.print(f"{name}: {'  '.join(files)}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _inputs(folder: Path) -> list[tuple[str, int, int]]:
-    files = [*folder.glob(f"*/{TRIALS}"), *folder.glob(f"*/{FILE}*.json")]
-    return sorted((str(file), stat.st_mtime_ns, stat.st_size) for file in files for stat in [file.stat()])
+def _alone(folder: Path) -> FileLock:
+    # One report at a time: the last of several runs to write sees the trials of all.
+    return FileLock(folder / ".report.lock")
 
 
 def _read(folder: Path) -> tuple[list[Study], list[Analysis], list[str]]:
@@ -127,7 +123,7 @@ def _read(folder: Path) -> tuple[list[Study], list[Analysis], list[str]]:
         try:
             found = read_studies(child)
             studies += found
-            if not found and is_analysis(child):
+            if not found and not any(child.glob(f"{FILE}*.json")) and is_analysis(child):
                 analyses.append(read_analysis(child))
         except ExperimentError as error:
             problems.append(str(error))
@@ -148,8 +144,11 @@ def _write_study_files(folder: Path, study: Study) -> list[Path]:
 
 
 def _write_page(folder: Path, studies: list[Study], analyses: list[Analysis], problems: list[str]) -> list[Path]:
-    for study in studies:  # figures are taken from their files, which another experiment may lack
-        if not (folder / study.name / f"summary{study.suffix}.csv").exists():
+    for study in studies:  # figures are taken from their files, which may be older than another experiment's trials
+        own = folder / study.name
+        table = own / f"summary{study.suffix}.csv"
+        newest = max(file.stat().st_mtime_ns for file in own.glob(TRIALS))
+        if not table.exists() or table.stat().st_mtime_ns < newest:
             _write_study_files(folder, study)
     write_text(folder / PAGE, page(folder, studies, analyses, problems))
     return [folder / PAGE]

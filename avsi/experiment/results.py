@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -31,7 +32,7 @@ class Results:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        probe = self.folder / f".probe-{os.getpid()}"
+        probe = self.folder / f".probe-{uuid4().hex}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             probe.write_bytes(b"")
@@ -186,7 +187,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         content: Its new content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         with part.open("wb") as file:
             file.write(content)

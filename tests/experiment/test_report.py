@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import threading
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -40,7 +42,8 @@ def finish(folder, experiment, name, result):
 
 
 def contents(folder):
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]  # not locks
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def test_a_report_is_written_of_all_finished_trials(experiment, results):
@@ -103,22 +106,43 @@ def test_trials_of_older_configurations_are_told_of(experiment, results):
     assert f"si-{older.digest(older.method('si'))}" in Page(results.folder).text.partition("Not shown")[2]
 
 
-def test_trials_that_another_run_finishes_meanwhile_are_in_the_report(experiment, results, monkeypatch):
-    real = report.page
-    pages = []
+def test_a_report_of_another_run_waits_and_has_the_trials_of_both(experiment, results, monkeypatch):
+    real, begun, ended = report.page, [], []
+
+    def another_run():
+        finish(results, experiment, "joint", trial(1, sequential=False))
+        write_report(experiment, results)
+
+    other = threading.Thread(target=another_run)
 
     def page(*arguments):
-        pages.append(real(*arguments))
-        if len(pages) == 1:
-            finish(results, experiment, "joint", trial(1, sequential=False))
-        return pages[-1]
+        begun.append(list(ended))
+        if len(begun) == 1:
+            other.start()
+            other.join(0.5)  # it has to wait, however long this takes
+        text = real(*arguments)
+        ended.append(len(begun))
+        return text
 
     monkeypatch.setattr(report, "page", page)
-    written = write_report(experiment, results)
-    assert len(pages) == 2
-    assert [len(method.trials) for method in written.studies[0].compared] == [2, 2, 2]
+    write_report(experiment, results)
+    other.join()
+    assert begun == [[], [1]]
     assert "One seed only" not in (results.folder / "tiny" / "summary.md").read_text()
     assert "One seed only" not in (results.folder / "report.html").read_text()
+
+
+def test_figures_older_than_their_trials_are_drawn_anew_for_the_page(experiment, results):
+    write_report(experiment, results)
+    other = replace(experiment, name="other", title="Other")
+    finish(results, other, "si", trial())
+    write_report(other, results)
+    table = results.folder / "tiny" / "summary.csv"
+    os.utime(table, ns=(0, 0))
+    (results.folder / "tiny" / "accuracy.svg").unlink()
+    write_report(other, results)
+    assert table.stat().st_mtime_ns > 0
+    assert (results.folder / "tiny" / "accuracy.svg").exists()
 
 
 DAMAGED = {

@@ -451,10 +451,8 @@ def test_missing_trials_are_named(load, folder, method, message):
         load("dhp_dynamics").find_trial(folder, method, 0)
 
 
-def test_trials_of_two_protocols_are_not_mixed(load, tmp_path):
-    for protocol in "ab":
-        path = tmp_path / f"dhp-{protocol}" / "seed-000.json"
-        path.parent.mkdir()
-        path.write_text(json.dumps(single_head_trial("avsi.scenarios.split_mnist", [])))
-    with pytest.raises(ValueError, match="has 2 protocols of dhp"):
-        load("dhp_dynamics").find_trial(tmp_path, "dhp", 0)
+def test_a_candidate_is_not_taken_for_the_method_it_is_a_candidate_of(load):
+    find, folder = load("dhp_dynamics").find_trial, REPRODUCTIONS / "results" / "permuted_mnist_dhp"
+    compared, candidate = find(folder, "dhp+online_ewc", 0), find(folder, "dhp+online_ewc_200", 0)
+    strengths = [t["description"]["method"]["strategy"]["kwargs"]["strength"] for t in (compared, candidate)]
+    assert strengths == [100.0, 200.0]
