@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import chain
 
 from torch import Tensor, get_num_threads
@@ -21,7 +20,7 @@ class Blocks:
         tensors: A list of the shapes and the device.
     """
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, tensors: list[Tensor]) -> None:
         size = BLOCK * get_num_threads()
         self._rows = [_rows(tensor, size) if tensor.device.type == "cpu" else 0 for tensor in tensors]
         pieces = self._pieces(tensors)
@@ -34,7 +33,7 @@ class Blocks:
             filled += piece.numel()
         self._bounds.append(len(pieces))
 
-    def cut(self, tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    def cut(self, tensors: list[Tensor]) -> list[list[Tensor]]:
         """Cut a list.
 
         Args:
@@ -48,7 +47,7 @@ class Blocks:
         pieces = self._pieces(tensors)
         return [pieces[a:b] for a, b in zip(self._bounds, self._bounds[1:], strict=False)]
 
-    def _pieces(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def _pieces(self, tensors: list[Tensor]) -> list[Tensor]:
         parts = ((t,) if not rows else t.split(rows) for t, rows in zip(tensors, self._rows, strict=True))
         return list(chain.from_iterable(parts))
 

@@ -29,7 +29,7 @@ class Reached:
     """
 
     def __init__(
-        self, parameters: list[nn.Parameter], importance: list[Tensor], anchor: list[Tensor], *further: list[Tensor]
+        self, parameters: list[Tensor], importance: list[Tensor], anchor: list[Tensor], *further: list[Tensor]
     ) -> None:
         self.parameters = parameters
         self.further = further
@@ -250,8 +250,9 @@ class ConsolidationPlugin(SupervisedPlugin):
         pattern = [parameter.grad is None for parameter in self._bound.values()]
         if pattern != self._pattern:
             names = [name for name, parameter in self._bound.items() if parameter.grad is not None]
-            state = ([tensors[name] for name in names] for tensors in (self._bound, *self._step_state()))
-            self._pattern, self._reached = pattern, Reached(*state) if names else None
+            parameters: list[Tensor] = [self._bound[name] for name in names]
+            state = [[tensors[name] for name in names] for tensors in self._step_state()]
+            self._pattern, self._reached = pattern, Reached(parameters, *state) if names else None
         return self._reached
 
     def _step_state(self) -> tuple[dict[str, Tensor], ...]:

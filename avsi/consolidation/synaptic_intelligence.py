@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from avsi.consolidation.penalty import ConsolidationPlugin, Reached, Strength, fit
 
+SLOW_TO_ALLOCATE = 1 << 25
+"""Bytes from which on glibc always maps a tensor's memory anew, which takes longer than filling it."""
+
 
 class SIPlugin(ConsolidationPlugin):
     r"""Synaptic Intelligence: importance is a parameter's share in the loss's decrease along the training path.
@@ -54,7 +57,7 @@ class SIPlugin(ConsolidationPlugin):
         self._start: dict[str, Tensor] = {}
         self._previous: dict[str, Tensor] = {}
         self._task: Reached | None = None  # what the step's task loss reached,
-        self._gradients: list[Tensor] = []  # and its gradient, held from the backward pass to the update
+        self._gradients: list[Tensor | None] = []  # and its gradient, held from the backward pass to the update
 
     def state_dict(self) -> dict[str, Any]:
         """Return the plugin's state, see :meth:`ConsolidationPlugin.state_dict`.
@@ -80,14 +83,17 @@ class SIPlugin(ConsolidationPlugin):
     @torch.no_grad()
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Keep the task gradient and the parameters, before penalties are added and the optimizer steps."""
-        self._task = self._find_reached()
-        if self._task is None:
+        task = self._find_reached()
+        if task is None:
+            self._forget_step()
             return
-        _, previous = self._task.further
-        gradients = self._task.gradients()
-        torch._foreach_copy_(previous, self._task.parameters)
-        self._gradients = [torch.empty_like(gradient) for gradient in gradients]
-        torch._foreach_copy_(self._gradients, gradients)
+        _, previous = task.further
+        torch._foreach_copy_(previous, task.parameters)
+        gradients = task.gradients()
+        kept = self._gradients if task is self._task else [None] * len(gradients)
+        copies = [torch.empty_like(g) if copy is None else copy for g, copy in zip(gradients, kept, strict=True)]
+        torch._foreach_copy_(copies, gradients)
+        self._task, self._gradients = task, list(copies)
 
     @torch.no_grad()
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -95,8 +101,12 @@ class SIPlugin(ConsolidationPlugin):
         if self._task is None:
             return
         path_integral, minus_delta = self._task.further
+        gradients = [gradient for gradient in self._gradients if gradient is not None]
         torch._foreach_sub_(minus_delta, self._task.parameters)
-        torch._foreach_addcmul_(path_integral, self._gradients, minus_delta)
+        torch._foreach_addcmul_(path_integral, gradients, minus_delta)
+        self._gradients = [gradient if slow_to_allocate(gradient) else None for gradient in gradients]
+
+    def _forget_step(self) -> None:
         self._task, self._gradients = None, []
 
     def new_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -119,8 +129,10 @@ class SIPlugin(ConsolidationPlugin):
         if self.experiences_seen > before:
             torch._foreach_zero_(list(self.path_integral.values()))
             self._start = {}
+        self._forget_step()
 
     def _bound_changed(self) -> None:
+        self._forget_step()
         for name, parameter in self._bound.items():
             self.path_integral[name] = fit(self.path_integral.get(name), torch.zeros_like(parameter), name)
             self._previous[name] = torch.empty_like(parameter)
@@ -129,3 +141,15 @@ class SIPlugin(ConsolidationPlugin):
 
     def _step_state(self) -> tuple[dict[str, Tensor], ...]:
         return (*super()._step_state(), self.path_integral, self._previous)
+
+
+def slow_to_allocate(tensor: Tensor) -> bool:
+    """Tell whether a tensor is better kept than allocated anew in each step.
+
+    Args:
+        tensor: The tensor.
+
+    Returns:
+        Whether it is large and in the CPU's memory. GPUs' allocators keep memory of any size at hand.
+    """
+    return tensor.device.type == "cpu" and tensor.nbytes >= SLOW_TO_ALLOCATE

@@ -26,7 +26,7 @@ from torch import nn
 from training import TaskGradientRecorder, default_dtype, naive, seeded_mlp
 
 from avsi import SIPlugin
-from avsi.consolidation import blocks
+from avsi.consolidation import blocks, synaptic_intelligence
 from avsi.data.dataset import ImageDataset
 from avsi.models import MLP, MultiHead
 from avsi.scenarios.build import with_task_label
@@ -462,6 +462,25 @@ def test_tensors_held_between_steps_are_four_for_each_parameter(digits):
         strategy.train(experience, eval_streams=[])
     penalised = sum(4 * p.numel() for p in model.parameters())
     assert held[-1] == 4 * penalised
+
+
+def test_snapshots_of_large_gradients_are_kept_and_change_nothing(digits, monkeypatch):
+    """The weight of the first layer counts as large: 4096 bytes."""
+    outcomes, held = [], {}
+
+    class Count(SupervisedPlugin):
+        def after_training_iteration(self, strategy, **kwargs):
+            held[large] = storage_bytes(strategy.plugins[0])
+
+    for large in (1 << 25, 4096):
+        monkeypatch.setattr(synaptic_intelligence, "SLOW_TO_ALLOCATE", large)
+        plugin = SIPlugin(10.0, damping=1e-3)
+        model = train_two_tasks(digits, [plugin, Count()])
+        outcomes.append([*model.state_dict().values(), *plugin.importance.values()])
+        between = storage_bytes(plugin)
+        assert between == 4 * sum(4 * p.numel() for p in model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
+    assert held[4096] - held[1 << 25] == 4096
 
 
 def storage_bytes(plugin):
