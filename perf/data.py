@@ -3,13 +3,12 @@
 Every method runs in this process, in interleaved rounds, so that whatever else the machine does hits all of them alike;
 medians over rounds are reported. The data are random numbers in the shapes of the real images.
 
-    python perf/data.py [--rounds 15] [--threads 1] [--device cpu] [--json results.json]
+    python -m perf.data [--rounds 15] [--threads 1] [--device cpu] [--json results.json]
 """
 
 import json
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -33,6 +32,8 @@ from torch import Tensor, nn
 from avsi.data.batches import InMemoryBatches, InMemoryLoader
 from avsi.data.dataset import BatchTransform, ImageDataset, scale
 from avsi.data.transforms import Compose, Permute
+from perf.rounds import interleave, ratio
+from perf.trial import write_mnist
 
 IMAGES = 60_000
 """As many as MNIST has for training."""
@@ -72,12 +73,7 @@ def with_task(data: ImageDataset) -> TaskAwareSupervisedClassificationDataset:
 def permuted_mnist(data: ImageDataset) -> TaskAwareSupervisedClassificationDataset:
     """One experience of Avalanche's benchmark over given images, which it reads from files in MNIST's format."""
     with tempfile.TemporaryDirectory() as root:
-        raw = Path(root, "MNIST", "raw")
-        raw.mkdir(parents=True)
-        for part in ("train", "t10k"):
-            for kind, values in (("images-idx3", data.images.squeeze(1)), ("labels-idx1", data.labels)):
-                header = bytes([0, 0, 8, values.dim()]) + b"".join(n.to_bytes(4, "big") for n in values.shape)
-                raw.joinpath(f"{part}-{kind}-ubyte").write_bytes(header + values.to(torch.uint8).numpy().tobytes())
+        write_mnist(Path(root), dict.fromkeys(("train", "t10k"), (data.images, data.labels)))
         benchmark = PermutedMNIST(1, seed=0, train_transform=None, eval_transform=None, dataset_root=root)
     return benchmark.train_stream[0].dataset.train()
 
@@ -186,31 +182,6 @@ TARGETS = {"batches in memory": 3.0, "Naive, batches in memory": 1.6}
 SPEEDUP = ("batches in memory", "Avalanche's PermutedMNIST", 20.0)
 
 
-def seconds(methods: dict[str, Callable[[], None]], arguments: Arguments) -> dict[str, list[float]]:
-    """Time all methods in interleaved rounds."""
-    times: dict[str, list[float]] = {method: [] for method in methods}
-    for turn in range(-1, arguments.rounds):  # the first round warms up
-        for method, run in methods.items():
-            if method in SLOW and not 0 <= turn < arguments.slow_rounds:
-                continue
-            _synchronise(arguments.device)
-            start = time.perf_counter()
-            run()
-            _synchronise(arguments.device)
-            if turn >= 0:
-                times[method].append(time.perf_counter() - start)
-    return times
-
-
-def _synchronise(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
-def _ratio(values: list[float], base: list[float]) -> float:
-    return statistics.median(value / other for value, other in zip(values, base, strict=False))
-
-
 def main(arguments: Arguments) -> None:
     """Print tables, and write them as JSON if asked to."""
     if arguments.threads:
@@ -219,24 +190,26 @@ def main(arguments: Arguments) -> None:
     rows: list[dict[str, object]] = []
     for setting, (prepare, baseline, samples) in SETTINGS.items():
         print(f"\n{setting}\n{'':34}{'s/epoch':>9}{'us/batch':>10}{'ratio':>8}")
-        times = seconds(prepare(arguments), arguments)
+        times = interleave(
+            prepare(arguments), arguments.rounds, arguments.device, slow=SLOW, slow_rounds=arguments.slow_rounds
+        )
         for method, values in times.items():
-            median, ratio = statistics.median(values), _ratio(values, times[baseline])
+            median, to_baseline = statistics.median(values), ratio(values, times[baseline])
             batch = median * BATCH / samples
             target = f"   target {TARGETS[method]}" if method in TARGETS else ""
-            print(f"{method:34}{median:9.3f}{1e6 * batch:10.0f}{ratio:8.2f}{target}", flush=True)
+            print(f"{method:34}{median:9.3f}{1e6 * batch:10.0f}{to_baseline:8.2f}{target}", flush=True)
             rows.append(
                 {
                     "setting": setting,
                     "method": method,
                     "seconds per epoch": median,
                     "microseconds per batch": 1e6 * batch,
-                    "ratio": ratio,
+                    "ratio": to_baseline,
                 }
             )
         if SPEEDUP[0] in times:
             fast, slow, target = SPEEDUP
-            speedup = _ratio(times[slow], times[fast])
+            speedup = ratio(times[slow], times[fast])
             print(f"{fast}: {speedup:.0f} times as fast as {slow}   target {target:.0f}", flush=True)
             rows.append({"setting": setting, "speedup": speedup, "over": slow})
     if arguments.json:

@@ -3,13 +3,12 @@
 Everything runs in this process, in interleaved rounds, so that whatever else the machine does hits all alike; medians
 over rounds are reported. A step is forward pass, loss, backward pass and an SGD update. The data are random numbers.
 
-    python perf/dhp.py [--rounds 200] [--threads 1] [--device cpu] [--compile] [--json results.json]
+    python -m perf.dhp [--rounds 200] [--threads 1] [--device cpu] [--compile] [--json results.json]
 """
 
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +21,7 @@ from torch.nn.functional import cross_entropy
 
 from avsi.hebbian import show_targets, takers
 from avsi.models import DHPLinear, MatchedLinear
+from perf.rounds import interleave, ratio
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from oracles.hebbian import dhp_forward
@@ -105,23 +105,17 @@ def make_step(sizes: tuple[int, ...], head: str, arguments: Arguments) -> Callab
 
 def measure(sizes: tuple[int, ...], arguments: Arguments) -> dict[str, list[float]]:
     """Seconds per step of every head, one number per round."""
-    steps = {head: make_step(sizes, head, arguments) for head in HEADS}
-    times: dict[str, list[float]] = {head: [] for head in HEADS}
-    for turn in range(-3, arguments.rounds):  # the first rounds warm up
-        for head, step in steps.items():
-            _synchronise(arguments.device)
-            start = time.perf_counter()
+
+    def several(step: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
             for _ in range(arguments.steps):
                 step()
-            _synchronise(arguments.device)
-            if turn >= 0:
-                times[head].append((time.perf_counter() - start) / arguments.steps)
-    return times
 
+        return run
 
-def _synchronise(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+    runs = {head: several(make_step(sizes, head, arguments)) for head in HEADS}
+    times = interleave(runs, arguments.rounds, arguments.device, warm_up=3)
+    return {head: [value / arguments.steps for value in values] for head, values in times.items()}
 
 
 def main(arguments: Arguments) -> None:
@@ -133,19 +127,16 @@ def main(arguments: Arguments) -> None:
         times = measure(sizes, arguments)
         print(f"\n{setting}, batch {arguments.batch_size}\n{'':32}{'ms/step':>10}{'x Linear':>10}{'x loop':>10}")
         for head, values in times.items():
-            ratio, share = (
-                statistics.median(value / base for value, base in zip(values, times[other], strict=True))
-                for other in (BASELINE, LOOP)
-            )
+            to_linear, share = (ratio(values, times[other]) for other in (BASELINE, LOOP))
             milliseconds = 1e3 * statistics.median(values)
             target = f"   target {TARGETS[setting]}" if head == "DHPLinear" and setting in TARGETS else ""
-            print(f"{head:32}{milliseconds:10.3f}{ratio:10.2f}{share:10.3f}{target}", flush=True)
+            print(f"{head:32}{milliseconds:10.3f}{to_linear:10.2f}{share:10.3f}{target}", flush=True)
             rows.append(
                 {
                     "setting": setting,
                     "head": head,
                     "milliseconds per step": milliseconds,
-                    "ratio": ratio,
+                    "ratio": to_linear,
                     "ratio to loop": share,
                 }
             )

@@ -3,7 +3,7 @@
 Every method runs in this process, in interleaved rounds, so that whatever else the machine does hits all of them alike;
 medians over rounds are reported. The data are random numbers in the shapes of the real images.
 
-    python perf/importance.py [--rounds 15] [--threads 2] [--device cpu] [--json results.json]
+    python -m perf.importance [--rounds 15] [--threads 2] [--device cpu] [--json results.json]
 """
 
 import gc
@@ -11,10 +11,10 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ import tyro
 from torch import Tensor, nn
 
 from avsi.importance import fisher_diagonal, mas_importance
+from perf.rounds import interleave, ratio
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -174,31 +175,17 @@ def prepare(setting: str, method: str, batches: int, device: str) -> tuple[nn.Mo
 
 def seconds(setting: str, arguments: Arguments) -> dict[str, list[float]]:
     """Time all methods in interleaved rounds."""
-    prepared = {method: prepare(setting, method, arguments.batches, arguments.device) for method in METHODS}
-    times: dict[str, list[float]] = {method: [] for method in METHODS}
-    for turn in range(-1, arguments.rounds):  # the first round warms up
-        for method, run in METHODS.items():
-            if method in SLOW and not 0 <= turn < arguments.slow_rounds:
-                continue
-            model, batches = prepared[method]
-            _synchronise(arguments.device)
-            start = time.perf_counter()
-            run(model, batches)
-            _synchronise(arguments.device)
-            if turn >= 0:
-                times[method].append(time.perf_counter() - start)
-    return times
-
-
-def _synchronise(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+    runs = {
+        method: partial(run, *prepare(setting, method, arguments.batches, arguments.device))
+        for method, run in METHODS.items()
+    }
+    return interleave(runs, arguments.rounds, arguments.device, slow=SLOW, slow_rounds=arguments.slow_rounds)
 
 
 def peak_bytes(setting: str, method: str, arguments: Arguments) -> int:
     """Peak memory of a method beyond model and data: in a fresh process on CPUs (Linux), by torch's count on CUDA."""
     if not arguments.device.startswith("cuda"):
-        command = [sys.executable, __file__, "--peak", setting, method, str(arguments.threads)]
+        command = [sys.executable, "-m", "perf.importance", "--peak", setting, method, str(arguments.threads)]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     model, batches = prepare(setting, method, 2, arguments.device)
     METHODS[method](model, batches)
@@ -228,14 +215,12 @@ def measure(arguments: Arguments) -> Iterator[dict[str, object]]:
     """One row per setting and method."""
     for setting in SETTINGS:
         times = seconds(setting, arguments)
-        passes = len(times[BASELINE])
         for method, values in times.items():
-            ratios = [value / base for value, base in zip(values, times[BASELINE][:passes], strict=False)]
             yield {
                 "setting": setting,
                 "method": method,
                 "milliseconds per batch": 1e3 * statistics.median(values) / arguments.batches,
-                "ratio": statistics.median(ratios),
+                "ratio": ratio(values, times[BASELINE]),
                 "peak MiB": peak_bytes(setting, method, arguments) / 2**20 if arguments.memory else None,
             }
 

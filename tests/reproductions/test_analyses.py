@@ -442,17 +442,10 @@ def test_dynamics_where_training_diverged_leave_a_gap(load):
     ("folder", "method", "message"),
     [
         (PUBLISHED / "missing", "dhp", "is not a folder"),
-        (PUBLISHED, "dph", r"no trial of dph with seed 0; methods with DHP there: dhp, dhp\+mas"),
+        (PUBLISHED, "dph", r"no trial of dph with seed 0; methods with DHP there: dhp, dhp\+si, "),
         (PUBLISHED, "si", "recorded no dynamics"),
     ],
 )
 def test_missing_trials_are_named(load, folder, method, message):
     with pytest.raises(ValueError, match=message):
         load("dhp_dynamics").find_trial(folder, method, 0)
-
-
-def test_a_candidate_is_not_taken_for_the_method_it_is_a_candidate_of(load):
-    find, folder = load("dhp_dynamics").find_trial, REPRODUCTIONS / "results" / "permuted_mnist_dhp"
-    compared, candidate = find(folder, "dhp+online_ewc", 0), find(folder, "dhp+online_ewc_200", 0)
-    strengths = [t["description"]["method"]["strategy"]["kwargs"]["strength"] for t in (compared, candidate)]
-    assert strengths == [100.0, 200.0]

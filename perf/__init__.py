@@ -1,0 +1,1 @@
+"""What avsi costs. ``python -m perf`` measures; see README.md."""
