@@ -10,7 +10,7 @@ from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin, Supervise
 from torch import nn
 
 from avsi import SIPlugin, scenarios
-from avsi.metrics import accuracy_row, check_against_avalanche
+from avsi.metrics import accuracy_row, check_against_avalanche, evaluation_metrics
 from avsi.models import MLP, MultiHead
 
 SINGLE_HEAD = {
@@ -96,7 +96,7 @@ def test_avalanches_metrics_tell_the_experiences_apart(benchmark):
         train_mb_size=32,
         eval_mb_size=500,
         train_epochs=2,
-        evaluator=EvaluationPlugin(accuracy_metrics(experience=True, stream=True), bwt_metrics(stream=True)),
+        evaluator=EvaluationPlugin(*evaluation_metrics()),
     )
     matrix, results = [], {}
     for experience in benchmark.train_stream:
