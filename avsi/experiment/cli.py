@@ -168,7 +168,7 @@ def run(experiment: Experiment, options: Options) -> list[str]:
     seeds = choose_seeds(experiment, options)
     verbosity = choose_verbosity(options)
     root = options.data_root.absolute() if options.data_root else None  # trials may run elsewhere
-    elsewhere = options.engine == "ray" and options.device == "cuda"  # there is perhaps no GPU here
+    elsewhere = options.engine == "ray" and options.device.startswith("cuda")  # there is perhaps no GPU here
     device = options.device if elsewhere else check_device(options.device)
     setting = Setting(device, root, options.download)
     engine = choose_engine(options, device)

@@ -30,7 +30,7 @@ def test_main_runs_trials_and_writes_table_and_figure(experiment, tmp_path, caps
     assert files(tmp_path, "*.md") == ["tiny/summary.md"]
     assert (tmp_path / "tiny" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert "| SI, c = 1 |" in (tmp_path / "tiny" / "summary.md").read_text()
-    assert not files(tmp_path, ".*")
+    assert files(tmp_path, ".*") == [".report.lock"]
 
 
 def test_finished_trials_are_not_run_again_and_new_ones_are_added(experiment, tmp_path, monkeypatch):

@@ -244,7 +244,7 @@ def test_a_trial_of_a_run_that_was_killed_is_taken_over(script, gate):
     assert "gated" in output
     assert sorted(script.results()) == ["a-000", "gated-000"]
     assert script.ran() == {"gated": 1, "a": 1}
-    assert not list((script.folder / "results").rglob(".*"))
+    assert not list((script.folder / "results").rglob(".seed*"))
 
 
 def test_runs_started_together_do_every_trial_once(script):
@@ -257,7 +257,7 @@ def test_runs_started_together_do_every_trial_once(script):
     assert len(script.results("shared")) == 6
     for name, path in script.results("alone").items():
         assert comparable(path) == comparable(script.results("shared")[name])
-    assert not list((script.folder / "shared").rglob(".*"))
+    assert not list((script.folder / "shared").rglob(".seed*"))
 
 
 def test_ray_runs_trials_elsewhere(script):
