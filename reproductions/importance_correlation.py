@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from avsi.experiment import ExperimentError
-from avsi.experiment.analysis import RecordingSI, correlations, run_analysis, train_plainly, write_json
+from avsi.experiment.analysis import RecordingSI, correlations, run_analysis, train_plainly
 from avsi.experiment.cli import check_device
 from avsi.experiment.figures import heat_map, save_figure
-from avsi.experiment.results import Results, write_text
+from avsi.experiment.results import Results, write_json, write_text
 from avsi.experiment.summary import Rows
 from avsi.models import MLP, glorot_uniform
 from avsi.scenarios import Source, build, permute

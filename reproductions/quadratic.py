@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 from avsi.data import ImageSet
 from avsi.experiment import ExperimentError
-from avsi.experiment.analysis import RecordingSI, run_analysis, train_plainly, write_json
+from avsi.experiment.analysis import RecordingSI, run_analysis, train_plainly
 from avsi.experiment.figures import save_figure
-from avsi.experiment.results import Results, write_text
+from avsi.experiment.results import Results, write_json, write_text
 from avsi.experiment.summary import Rows
 from avsi.scenarios import Source, Task, build
 

@@ -115,12 +115,24 @@ class SIPlugin(ConsolidationPlugin):
         Returns:
             The new Omega.
         """
-        importance = {}
+        added = self.added_importance(parameters)
+        return {name: (self.importance[name] + more).clamp_(min=0) for name, more in added.items()}
+
+    @torch.no_grad()
+    def added_importance(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Compute ``omega / (Delta^2 + xi)`` of the running experience.
+
+        Args:
+            parameters: Parameters by name, as they are now.
+
+        Returns:
+            What the experience adds to Omega, of the parameters' shapes.
+        """
+        added = {}
         for name, parameter in parameters.items():
             delta = parameter - self._start.get(name, self.anchor[name])
-            added = self.path_integral[name] / (delta.square() + self.damping)
-            importance[name] = (self.importance[name] + added).clamp_(min=0)
-        return importance
+            added[name] = self.path_integral[name] / (delta.square() + self.damping)
+        return added
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Measure importance, move the anchor and reset omega."""

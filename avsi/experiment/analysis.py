@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import tyro
 from avalanche.training import Naive
 from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
-from rich.console import Console
 from torch import Tensor, nn
 
 from avsi.consolidation import SIPlugin
-from avsi.data import DataError
 from avsi.data.batches import InMemoryBatches
-from avsi.experiment.results import write_text
-from avsi.experiment.spec import ExperimentError
+from avsi.experiment.cli import exits_explained
 
 Options = TypeVar("Options")
 
@@ -28,7 +22,7 @@ Options = TypeVar("Options")
 def run_analysis(
     analyse: Callable[[Options], None], options: type[Options], description: str, args: list[str] | None = None
 ) -> None:
-    """Run an analysis from the command line; exits with status 2 on a user's mistake, 130 when stopped.
+    """Run an analysis from the command line; exits with status 2 on a user's mistake.
 
     Args:
         analyse: What is run.
@@ -37,24 +31,8 @@ def run_analysis(
         args: The command line, default ``sys.argv[1:]``.
     """
     chosen = tyro.cli(options, description=description, args=args)
-    try:
+    with exits_explained("stopped"):
         analyse(chosen)
-    except (ExperimentError, DataError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped")
-        sys.exit(130)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON data, whole or not at all.
-
-    Args:
-        path: The file; its folder is made if missing.
-        data: JSON data without NaN.
-    """
-    write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
 class RecordingSI(SIPlugin):
@@ -81,8 +59,7 @@ class RecordingSI(SIPlugin):
             The new Omega.
         """
         self.omega.append({name: self.path_integral[name].clone() for name in parameters})
-        displacement = {n: p.detach() - self._start.get(n, self.anchor[n]) for n, p in parameters.items()}
-        self.added.append({n: o / (displacement[n].square() + self.damping) for n, o in self.omega[-1].items()})
+        self.added.append(self.added_importance(parameters))
         return super().new_importance(strategy, parameters)
 
 

@@ -78,18 +78,32 @@ def main(*experiments: Experiment, args: list[str] | None = None) -> None:
         args: The command line, default ``sys.argv[1:]``.
     """
     options = tyro.cli(Options, description=describe_experiments(experiments), args=args)
+    advice = "runs all trials once more" if options.rerun else "goes on with what is not finished"
+    with exits_explained(f"stopped; the same command {advice}"):
+        failures = run(choose_protocol(experiments, options.protocol), options)
+    if failures:
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def exits_explained(stopped: str) -> Iterator[None]:
+    """Exit with a line in place of a traceback: with status 2 on a user's mistake, 130 or 143 when stopped.
+
+    Args:
+        stopped: What to say when stopped.
+
+    Yields:
+        None.
+    """
     try:
         with stopped_by_sigterm():
-            failures = run(choose_protocol(experiments, options.protocol), options)
+            yield
     except (ExperimentError, DataError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
     except KeyboardInterrupt as stop:
-        advice = "runs all trials once more" if options.rerun else "goes on with what is not finished"
-        Console(stderr=True).print(f"stopped; the same command {advice}")
+        Console(stderr=True).print(stopped)
         sys.exit(stop.args[0] if stop.args else 130)
-    if failures:
-        sys.exit(1)
 
 
 def describe_experiments(experiments: Sequence[Experiment]) -> str:

@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 
 from avsi.experiment.curves import Panel, panels
 from avsi.experiment.figures import KINDS
+from avsi.experiment.results import trial_file
 from avsi.experiment.spec import ExperimentError
 from avsi.experiment.study import Outcome, Study
 from avsi.experiment.summary import Rows, cautions, explanations, partial_data, tables
@@ -241,7 +242,7 @@ def trials_table(study: Study) -> list[dict[str, Any]]:
     rows = []
     for method in _once([method for method in study.methods if method.trials]):
         for trial in method.trials:
-            file = f"{study.name}/{method.folder}/seed-{trial['seed']:03d}.json"
+            file = trial_file(Path(study.name, method.folder), trial["seed"]).as_posix()
             environment = trial.get("environment", {})
             rows.append(
                 {

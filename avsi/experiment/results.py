@@ -65,7 +65,7 @@ class Results:
         Returns:
             The file, which need not exist.
         """
-        return self.trial_folder(experiment, method) / f"seed-{seed:03d}.json"
+        return trial_file(self.trial_folder(experiment, method), seed)
 
     def read(self, experiment: Experiment, method: Method, seed: int) -> dict[str, Any] | None:
         """Read a finished trial.
@@ -95,21 +95,6 @@ class Results:
             raise ExperimentError(f"{path} is not a whole result of schema {SCHEMA}; delete it to run the trial again")
         return result
 
-    def read_all(self, experiment: Experiment, method: Method) -> list[dict[str, Any]]:
-        """Read a method's finished trials of this protocol.
-
-        Args:
-            experiment: The experiment.
-            method: The method.
-
-        Returns:
-            The results, by seed.
-        """
-        files = self.trial_folder(experiment, method).glob("seed-*.json")
-        seeds = sorted(int(file.stem[5:]) for file in files if file.stem[5:].isdecimal())
-        results = [self.read(experiment, method, seed) for seed in seeds]
-        return [result for result in results if result is not None]
-
     def write(self, experiment: Experiment, method: Method, result: dict[str, Any]) -> Path:
         """Write a finished trial, whole or not at all.
 
@@ -122,7 +107,7 @@ class Results:
             The file.
         """
         path = self.path(experiment, method, result["seed"])
-        write_text(path, json.dumps({"schema": SCHEMA} | result, indent=1, allow_nan=False) + "\n")
+        write_json(path, {"schema": SCHEMA} | result)
         return path
 
     def claim(self, experiment: Experiment, method: Method, seed: int) -> BaseFileLock | None:
@@ -167,6 +152,29 @@ class Results:
                 with contextlib.suppress(OSError):  # Windows removes no open file
                     hidden.unlink()
         lock.release()
+
+
+def trial_file(folder: Path, seed: int) -> Path:
+    """Name a trial's file.
+
+    Args:
+        folder: The folder of a method's trials.
+        seed: The seed.
+
+    Returns:
+        The file, which need not exist.
+    """
+    return folder / f"seed-{seed:03d}.json"
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON data, whole or not at all.
+
+    Args:
+        path: The file; its folder is made if missing.
+        data: JSON data without NaN.
+    """
+    write_text(path, json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

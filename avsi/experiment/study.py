@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from avsi.experiment.results import REQUIRED, SCHEMA, Results, write_text
+from avsi.experiment.results import REQUIRED, SCHEMA, Results, trial_file, write_json
 from avsi.experiment.spec import Experiment, ExperimentError, Reported
 
 FILE = "experiment"
@@ -137,7 +137,7 @@ def write_study(experiment: Experiment, results: Results) -> Path:
     }
     suffix = f"-{experiment.epochs}-epochs" if experiment.deviation else ""
     path = results.folder / experiment.name / f"{FILE}{suffix}.json"
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(path, content)
     return path
 
 
@@ -187,7 +187,7 @@ def read_study(path: Path) -> Study:
     lengths: dict[int, Path] = {}
     for method in methods:
         for trial in method.trials:
-            lengths.setdefault(len(trial["task_accuracy"]), _trial_file(path.parent / method.folder, trial["seed"]))
+            lengths.setdefault(len(trial["task_accuracy"]), trial_file(path.parent / method.folder, trial["seed"]))
     if len(lengths) > 1:
         files = " and ".join(f"{file} ({tasks} tasks)" for tasks, file in lengths.items())
         raise ExperimentError(
@@ -203,7 +203,7 @@ def _read_method(folder: Path, entry: dict[str, Any]) -> Outcome:
     if entry["regime"] == "sequential":
         for trial in trials:
             if trial["accuracy_matrix"] is None:
-                file = _trial_file(folder / entry["folder"], trial["seed"])
+                file = trial_file(folder / entry["folder"], trial["seed"])
                 raise ExperimentError(f"{file} is damaged (no accuracy matrix); delete it and run its script again")
     return Outcome(
         name=entry["name"],
@@ -231,17 +231,13 @@ def read_trials(folder: Path) -> list[dict[str, Any]]:
     seeds = sorted(int(file.stem[5:]) for file in folder.glob("seed-*.json") if file.stem[5:].isdecimal())
     trials = []
     for seed in seeds:
-        path = _trial_file(folder, seed)
+        path = trial_file(folder, seed)
         trial = read_json(path, REQUIRED, "delete it and run its script again")
         fault = _fault(trial)
         if fault:
             raise ExperimentError(f"{path} is damaged ({fault}); delete it and run its script again")
         trials.append(trial)
     return trials
-
-
-def _trial_file(folder: Path, seed: int) -> Path:
-    return folder / f"seed-{seed:03d}.json"
 
 
 def _fault(trial: dict[str, Any]) -> str:
