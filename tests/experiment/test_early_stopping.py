@@ -107,3 +107,15 @@ def test_each_task_starts_counting_anew(benchmark, monkeypatch):
     for experience in benchmark.train_stream[:2]:
         strategy.train(experience, eval_streams=[])
     assert stopping.errors == [[1, 1], [9, 9]]
+
+
+def test_a_layer_held_in_evaluation_mode_stays_so(benchmark):
+    model = seeded_mlp()
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), [])
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    model.train()
+    held = next(layer for layer in model.modules() if isinstance(layer, torch.nn.Linear))
+    held.eval()
+    validation_error(strategy, [benchmark.valid_stream[0]])
+    assert not held.training
+    assert all(layer.training for layer in model.modules() if layer is not held)

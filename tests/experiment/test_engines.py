@@ -15,7 +15,8 @@ import torch
 
 from avsi.experiment import ExperimentError
 from avsi.experiment.cli import Options, run
-from avsi.experiment.engines import shared_out
+from avsi.experiment.engines import Output, shared_out
+from avsi.experiment.progress import Said
 
 SCRIPT = """
 import os
@@ -297,3 +298,14 @@ def test_gpus_are_shared_out(monkeypatch):
     assert [shared_out(device, 1) for device in ("cpu", "cuda:0")] == ["cpu", "cuda:0"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert shared_out("cuda", 1) == "cuda"
+
+
+def test_what_a_trial_prints_is_told_by_lines_the_last_one_too():
+    told = []
+    output = Output(told.append)
+    output.write("one\ntw")
+    output.write("o\nthree")
+    assert told == [Said("one"), Said("two")]
+    output.finish()
+    output.finish()
+    assert told[2:] == [Said("three")]
