@@ -33,8 +33,12 @@ class Reached:
     ) -> None:
         self.parameters = parameters
         self.further = further
-        self._cut = Blocks(parameters).cut
-        self._importance, self._anchor = self._cut(importance), self._cut(anchor)
+        self._importance, self._anchor = importance, anchor
+        self._blocks: Blocks | None = None
+        if all(parameter.device.type == "cpu" for parameter in parameters):
+            self._blocks = Blocks(parameters)
+            self._importance, self._anchor = self._blocks.cut(importance), self._blocks.cut(anchor)
+            self._displacement = self._blocks.scratch(parameters)
 
     def gradients(self) -> list[Tensor]:
         """Collect what stands in ``.grad`` now.
@@ -46,13 +50,17 @@ class Reached:
 
     def add_penalty(self, scale: float) -> None:
         """Add ``scale * Omega * (theta - anchor)`` to the gradients."""
-        # Cut anew: gradients are new tensors in each step, and the storage of a parameter may have changed.
-        parameters, gradients = self._cut(self.parameters), self._cut(self.gradients())
-        for theta, gradient, importance, anchor in zip(
-            parameters, gradients, self._importance, self._anchor, strict=True
-        ):
-            displacement = torch._foreach_sub(theta, anchor)
-            torch._foreach_addcmul_(gradient, importance, displacement, value=scale)
+        parameters, gradients = self.parameters, self.gradients()
+        if self._blocks is None:  # GPUs are bound by the number of operations, and allocate at no cost
+            displacement = torch._foreach_sub(parameters, self._anchor)
+            torch._foreach_addcmul_(gradients, self._importance, displacement, value=scale)
+            return
+        # CPUs are bound by memory. Cut anew: gradients are new tensors in each step, parameters may have new storage.
+        parameters, gradients = self._blocks.cut(parameters), self._blocks.cut(gradients)
+        state = zip(self._importance, self._anchor, self._displacement, strict=True)
+        for theta, gradient, (importance, anchor, displacement) in zip(parameters, gradients, state, strict=True):
+            torch.sub(theta, anchor, out=displacement)
+            gradient.addcmul_(importance, displacement, value=scale)
 
 
 class ConsolidationPlugin(SupervisedPlugin):

@@ -12,9 +12,6 @@ from torch import Tensor, nn
 
 from avsi.consolidation.penalty import ConsolidationPlugin, Reached, Strength, fit
 
-SLOW_TO_ALLOCATE = 1 << 25
-"""Bytes from which on glibc always maps a tensor's memory anew, which takes longer than filling it."""
-
 
 class SIPlugin(ConsolidationPlugin):
     r"""Synaptic Intelligence: importance is a parameter's share in the loss's decrease along the training path.
@@ -104,7 +101,9 @@ class SIPlugin(ConsolidationPlugin):
         gradients = [gradient for gradient in self._gradients if gradient is not None]
         torch._foreach_sub_(minus_delta, self._task.parameters)
         torch._foreach_addcmul_(path_integral, gradients, minus_delta)
-        self._gradients = [gradient if slow_to_allocate(gradient) else None for gradient in gradients]
+        # Kept on CPUs, where freeing and allocating them in each step can cost more than all the rest: the C library
+        # gives large memory back to the system and maps it anew.
+        self._gradients = [gradient if gradient.device.type == "cpu" else None for gradient in gradients]
 
     def _forget_step(self) -> None:
         self._task, self._gradients = None, []
@@ -153,15 +152,3 @@ class SIPlugin(ConsolidationPlugin):
 
     def _step_state(self) -> tuple[dict[str, Tensor], ...]:
         return (*super()._step_state(), self.path_integral, self._previous)
-
-
-def slow_to_allocate(tensor: Tensor) -> bool:
-    """Tell whether a tensor is better kept than allocated anew in each step.
-
-    Args:
-        tensor: The tensor.
-
-    Returns:
-        Whether it is large and in the CPU's memory. GPUs' allocators keep memory of any size at hand.
-    """
-    return tensor.device.type == "cpu" and tensor.nbytes >= SLOW_TO_ALLOCATE

@@ -21,37 +21,43 @@ def test_every_element_is_in_one_block_and_changes_reach_the_tensors():
     before = tensors(MIXED)
     changed = [tensor.clone() for tensor in before]
     for block in Blocks(before).cut(changed):
-        torch._foreach_add_(block, 1.0)
+        block.add_(1.0)
     assert all(torch.equal(a + 1, b) for a, b in zip(before, changed, strict=True))
 
 
 def test_blocks_are_as_small_as_rows_allow():
     cut = Blocks(tensors(MIXED)).cut(tensors(MIXED))
-    single = max(piece.numel() for block in cut for piece in block)
-    assert single == 9000  # one row
-    for block in cut:
-        assert len(block) == 1 or sum(piece.numel() for piece in block) <= 512
-    assert sum(len(block) for block in cut) > len(MIXED)
-    rows_of_64 = [piece for block in cut for piece in block if piece.shape[1:] == (64,)]
-    assert [len(piece) for piece in rows_of_64] == [8] * 16 + [2]
+    assert max(block.numel() for block in cut) == 9000  # one row
+    assert all(block.numel() <= 512 for block in cut if len(block.shape) != 2 or len(block) > 1)
+    assert [len(block) for block in cut if block.shape[1:] == (64,)] == [8] * 16 + [2]
 
 
-def test_results_are_those_of_whole_tensors_bit_for_bit():
+def test_results_in_scratch_memory_are_those_of_whole_tensors_bit_for_bit():
     shapes = [(333, 37), (129, 65), (700, 7), (64, 100)]
     sums, a, b = tensors(shapes), tensors(shapes), tensors(shapes)
-    whole = [s.addcmul(x, y, value=0.3) for s, x, y in zip(sums, a, b, strict=True)]
-    cut = Blocks(sums).cut
-    for s, x, y in zip(cut(sums), cut(a), cut(b), strict=True):
-        torch._foreach_addcmul_(s, x, y, value=0.3)
+    whole = [s.addcmul(x - y, y, value=0.3) for s, x, y in zip(sums, a, b, strict=True)]
+    blocks = Blocks(sums)
+    for s, x, y, difference in zip(*map(blocks.cut, (sums, a, b)), blocks.scratch(sums), strict=True):
+        torch.sub(x, y, out=difference)
+        s.addcmul_(difference, y, value=0.3)
     assert all(torch.equal(x, y) for x, y in zip(whole, sums, strict=True))
+
+
+def test_scratch_is_one_block_of_each_dtype():
+    mixed = [torch.rand(100, 64), torch.rand(3), torch.rand(40, 64, dtype=torch.float64)]
+    blocks = Blocks(mixed)
+    scratch = blocks.scratch(mixed)
+    assert [(s.shape, s.dtype) for s in scratch] == [(b.shape, b.dtype) for b in blocks.cut(mixed)]
+    memory = {s.untyped_storage().data_ptr(): s.untyped_storage().nbytes() for s in scratch}
+    assert sorted(memory.values()) == [512 * 4, 512 * 8]
 
 
 def test_layouts_that_are_not_contiguous():
     weight = torch.rand(8, 64, 4, 4).to(memory_format=torch.channels_last)
     gradient = torch.rand(4, 64, 4, 8).permute(3, 1, 0, 2)
     expected = weight + gradient
-    cut = Blocks([weight]).cut
-    for w, g in zip(cut([weight]), cut([gradient]), strict=True):
-        torch._foreach_add_(w, g)
-    assert len(cut([weight])) == 8
+    blocks = Blocks([weight])
+    for w, g, s in zip(blocks.cut([weight]), blocks.cut([gradient]), blocks.scratch([weight]), strict=True):
+        w.copy_(torch.add(w, g, out=s))
+    assert len(blocks.cut([weight])) == 8
     assert torch.equal(weight, expected)

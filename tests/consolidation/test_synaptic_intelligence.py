@@ -26,7 +26,7 @@ from torch import nn
 from training import TaskGradientRecorder, default_dtype, naive, seeded_mlp
 
 from avsi import SIPlugin
-from avsi.consolidation import blocks, synaptic_intelligence
+from avsi.consolidation import blocks
 from avsi.data.dataset import ImageDataset
 from avsi.models import MLP, MultiHead
 from avsi.scenarios.build import with_task_label
@@ -450,37 +450,25 @@ def test_parameters_may_move_to_other_storage_while_a_task_trains(digits, monkey
     assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
 
 
-def test_tensors_held_between_steps_are_four_for_each_parameter(digits):
-    model, plugin, held = seeded_mlp(), SIPlugin(1.0), []
+def test_five_tensors_are_held_for_each_parameter_in_training_and_four_afterwards(digits):
+    """Importance, anchor, path integral and snapshots of parameters and gradient; and the penalty's scratch block."""
+    model, plugin, held, snapshots = seeded_mlp(), SIPlugin(1.0), [], set()
 
     class Count(SupervisedPlugin):
         def after_training_iteration(self, strategy, **kwargs):
             held.append(storage_bytes(plugin))
+            snapshots.add(tuple(gradient.data_ptr() for gradient in plugin._gradients))
 
     strategy = naive(model, OPTIMIZERS["adam"](model.parameters()), [plugin, Count()])
-    for experience in digits.train_stream[:2]:
+    body_and_head = [16 * 64, 16, 2 * 16, 2]
+    for task, experience in enumerate(digits.train_stream[:2]):
+        held.clear()
+        snapshots.clear()
         strategy.train(experience, eval_streams=[])
-    penalised = sum(4 * p.numel() for p in model.parameters())
-    assert held[-1] == 4 * penalised
-
-
-def test_snapshots_of_large_gradients_are_kept_and_change_nothing(digits, monkeypatch):
-    """The weight of the first layer counts as large: 4096 bytes."""
-    outcomes, held = [], {}
-
-    class Count(SupervisedPlugin):
-        def after_training_iteration(self, strategy, **kwargs):
-            held[large] = storage_bytes(strategy.plugins[0])
-
-    for large in (1 << 25, 4096):
-        monkeypatch.setattr(synaptic_intelligence, "SLOW_TO_ALLOCATE", large)
-        plugin = SIPlugin(10.0, damping=1e-3)
-        model = train_two_tasks(digits, [plugin, Count()])
-        outcomes.append([*model.state_dict().values(), *plugin.importance.values()])
-        between = storage_bytes(plugin)
-        assert between == 4 * sum(4 * p.numel() for p in model.parameters())
-    assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
-    assert held[4096] - held[1 << 25] == 4096
+        assert len(snapshots) == 1  # not allocated anew
+        every = sum(body_and_head) + task * sum(body_and_head[2:])  # the first task's head has no gradient any more
+        assert set(held) == {4 * (4 * every + sum(body_and_head) + max(body_and_head))}
+        assert storage_bytes(plugin) == 4 * 4 * every
 
 
 def storage_bytes(plugin):
