@@ -12,10 +12,11 @@ import torch
 from avalanche.benchmarks import PermutedMNIST
 from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics, forgetting_metrics, loss_metrics
 from avalanche.training import SynapticIntelligence as AvalancheSI
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins import EvaluationPlugin as AvalancheEvaluationPlugin
 from torch import Tensor, nn
 
 from avsi.data.batches import InMemoryBatches
+from avsi.evaluation import EvaluationPlugin
 from avsi.metrics import accuracy_row, average_accuracy, evaluation_metrics
 from avsi.models import MLP
 from avsi.scenarios import permuted_mnist
@@ -80,7 +81,7 @@ def measure(device: str, tasks: int = TASKS) -> dict[str, object]:
                 AvalancheSI,
                 device,
                 si_lambda=0.1,
-                evaluator=EvaluationPlugin(
+                evaluator=AvalancheEvaluationPlugin(
                     accuracy_metrics(epoch=True, experience=True, stream=True),  # as in Avalanche's default evaluator,
                     loss_metrics(epoch=True, experience=True, stream=True),
                     bwt_metrics(stream=True),  # and what avsi's evaluator measures beside accuracy

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from avalanche.training.templates import SupervisedTemplate
 from torch import nn, optim
 
 from avsi.hebbian_plugin import DHPPlugin
+from avsi.strategies.template import MethodTemplate
 
 
-class DHP(SupervisedTemplate):
+class DHP(MethodTemplate):
     """Fine-tuning of a model with Hebbian traces in its head ("DHP softmax"); the plugin is ``strategy.dhp``.
 
     With a consolidation plugin among ``plugins``, an ``avsi.SIPlugin`` say, it is the paper's DHP + SI: only slow
@@ -35,10 +35,4 @@ class DHP(SupervisedTemplate):
         **template: Any,
     ) -> None:
         self.dhp = DHPPlugin()
-        super().__init__(
-            model=model,
-            optimizer=optimizer,
-            criterion=nn.CrossEntropyLoss() if criterion is None else criterion,
-            plugins=[self.dhp, *(plugins or ())],
-            **template,
-        )
+        super().__init__(self.dhp, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template)

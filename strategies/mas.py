@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from avalanche.training.templates import SupervisedTemplate
 from torch import nn, optim
 
 from avsi.consolidation import MASPlugin
 from avsi.consolidation.penalty import Strength
+from avsi.strategies.template import MethodTemplate
 
 
-class MAS(SupervisedTemplate):
+class MAS(MethodTemplate):
     """Fine-tuning with Memory Aware Synapses (Aljundi et al. 2018), exact per sample; the plugin is ``strategy.mas``.
 
     Args:
@@ -37,10 +37,4 @@ class MAS(SupervisedTemplate):
         **template: Any,
     ) -> None:
         self.mas = MASPlugin(strength, exclude=exclude)
-        super().__init__(
-            model=model,
-            optimizer=optimizer,
-            criterion=nn.CrossEntropyLoss() if criterion is None else criterion,
-            plugins=[self.mas, *(plugins or ())],
-            **template,
-        )
+        super().__init__(self.mas, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template)

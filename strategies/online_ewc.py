@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from avalanche.training.templates import SupervisedTemplate
 from torch import nn, optim
 
 from avsi.consolidation import OnlineEWCPlugin
 from avsi.consolidation.penalty import Strength
 from avsi.importance.estimators import Labels
+from avsi.strategies.template import MethodTemplate
 
 
-class OnlineEWC(SupervisedTemplate):
+class OnlineEWC(MethodTemplate):
     """Fine-tuning with Online EWC (Schwarz et al. 2018), exact per sample; the plugin is ``strategy.online_ewc``.
 
     Args:
@@ -43,9 +43,5 @@ class OnlineEWC(SupervisedTemplate):
     ) -> None:
         self.online_ewc = OnlineEWCPlugin(strength, gamma=gamma, labels=labels, exclude=exclude)
         super().__init__(
-            model=model,
-            optimizer=optimizer,
-            criterion=nn.CrossEntropyLoss() if criterion is None else criterion,
-            plugins=[self.online_ewc, *(plugins or ())],
-            **template,
+            self.online_ewc, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template
         )

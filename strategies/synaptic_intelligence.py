@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from avalanche.training.templates import SupervisedTemplate
 from torch import nn, optim
 
 from avsi.consolidation import SIPlugin
 from avsi.consolidation.penalty import Strength
+from avsi.strategies.template import MethodTemplate
 
 
-class SynapticIntelligence(SupervisedTemplate):
+class SynapticIntelligence(MethodTemplate):
     """Fine-tuning with Synaptic Intelligence (Zenke et al. 2017); the plugin is ``strategy.si``.
 
     Args:
@@ -40,10 +40,4 @@ class SynapticIntelligence(SupervisedTemplate):
         **template: Any,
     ) -> None:
         self.si = SIPlugin(strength, damping=damping, exclude=exclude)
-        super().__init__(
-            model=model,
-            optimizer=optimizer,
-            criterion=nn.CrossEntropyLoss() if criterion is None else criterion,
-            plugins=[self.si, *(plugins or ())],
-            **template,
-        )
+        super().__init__(self.si, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template)

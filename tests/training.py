@@ -25,7 +25,9 @@ def default_dtype(dtype):
         torch.set_default_dtype(before)
 
 
-def naive(model, optimizer, plugins=(), *, epochs=1, batch_size=32, criterion=None, strategy=Naive, **kwargs):
+def naive(
+    model, optimizer, plugins=(), *, epochs=1, batch_size=32, criterion=None, evaluator=None, strategy=Naive, **kwargs
+):
     return strategy(
         model=model,
         optimizer=optimizer,
@@ -33,7 +35,7 @@ def naive(model, optimizer, plugins=(), *, epochs=1, batch_size=32, criterion=No
         train_mb_size=batch_size,
         train_epochs=epochs,
         eval_mb_size=512,
-        evaluator=EvaluationPlugin(),
+        evaluator=evaluator or EvaluationPlugin(),
         plugins=list(plugins),
         **kwargs,
     )

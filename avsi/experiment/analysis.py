@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import torch
 import tyro
 from avalanche.training import Naive
-from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
+from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
 from avsi.consolidation import SIPlugin
 from avsi.data.batches import InMemoryBatches
+from avsi.evaluation import EvaluationPlugin
 from avsi.experiment.cli import exits_explained
 
 Options = TypeVar("Options")

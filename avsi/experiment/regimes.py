@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from avalanche.logging import TensorboardLogger
-from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
+from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
 from avsi.data.batches import InMemoryBatches
+from avsi.evaluation import EvaluationPlugin
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
 from avsi.experiment.early_stopping import EarlyStopping, validation_error
 from avsi.experiment.hebbian_dynamics import HebbianDynamics

@@ -11,7 +11,7 @@ import torch
 from avalanche.evaluation.metrics.accuracy import ExperienceAccuracy, StreamAccuracy
 from avalanche.evaluation.metrics.forgetting_bwt import Forgetting, StreamBWT, StreamForgetting
 from avalanche.training.determinism.rng_manager import RNGManager
-from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, SynapticIntelligencePlugin
+from avalanche.training.plugins import EWCPlugin, SynapticIntelligencePlugin
 from avalanche.training.plugins import MASPlugin as AvalancheMASPlugin
 from avalanche.training.plugins.clock import Clock
 from avalanche.training.templates.base_sgd import PeriodicEval
@@ -19,6 +19,7 @@ from avalanche.training.utils import ParamData
 from torch import Tensor
 
 from avsi.data.batches import InMemoryBatches
+from avsi.evaluation import EvaluationPlugin
 from avsi.hebbian_plugin import DHPPlugin
 
 ATTRIBUTES: dict[type, tuple[str, ...]] = {
