@@ -31,6 +31,7 @@ AddClosedForm = Callable[[Any, Tensor, Grads, Phi, Mapping[str, Tensor], int], N
 
 # On a CPU, per-sample quantities should stay in the cores' own caches on their way to the sum.
 CPU_CHUNK_BYTES = 2 * 2**20
+CPU_TILE_BYTES = 2**19  # of large products, which are formed for one sample at a time
 
 
 def _always(module: Any, inputs: Tensor) -> bool:
@@ -102,13 +103,29 @@ def _add_products(total: Tensor, lefts: Grads, right: Tensor, phi: Phi, workspac
             total.add_(torch.einsum("n...m,n...k->...mk", left, right))
         return
     bytes_per_row = total.numel() // total.shape[-2] * total.element_size()
-    rows = max(1, workspace // bytes_per_row)  # fewer than all of them only if a single sample would not fit
-    for part in chunks(len(right), bytes_per_row * total.shape[-2], workspace):
-        for start in range(0, total.shape[-2], rows):
-            tile = slice(start, start + rows)
+    whole = bytes_per_row * total.shape[-2]
+    one_by_one = _is_large(total)
+    tile_bytes = min(workspace, CPU_TILE_BYTES) if one_by_one else workspace
+    rows = min(total.shape[-2], max(1, tile_bytes // bytes_per_row))
+    for start in range(0, total.shape[-2], rows):
+        tile = slice(start, start + rows)
+        target = total[..., tile, :]
+        if one_by_one:  # while the sum's tile stays in the cache
+            product = torch.empty_like(target, memory_format=torch.contiguous_format)
+            for left in lefts:
+                for factor, other in zip(left[..., tile, :], right, strict=True):
+                    torch.matmul(factor, other, out=product)
+                    target.add_(phi(product, out=product))
+            continue
+        for part in chunks(len(right), whole, workspace):  # several tiles only if a single sample would not fit
             for left in lefts:
                 product = left[part, ..., tile, :] @ right[part]
-                total[..., tile, :].add_(phi(product, out=product).sum(0))
+                target.add_(phi(product, out=product).sum(0))
+
+
+def _is_large(total: Tensor) -> bool:
+    # Whether a single sample's product is best formed by itself.
+    return total.device.type == "cpu" and total.numel() * total.element_size() > CPU_TILE_BYTES // 4
 
 
 def _cache_sized(workspace: int, tensor: Tensor) -> int:
@@ -181,7 +198,9 @@ def add_conv(module: Any, inputs: Tensor, grads: Grads, phi: Phi, totals: Mappin
     total = inputs.new_zeros(kernel_h, *lead, out_per_group, in_per_group * kernel_w)
     workspace = _cache_sized(workspace, inputs)
     padded_h = (out_h - 1) * stride_h + (kernel_h - 1) * dilation_h + 1
-    numbers_per_sample = module.in_channels * kernel_w * out_w * padded_h + total[0].numel()
+    numbers_per_sample = module.in_channels * kernel_w * out_w * padded_h
+    if not _is_large(total[0]):
+        numbers_per_sample += total[0].numel()
     for part in chunks(len(inputs), numbers_per_sample * inputs.element_size(), workspace):
         a = inputs[part].contiguous()
         if any(padding):
