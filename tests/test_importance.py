@@ -11,7 +11,15 @@ from oracles.models_table import CLOSED, OTHERS, MultiHeadNet, build, cast
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from avsi.importance import CLOSED_FORMS, ClosedForm, add_linear, fisher_diagonal, mas_importance
+from avsi.importance import (
+    CLOSED_FORMS,
+    ClosedForm,
+    add_linear,
+    closed_forms,
+    fisher_diagonal,
+    mas_importance,
+    per_sample,
+)
 from avsi.importance.per_sample import PerSampleSums
 
 TABLE = CLOSED | OTHERS
@@ -87,6 +95,33 @@ def test_independent_of_workspace(name):
             assert (
                 relative_error(fisher_diagonal(model, batches, labels=labels, workspace_bytes=size), expected) < 1e-10
             )
+
+
+@pytest.mark.parametrize("tile_bytes", [4, 256, 4096], ids=["rows", "some rows", "whole"])
+@pytest.mark.parametrize("name", ["CNN", "CNN of one dimension", "Linear on sequences", "MLP"])
+def test_large_products_take_one_sample_at_a_time(name, tile_bytes, monkeypatch):
+    """On CPUs, in tiles; large is here what takes more than a byte to a kilobyte."""
+    monkeypatch.setattr(closed_forms, "CPU_TILE_BYTES", tile_bytes)
+    model, batches = build(TABLE[name])
+    for estimate, define in ESTIMATORS.values():
+        assert relative_error(estimate(model, batches), define(model, batches)) < 1e-10
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3])
+@pytest.mark.parametrize("name", ["CNN", "Linear on sequences", "several heads", "vision transformer"])
+def test_batches_with_large_inputs_are_taken_in_parts(name, samples, monkeypatch):
+    """On CPUs; down to single samples."""
+    sizes, widest = [], {"CNN": 768, "Linear on sequences": 40, "several heads": 5, "vision transformer": 192}
+    forward = PerSampleSums._forward
+    monkeypatch.setattr(per_sample, "CPU_INPUT_BYTES", samples * 8 * widest[name])
+    monkeypatch.setattr(
+        PerSampleSums, "_forward", lambda self, b, **k: sizes.append(len(b.inputs)) or forward(self, b, **k)
+    )
+    model, batches = build(TABLE[name])
+    for estimate, define in ESTIMATORS.values():
+        assert relative_error(estimate(model, batches), define(model, batches)) < 1e-10
+    assert max(sizes) <= samples
+    assert max(sizes) == samples or name == "several heads"  # of which few samples share one
 
 
 @pytest.mark.parametrize("name", CLOSED)
@@ -609,7 +644,7 @@ X, Y = DATA[0]
         ([(X, Y, Y[:3])], ValueError, "4 inputs but 3 task labels"),
         ([(X, Y, "a")], TypeError, "task labels must be integers"),
         ([(X, Y, Y.float())], TypeError, "task labels must be integers"),
-        ([(torch.full_like(X, torch.nan), Y)], ValueError, "outputs are not finite for 4 of 4 samples in batch 0"),
+        ([(torch.full_like(X, torch.nan), Y)], ValueError, "outputs are not finite for 4 samples in batch 0"),
     ],
 )
 def test_refuses_bad_data(batches, error, message):

@@ -15,6 +15,9 @@ from avsi.importance.closed_forms import ClosedForm, Phi, chunks, closed_form_of
 from avsi.importance.graph import Call, recorded, trace
 from avsi.importance.samples import Batch
 
+CPU_INPUT_BYTES = 2**24
+"""Most that a layer's input should take on a CPU. Far larger ones are mapped anew in each pass, which costs a third."""
+
 Calls = dict[nn.Module, list[Call]]
 Closed = dict[nn.Module, tuple[Tensor, Any, ClosedForm, dict[str, Tensor]]]  # inputs, edge of the output, form, totals
 
@@ -72,6 +75,7 @@ class PerSampleSums:
         self._layers = {home.module: None for home in self._homes.values()}
         self._rows_are_samples: dict[int | None, set[nn.Module]] = {}  # by task
         self._saved_bytes: dict[int | None, int] = {}  # by task
+        self._at_once: dict[int | None, int] = {}  # samples, by task
         self._changes_inputs = False
         self._vectorises = True
         self._reached = False
@@ -84,6 +88,14 @@ class PerSampleSums:
         Args:
             batch: Samples of a single task.
         """
+        if len(batch.inputs) == 0:
+            return
+        step = self._samples_at_once(batch)
+        for start in range(0, len(batch.inputs), step):
+            self._add(batch.part(slice(start, start + step)))
+        self._batches += 1
+
+    def _add(self, batch: Batch) -> None:
         known = batch.task_label in self._rows_are_samples
         outputs, calls = self._forward(batch, protect=not known)
         self._check(batch, outputs)
@@ -139,9 +151,7 @@ class PerSampleSums:
     def _check(self, batch: Batch, outputs: Tensor) -> None:
         where = f"in batch {self._batches}" + (f", task {batch.task_label}" if batch.task is not None else "")
         bad = ~outputs.detach().isfinite().all(1)
-        self._raise_if(
-            bad.any(), lambda: f"the model's outputs are not finite for {int(bad.sum())} of {len(bad)} samples {where}"
-        )
+        self._raise_if(bad.any(), lambda: f"the model's outputs are not finite for {int(bad.sum())} samples {where}")
         if self._objective.targets_are_classes and batch.targets is not None:
             low, high = batch.targets.aminmax()
             last = outputs.shape[1] - 1
@@ -149,7 +159,18 @@ class PerSampleSums:
                 (low < 0) | (high > last),
                 lambda: f"labels must be from 0 to {last}, the model's outputs, got {int(low)} to {int(high)} {where}",
             )
-        self._batches += 1
+
+    def _samples_at_once(self, batch: Batch) -> int:
+        # On a CPU, so many that the largest input of a layer is of moderate size; on a GPU, all.
+        size = len(batch.inputs)
+        if batch.inputs.device.type != "cpu":
+            return size
+        if batch.task_label not in self._at_once:
+            with torch.no_grad(), recorded(self._layers) as calls:
+                batch.call(self._model, batch.inputs[torch.arange(2) % size])
+            widths = [c.inputs.nbytes // 2 for made in calls.values() for c in made if c.inputs is not None]
+            self._at_once[batch.task_label] = max(1, CPU_INPUT_BYTES // max(1, *widths, 1))
+        return self._at_once[batch.task_label]
 
     def _forward(self, batch: Batch, *, protect: bool) -> tuple[Tensor, Calls]:
         inputs = batch.inputs.clone() if protect or self._changes_inputs else batch.inputs

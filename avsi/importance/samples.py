@@ -1,5 +1,7 @@
 """Batches of data: checked, split by task, thinned out."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from heapq import heappush, heapreplace
 from typing import Any, NamedTuple
@@ -38,6 +40,21 @@ class Batch(NamedTuple):
             return model(inputs)
         task = self.task[:1].expand(len(inputs)) if isinstance(self.task, Tensor) else self.task
         return model(inputs, task)
+
+    def part(self, rows: slice) -> Batch:
+        """Take some of the samples.
+
+        Args:
+            rows: Which.
+
+        Returns:
+            They; the whole batch itself, where they are all.
+        """
+        if rows.start == 0 and rows.stop >= len(self.inputs):
+            return self
+        targets = self.targets[rows] if self.targets is not None else None
+        task = self.task[rows] if isinstance(self.task, Tensor) else self.task
+        return Batch(self.inputs[rows], targets, task, self.task_label)
 
 
 def unpack(batch: Any) -> tuple[Tensor, Any, Tensor | int | None]:
