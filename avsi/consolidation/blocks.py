@@ -39,20 +39,17 @@ class Blocks:
         """Make a tensor for results beside each block. All share their memory: each is good until the next is used.
 
         Args:
-            tensors: Tensors of the shapes that the blocks are for, and of the results' dtypes and device.
+            tensors: Tensors of the shapes that the blocks are for, and of the results' dtypes.
 
         Returns:
-            Tensors of the blocks' shapes, with any values.
+            Tensors of the blocks' shapes on the CPU, with any values.
         """
         blocks = self.cut(tensors)
-        kinds = {(block.dtype, block.device) for block in blocks}
-        shared = {
-            (dtype, device): torch.empty(
-                max(b.numel() for b in blocks if (b.dtype, b.device) == (dtype, device)), dtype=dtype, device=device
-            )
-            for dtype, device in kinds
-        }
-        return [shared[block.dtype, block.device][: block.numel()].view(block.shape) for block in blocks]
+        sizes: dict[torch.dtype, int] = {}
+        for block in blocks:
+            sizes[block.dtype] = max(block.numel(), sizes.get(block.dtype, 0))
+        shared = {dtype: torch.empty(size, dtype=dtype, device="cpu") for dtype, size in sizes.items()}
+        return [shared[block.dtype][: block.numel()].view(block.shape) for block in blocks]
 
 
 def _rows(tensor: Tensor, size: int) -> int:

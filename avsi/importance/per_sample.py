@@ -169,7 +169,7 @@ class PerSampleSums:
             with torch.no_grad(), recorded(self._layers) as calls:
                 batch.call(self._model, batch.inputs[torch.arange(2) % size])
             widths = [c.inputs.nbytes // 2 for made in calls.values() for c in made if c.inputs is not None]
-            self._at_once[batch.task_label] = max(1, CPU_INPUT_BYTES // max(1, *widths, 1))
+            self._at_once[batch.task_label] = max(1, CPU_INPUT_BYTES // max([1, *widths]))
         return self._at_once[batch.task_label]
 
     def _forward(self, batch: Batch, *, protect: bool) -> tuple[Tensor, Calls]:
