@@ -54,10 +54,8 @@ def default_evaluator() -> EvaluationPlugin:
 def _sparing(callback: str) -> Callable[..., Any]:
     def call(self: EvaluationPlugin, strategy: Any, **_: Any) -> None:
         listeners = [*self.metrics, *self.loggers]
-        # Values that others have published wait to be logged.
-        if self._metric_values or any(
-            callback in vars(listener) or _defines(type(listener), callback) for listener in listeners
-        ):
+        heard = any(callback in vars(listener) or _defines(listener.__class__, callback) for listener in listeners)
+        if heard or self._metric_values:  # values that others have published wait to be logged
             self._update_metrics_and_loggers(strategy, callback)
 
     call.__name__ = callback
@@ -66,7 +64,7 @@ def _sparing(callback: str) -> Callable[..., Any]:
 
 
 @cache
-def _defines(listener: type, callback: str) -> bool:
+def _defines(listener: Any, callback: str) -> bool:
     # Whether a metric's or a logger's class does anything in a callback.
     owner = next((cls for cls in listener.__mro__ if callback in vars(cls)), None)
     return owner is not None and owner not in EMPTY

@@ -52,13 +52,14 @@ class Reached:
         """Add ``scale * Omega * (theta - anchor)`` to the gradients."""
         parameters, gradients = self.parameters, self.gradients()
         if self._blocks is None:  # GPUs are bound by the number of operations, and allocate at no cost
-            displacement = torch._foreach_sub(parameters, self._anchor)
-            torch._foreach_addcmul_(gradients, self._importance, displacement, value=scale)
+            displacements = torch._foreach_sub(parameters, self._anchor)
+            torch._foreach_addcmul_(gradients, self._importance, displacements, value=scale)
             return
         # CPUs are bound by memory. Cut anew: gradients are new tensors in each step, parameters may have new storage.
         parameters, gradients = self._blocks.cut(parameters), self._blocks.cut(gradients)
-        state = zip(self._importance, self._anchor, self._displacement, strict=True)
-        for theta, gradient, (importance, anchor, displacement) in zip(parameters, gradients, state, strict=True):
+        for theta, gradient, importance, anchor, displacement in zip(
+            parameters, gradients, self._importance, self._anchor, self._displacement, strict=True
+        ):
             torch.sub(theta, anchor, out=displacement)
             gradient.addcmul_(importance, displacement, value=scale)
 
