@@ -84,7 +84,7 @@ def trial_table(results: dict[str, Any]) -> str:
         parts = [f"{row[part][name]:.1f}" for part in ("building", "training", "evaluation", "seconds")]
         lines.append(f"| {name} | " + " | ".join(parts) + f" | {row['accuracy'][name]:.3f} |")
     low, high = row["ratio by task, range"]
-    lines += ["", f"avsi is {row['ratio']:.1f} times as fast (by task between {low:.1f} and {high:.1f})."]
+    lines += ["", f"avsi is {row['ratio']:.2f} times as fast (by task between {low:.1f} and {high:.1f})."]
     return "\n".join(lines)
 
 

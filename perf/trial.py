@@ -131,5 +131,5 @@ def show(row: dict[str, Any]) -> None:
         )
     low, high = row["ratio by task, range"]
     print(
-        f"avsi is {row['ratio']:.1f} times as fast (by task {low:.1f}-{high:.1f}); target {row['target']:g}", flush=True
+        f"avsi is {row['ratio']:.2f} times as fast (by task {low:.1f}-{high:.1f}); target {row['target']:g}", flush=True
     )
