@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
-from avalanche.core import BasePlugin, BaseSGDPlugin, SupervisedPlugin
+from avalanche.core import BasePlugin, BaseSGDPlugin
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.training import plugins
@@ -27,15 +26,19 @@ ITERATION = (
     "after_eval_iteration",
 )
 """The callbacks that come with every batch."""
-EMPTY = (PluginMetric, BasePlugin, BaseSGDPlugin, SupervisedPlugin)
-"""Classes whose callbacks do nothing."""
+EMPTY = {
+    callback: {vars(base)[callback] for base in (PluginMetric, BasePlugin, BaseSGDPlugin) if callback in vars(base)}
+    for callback in ITERATION
+}
+"""The functions of base classes that do nothing, by callback."""
 
 
 class EvaluationPlugin(plugins.EvaluationPlugin):
     """Avalanche's ``EvaluationPlugin``, which in every batch calls only what its metrics and loggers define.
 
     Avalanche's calls each metric and logger in each of eight callbacks per training step, and before that copies the
-    strategy's experience, though metrics over epochs or experiences listen to one of them. Values are the same.
+    strategy's experience, though metrics over epochs or experiences listen to two of them. Values are the same. Loggers
+    are not told, in a callback that nobody listens to, that there is nothing to log.
 
     Takes the arguments of Avalanche's.
     """
@@ -54,8 +57,8 @@ def default_evaluator() -> EvaluationPlugin:
 def _sparing(callback: str) -> Callable[..., Any]:
     def call(self: EvaluationPlugin, strategy: Any, **_: Any) -> None:
         listeners = [*self.metrics, *self.loggers]
-        heard = any(callback in vars(listener) or _defines(listener.__class__, callback) for listener in listeners)
-        if heard or self._metric_values:  # values that others have published wait to be logged
+        # Values that others have published wait to be logged.
+        if self._metric_values or any(_listens(listener, callback) for listener in listeners):
             self._update_metrics_and_loggers(strategy, callback)
 
     call.__name__ = callback
@@ -63,11 +66,12 @@ def _sparing(callback: str) -> Callable[..., Any]:
     return call
 
 
-@cache
-def _defines(listener: Any, callback: str) -> bool:
-    # Whether a metric's or a logger's class does anything in a callback.
-    owner = next((cls for cls in listener.__mro__ if callback in vars(cls)), None)
-    return owner is not None and owner not in EMPTY
+def _listens(listener: Any, callback: str) -> bool:
+    # Whether a metric or a logger does anything in a callback; Avalanche calls whatever has it.
+    defined = getattr(type(listener), callback, None)
+    if defined is None or callback in getattr(listener, "__dict__", ()):
+        return hasattr(listener, callback)
+    return defined not in EMPTY[callback]
 
 
 for _callback in ITERATION:

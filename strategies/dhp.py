@@ -35,4 +35,6 @@ class DHP(MethodTemplate):
         **template: Any,
     ) -> None:
         self.dhp = DHPPlugin()
-        super().__init__(self.dhp, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template)
+        super().__init__(
+            own=self.dhp, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template
+        )

@@ -37,4 +37,6 @@ class MAS(MethodTemplate):
         **template: Any,
     ) -> None:
         self.mas = MASPlugin(strength, exclude=exclude)
-        super().__init__(self.mas, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template)
+        super().__init__(
+            own=self.mas, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template
+        )

@@ -43,5 +43,5 @@ class OnlineEWC(MethodTemplate):
     ) -> None:
         self.online_ewc = OnlineEWCPlugin(strength, gamma=gamma, labels=labels, exclude=exclude)
         super().__init__(
-            self.online_ewc, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template
+            own=self.online_ewc, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template
         )

@@ -40,4 +40,6 @@ class SynapticIntelligence(MethodTemplate):
         **template: Any,
     ) -> None:
         self.si = SIPlugin(strength, damping=damping, exclude=exclude)
-        super().__init__(self.si, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template)
+        super().__init__(
+            own=self.si, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template
+        )

@@ -15,8 +15,9 @@ from avsi.evaluation import default_evaluator
 class MethodTemplate(SupervisedTemplate):
     """Avalanche's ``SupervisedTemplate`` with a method's plugin.
 
-    Image data sets of avsi's scenarios are read in whole batches, and callbacks that no metric listens to cost nothing;
-    results are those of ``SupervisedTemplate``, bit for bit.
+    Image data sets of avsi's scenarios are read in whole batches (:class:`avsi.InMemoryBatches`, last of the plugins
+    unless there is one), and metrics are called only where they listen; results are those of ``SupervisedTemplate``,
+    bit for bit. To do without, use the plugin with Avalanche's ``Naive``.
 
     Args:
         own: The method's plugin.
@@ -30,8 +31,8 @@ class MethodTemplate(SupervisedTemplate):
 
     def __init__(
         self,
-        own: Any,
         *,
+        own: Any,
         model: nn.Module,
         optimizer: optim.Optimizer,
         criterion: Callable[..., Any] | None = None,
@@ -39,11 +40,14 @@ class MethodTemplate(SupervisedTemplate):
         evaluator: Any = default_evaluator,
         **template: Any,
     ) -> None:
+        plugins = [own, *(plugins or ())]
+        if not any(isinstance(plugin, InMemoryBatches) for plugin in plugins):
+            plugins.append(InMemoryBatches())
         super().__init__(
             model=model,
             optimizer=optimizer,
             criterion=nn.CrossEntropyLoss() if criterion is None else criterion,
-            plugins=[own, *(plugins or ()), InMemoryBatches()],
+            plugins=plugins,
             evaluator=evaluator,
             **template,
         )

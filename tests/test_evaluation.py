@@ -72,6 +72,29 @@ def test_every_callback_reaches_those_that_define_it(digits, callback, role):
     assert set(listener.calls) == {callback}
 
 
+def test_listeners_of_any_make_are_heard(digits):
+    calls = []
+
+    class Slotted(Noting):
+        __slots__ = ()
+
+        def before_update(self, *args, **kwargs):
+            calls.append("slotted")
+
+    class Proxy:
+        def __getattr__(self, name):
+            if name != "before_forward":
+                raise AttributeError(name)
+            return lambda *args, **kwargs: calls.append("proxy")
+
+    class Changed(Noting):
+        def before_update(self, *args, **kwargs):
+            Changed.after_update = lambda *args, **kwargs: calls.append("changed")
+
+    run(digits, EvaluationPlugin(Slotted(), Proxy(), Changed()))
+    assert set(calls) == {"slotted", "proxy", "changed"}
+
+
 def test_nobody_is_called_in_vain(digits, monkeypatch):
     called = []
     monkeypatch.setattr(EvaluationPlugin, "_update_metrics_and_loggers", lambda *args: called.append(args[2]))

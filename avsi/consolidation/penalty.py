@@ -184,6 +184,10 @@ class ConsolidationPlugin(SupervisedPlugin):
         self._bound = {}  # the next hook binds the new tensors
         self._unproven = bool(self.importance)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Without what is looked up anew in the next step: its many views would be pickled with their whole storage.
+        return self.__dict__ | {"_pattern": [], "_reached": None}
+
     # Hooks, in the order Avalanche calls them.
 
     def after_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

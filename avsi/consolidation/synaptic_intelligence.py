@@ -64,6 +64,9 @@ class SIPlugin(ConsolidationPlugin):
         """
         return super().state_dict() | {"path_integral": dict(self.path_integral), "_start": dict(self._start)}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_task": None, "_gradients": []}
+
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Bind the state and start the path integral at the present parameters."""
         super().before_training_exp(strategy, *args, **kwargs)

@@ -11,6 +11,7 @@ import torch
 from avalanche.evaluation.metrics.accuracy import ExperienceAccuracy, StreamAccuracy
 from avalanche.evaluation.metrics.forgetting_bwt import Forgetting, StreamBWT, StreamForgetting
 from avalanche.training.determinism.rng_manager import RNGManager
+from avalanche.training.plugins import EvaluationPlugin as AvalancheEvaluationPlugin
 from avalanche.training.plugins import EWCPlugin, SynapticIntelligencePlugin
 from avalanche.training.plugins import MASPlugin as AvalancheMASPlugin
 from avalanche.training.plugins.clock import Clock
@@ -34,6 +35,7 @@ ATTRIBUTES: dict[type, tuple[str, ...]] = {
     ),
     PeriodicEval: (),
     EvaluationPlugin: ("last_metric_results", "metrics"),
+    AvalancheEvaluationPlugin: ("last_metric_results", "metrics"),
     ExperienceAccuracy: (),  # reset when an evaluation begins
     StreamAccuracy: (),
     StreamBWT: ("forgetting",),

@@ -111,7 +111,7 @@ def _add_products(total: Tensor, lefts: Grads, right: Tensor, phi: Phi, workspac
         tile = slice(start, start + rows)
         target = total[..., tile, :]
         if one_by_one:  # while the sum's tile stays in the cache
-            product = torch.empty_like(target, memory_format=torch.contiguous_format)
+            product = torch.empty(target.shape, dtype=right.dtype)
             for left in lefts:
                 for factor, other in zip(left[..., tile, :], right, strict=True):
                     torch.matmul(factor, other, out=product)
@@ -124,7 +124,7 @@ def _add_products(total: Tensor, lefts: Grads, right: Tensor, phi: Phi, workspac
 
 
 def _is_large(total: Tensor) -> bool:
-    # Whether a single sample's product is best formed by itself.
+    # Whether to form the products of single samples one by one: where their arithmetic outweighs the calls from Python.
     return total.device.type == "cpu" and total.numel() * total.element_size() > CPU_TILE_BYTES // 4
 
 

@@ -151,7 +151,7 @@ class PerSampleSums:
     def _check(self, batch: Batch, outputs: Tensor) -> None:
         where = f"in batch {self._batches}" + (f", task {batch.task_label}" if batch.task is not None else "")
         bad = ~outputs.detach().isfinite().all(1)
-        self._raise_if(bad.any(), lambda: f"the model's outputs are not finite for {int(bad.sum())} samples {where}")
+        self._raise_if(bad.any(), lambda: f"the model's outputs are not finite for some samples {where}")
         if self._objective.targets_are_classes and batch.targets is not None:
             low, high = batch.targets.aminmax()
             last = outputs.shape[1] - 1
@@ -163,13 +163,17 @@ class PerSampleSums:
     def _samples_at_once(self, batch: Batch) -> int:
         # On a CPU, so many that the largest input of a layer is of moderate size; on a GPU, all.
         size = len(batch.inputs)
-        if batch.inputs.device.type != "cpu":
+        if batch.inputs.device.type != "cpu" or size == 1:
             return size
         if batch.task_label not in self._at_once:
+            few = batch.inputs[:2].clone()
             with torch.no_grad(), recorded(self._layers) as calls:
-                batch.call(self._model, batch.inputs[torch.arange(2) % size])
-            widths = [c.inputs.nbytes // 2 for made in calls.values() for c in made if c.inputs is not None]
-            self._at_once[batch.task_label] = max(1, CPU_INPUT_BYTES // max([1, *widths]))
+                batch.call(self._model, few)
+            made = [c.inputs for layer in calls.values() for c in layer if c.inputs is not None and _has_rows(c, 2)]
+            # What is a view of the data needs no memory of its own.
+            own = [a.nbytes // 2 for a in made if a.untyped_storage().data_ptr() != few.untyped_storage().data_ptr()]
+            # At least two, because that samples are not mixed shows in two only.
+            self._at_once[batch.task_label] = max(2, CPU_INPUT_BYTES // max([1, *own]))
         return self._at_once[batch.task_label]
 
     def _forward(self, batch: Batch, *, protect: bool) -> tuple[Tensor, Calls]:

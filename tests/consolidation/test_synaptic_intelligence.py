@@ -1,3 +1,4 @@
+import pickle
 from copy import deepcopy
 
 import pytest
@@ -469,6 +470,29 @@ def test_five_tensors_are_held_for_each_parameter_in_training_and_four_afterward
         every = sum(body_and_head) + task * sum(body_and_head[2:])  # the first task's head has no gradient any more
         assert set(held) == {4 * (4 * every + sum(body_and_head) + max(body_and_head))}
         assert storage_bytes(plugin) == 4 * 4 * every
+
+
+def test_a_plugin_pickled_while_it_trains_is_its_state(digits, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 64)
+    sizes = []
+
+    class Pickle(SupervisedPlugin):
+        def after_training_iteration(self, strategy, **kwargs):
+            sizes.append(len(pickle.dumps(strategy.plugins[0])))
+            strategy.plugins[0] = pickle.loads(pickle.dumps(strategy.plugins[0]))
+            strategy.plugins[0]._bind(strategy.model)
+
+    plain, pickled = SIPlugin(10.0, damping=1e-3), SIPlugin(10.0, damping=1e-3)
+    strategies = []
+    for plugin, more in ((plain, []), (pickled, [Pickle()])):
+        model = seeded_mlp(hidden=(64,))
+        strategies.append(naive(model, torch.optim.SGD(model.parameters(), lr=0.1), [plugin, *more]))
+        for experience in digits.train_stream[:2]:
+            strategies[-1].train(experience, eval_streams=[])
+    weights = [list(strategy.model.state_dict().values()) for strategy in strategies]
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+    one = sum(4 * p.numel() for p in model.parameters())
+    assert max(sizes) < 6 * one + 4000  # parameters with four tensors of state, and names
 
 
 def storage_bytes(plugin):

@@ -1,9 +1,10 @@
 import pytest
 import torch
-from avalanche.training.plugins import ReplayPlugin
+from avalanche.training.plugins import ReplayPlugin, SupervisedPlugin
 from training import naive, seeded_mlp
 
-from avsi import SIPlugin
+from avsi import InMemoryBatches, SIPlugin
+from avsi.data.batches import InMemoryLoader
 from avsi.strategies import SynapticIntelligence
 
 
@@ -39,6 +40,21 @@ def test_extra_plugins_are_welcome_and_arguments_reach_the_plugin(digits):
     assert strategy.si.strength == 2.0
     assert "features.1.bias" not in strategy.si.importance
     assert strategy.si.importance["features.1.weight"].sum() > 0
+
+
+def test_batches_come_from_memory_and_may_do_so_by_the_users_own_plugin(digits):
+    class Look(SupervisedPlugin):
+        def before_eval_iteration(self, strategy, **kwargs):
+            seen.append(type(strategy.dataloader))
+
+    seen = []
+    for given in ([], [InMemoryBatches(on_device=True)]):
+        model = seeded_mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        strategy = naive(model, optimizer, [*given, Look()], strategy=SynapticIntelligence, strength=1.0)
+        strategy.eval(digits.test_stream[:1])
+        assert sum(isinstance(plugin, InMemoryBatches) for plugin in strategy.plugins) == 1
+    assert set(seen) == {InMemoryLoader}
 
 
 def test_bad_arguments_fail_at_construction():
