@@ -59,7 +59,7 @@ EXPERIMENT = Experiment(
         mas(0.01, MAS),
         dhp(PLASTIC, Reported(80.85, bwt=-0.14)),
         with_dhp(SI, PLASTIC, Reported(85.39, bwt=-0.06)),
-        with_dhp(online_ewc(100.0), PLASTIC, DHP_ONLINE_EWC),
+        with_dhp(online_ewc(50.0), PLASTIC, DHP_ONLINE_EWC),
         with_dhp(mas(0.01), PLASTIC, DHP_MAS),
         avalanche_si(1.0, damping=0.1),
         avalanche_ewc(400.0),
