@@ -4,7 +4,7 @@ Protocol dhp: the permuted MNIST column of Table 1 and Figure 2a of "Differentia
 learning" (Thangarasa, Miconi & Taylor; submission to ICLR 2020). MLP of 400-400 ReLU units, plain SGD, at least 10
 epochs per task and early stopping on validation error. The paper names no greatest number of epochs; 100 was never
 reached. It chose strengths by a grid search on one seed: lambda = 100 for Online EWC, 0.1 for SI, 0.1 for MAS. With
-exact per-sample importances those of Online EWC and MAS are too strong, with DHP and without. So theirs are chosen anew,
+exact per-sample importances those of Online EWC and MAS are too strong, with DHP and without. So they are chosen anew
 on validation data of seed 0, from the paper's grid and the paper's own values; the candidates can be run by name. The
 paper's networks without plasticity have an extra set of slow weights in the output layer; here only finetune_matched
 has.
