@@ -10,7 +10,6 @@ medians over rounds are reported. The data are random numbers in the shapes of t
 
 from __future__ import annotations
 
-import gc
 import json
 import statistics
 import subprocess
@@ -32,7 +31,7 @@ from torchvision.models import VisionTransformer, resnet18
 from avsi.importance import fisher_diagonal, mas_importance
 from perf import rounds
 from perf.floors import cnn as cnn_body
-from perf.rounds import interleave, machine, ratio
+from perf.rounds import forget_peak, interleave, machine, ratio, resident
 
 Batches = list[tuple[Tensor, Tensor]]
 SettingName = Literal["mlp", "cnn", "resnet18", "vit"]
@@ -325,16 +324,10 @@ def _report_peak(setting: str, method: str, threads: str) -> None:
     torch.set_num_threads(int(threads) or torch.get_num_threads())
     model, batches = prepare(setting, method, 1, "cpu")
     METHODS[method](model, [(x[:2], y[:2]) for x, y in batches])  # libraries and kernels are loaded
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak to what is resident now
-    before = _resident("VmRSS")
+    forget_peak()
+    before = resident("VmRSS")
     METHODS[method](model, batches)
-    print(_resident("VmHWM") - before)
-
-
-def _resident(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+    print(resident("VmHWM") - before)
 
 
 def measure(setting: str, arguments: Arguments) -> Iterator[dict[str, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import statistics
 import time
@@ -116,3 +117,22 @@ def copy_bandwidth(elements: int, buffers: int, device: str) -> float:
             if turn >= 0:
                 times.append(clock() - start)
     return 8 * elements / statistics.median(times)
+
+
+def resident(field: str) -> int:
+    """Read this process's memory: ``VmRSS`` now, ``VmHWM`` at its peak.
+
+    Args:
+        field: Which.
+
+    Returns:
+        Bytes.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def forget_peak() -> None:
+    """Set the peak to what is resident now."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
