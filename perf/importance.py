@@ -291,8 +291,8 @@ def try_out(setting: str, device: str) -> tuple[dict[str, Result], dict[str, str
     for method, run in METHODS.items():
         if method in failed:
             continue
-        model, ((x, y),) = prepare(setting, method, 1, device)
         try:
+            model, ((x, y),) = prepare(setting, method, 1, device)
             found[method] = run(model, [(x[:CHUNK], y[:CHUNK])])
         except (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             failed[method] = f"{type(error).__name__}: {error}".splitlines()[0][:120]

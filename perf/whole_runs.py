@@ -92,6 +92,7 @@ OURS = {
     "permuted": Ours(partial(MLP, 784, (400, 400)), 10),
     "split": Ours(partial(MLP, 784, (256, 256))),
     "cifar": Ours(SplitCIFARNet),
+    "digits": Ours(partial(MLP, 64, (256, 256))),
     "fisher": Ours(partial(MLP, 784, (400, 400))),
 }
 
@@ -114,8 +115,8 @@ def benchmark(run: str, every: int, *, seed: int) -> ImageScenario:
         cifar10, cifar100 = (thinned(name, every) for name in ("cifar10", "cifar100"))
         groups = [tuple(range(start, start + 10)) for start in range(0, 50, 10)]
         return build([Task(cifar10, tuple(range(10))), *(Task(cifar100, group) for group in groups)], seed=seed)
-    mnist = thinned("mnist", every)
-    return build([Task(mnist, (first, first + 1)) for first in range(0, 10, 2)], seed=seed)
+    source = thinned("digits" if run == "digits" else "mnist", every)
+    return build([Task(source, (first, first + 1)) for first in range(0, 10, 2)], seed=seed)
 
 
 def our_method(name: str, ours: Ours) -> Method:
@@ -140,7 +141,7 @@ def trial(run: str, method: str, optimizer: str, every: int) -> Trial:
         source="none",
         scenario=partial(benchmark, run, every),
         model=partial(ours.network, head=ours.classes or MultiHead),
-        optimizer=floors.OPTIMIZERS[optimizer],
+        optimizer=partial(floors.OPTIMIZERS[optimizer], **({} if floor.rate is None else {"lr": floor.rate})),
         epochs=floor.epochs,
         batch_size=floor.batch,
         reset_optimizer=floor.reset,
