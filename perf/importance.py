@@ -344,7 +344,8 @@ def measure(setting: str, arguments: Arguments) -> Iterator[dict[str, object]]:
         if method in failed:
             yield {"setting": setting, "method": method, "failed": failed[method]}
             continue
-        peak = peak_bytes(setting, method, arguments) / 2**20 if arguments.memory else None
+        measured = arguments.memory and not method.startswith("single")  # a sample's memory is no matter
+        peak = peak_bytes(setting, method, arguments) / 2**20 if measured else None
         yield {
             "setting": setting,
             "method": method,
