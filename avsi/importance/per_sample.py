@@ -18,6 +18,9 @@ from avsi.importance.samples import Batch
 CPU_INPUT_BYTES = 2**24
 """Most that a layer's input should take on a CPU. Far larger ones are mapped anew in each pass, which costs a third."""
 
+Cotangents = Callable[[Tensor, Tensor | None], Iterator[Tensor]]
+"""(outputs, targets) -> tensors like the outputs, one for each derivative that is taken."""
+
 Calls = dict[nn.Module, list[Call]]
 Closed = dict[nn.Module, tuple[Tensor, Any, ClosedForm, dict[str, Tensor]]]  # inputs, edge of the output, form, totals
 
@@ -31,11 +34,13 @@ class Objective:
             contributes sum_n phi(J_n^T v_n), with J_n the Jacobian of the outputs for sample n.
         phi: The square or the absolute value.
         targets_are_classes: Whether targets index the outputs.
+        needs_classes: Whether outputs are those of a classifier, of two classes at least.
     """
 
-    cotangents: Callable[[Tensor, Tensor | None], Iterator[Tensor]]
+    cotangents: Cotangents
     phi: Phi
     targets_are_classes: bool = False
+    needs_classes: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,12 @@ class PerSampleSums:
 
     def _check(self, batch: Batch, outputs: Tensor) -> None:
         where = f"in batch {self._batches}" + (f", task {batch.task_label}" if batch.task is not None else "")
+        if self._objective.needs_classes and outputs.shape[1] == 1:
+            raise ValueError(
+                f"the model has a single output {where}, and a softmax over one class is always 1, so its Fisher "
+                'information is 0. For regression choose labels="gaussian"; a binary classifier with one logit z is '
+                "the same as one with the two outputs (0, z)"
+            )
         bad = ~outputs.detach().isfinite().all(1)
         self._raise_if(bad.any(), lambda: f"the model's outputs are not finite for some samples {where}")
         if self._objective.targets_are_classes and batch.targets is not None:
