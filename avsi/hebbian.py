@@ -331,7 +331,7 @@ def add_dhp_linear(
     if "alpha" not in totals:
         add_linear(module, inputs, grads, phi, totals, workspace)
         return
-    outer = torch.zeros_like(module.hebb)
+    outer = torch.zeros_like(totals["alpha"])
     add_linear(module, inputs, grads, phi, {"weight": outer}, workspace)
     if "weight" in totals:
         totals["weight"].add_(outer)

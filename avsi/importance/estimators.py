@@ -66,7 +66,8 @@ def fisher_diagonal(
             batch takes. At least what one sample needs is used.
 
     Returns:
-        A tensor of the parameter's shape by parameter name.
+        A tensor of the parameter's shape and type by parameter name. Sums are taken in float32 at least, also where the
+        model enters autocast in its own forward pass. (The caller's autocast does not reach the model.)
 
     Raises:
         ValueError: If `labels` is none of these; also if there are no samples, names are unknown, labels or outputs are

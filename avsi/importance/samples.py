@@ -36,6 +36,7 @@ class Batch(NamedTuple):
             What the model returns.
         """
         inputs = self.inputs if inputs is None else inputs
+        torch.clear_autocast_cache()  # which may hold casts of weights as they were at an earlier call
         if self.task is None:
             return model(inputs)
         task = self.task[:1].expand(len(inputs)) if isinstance(self.task, Tensor) else self.task

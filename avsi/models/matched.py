@@ -90,7 +90,7 @@ def add_matched_linear(
         totals: What to add to: `weight` and/or `extra_weight`.
         workspace: Bytes of working memory.
     """
-    both = torch.zeros_like(module.weight)
+    both = torch.zeros_like(next(iter(totals.values())))
     add_linear(module, inputs, grads, phi, {"weight": both}, workspace)
     for total in totals.values():
         total.add_(both)
