@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -39,3 +40,24 @@ def check_count(name: str, value: Any) -> int:
     if not isinstance(number, int) or number < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")
     return number
+
+
+def check_number(name: str, value: Any, wanted: str, holds: Callable[[float], bool]) -> float:
+    """Check a real number.
+
+    Args:
+        name: What it is, for the error.
+        value: The number.
+        wanted: What it must be, for the error.
+        holds: Whether a number is that; not asked about what is none.
+
+    Returns:
+        The number, as Python's own.
+
+    Raises:
+        ValueError: If it is not what it must be.
+    """
+    number = as_number(value)
+    if number is None or not holds(number):
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return float(number)

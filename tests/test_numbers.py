@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from avsi._numbers import as_number, check_count
+from avsi._numbers import as_number, check_count, check_number
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,11 @@ def test_counts():
     for bad in (0, -1, 2.0, np.float64(2), float("nan"), torch.tensor(0)):
         with pytest.raises(ValueError, match="size must be a positive integer, got"):
             check_count("size", bad)
+
+
+def test_numbers_in_a_range():
+    assert check_number("rate", np.float32(0.5), "in [0, 1]", lambda value: 0 <= value <= 1) == 0.5
+    assert type(check_number("rate", 1, "in [0, 1]", lambda value: 0 <= value <= 1)) is float
+    for bad in (2, float("nan"), "1", None, True):
+        with pytest.raises(ValueError, match=r"rate must be in \[0, 1\], got"):
+            check_number("rate", bad, "in [0, 1]", lambda value: 0 <= value <= 1)
