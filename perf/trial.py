@@ -15,7 +15,7 @@ from avalanche.training import SynapticIntelligence as AvalancheSI
 from avalanche.training.plugins import EvaluationPlugin as AvalancheEvaluationPlugin
 from torch import Tensor, nn
 
-from avsi.data.batches import InMemoryBatches
+from avsi.plugins.batches import InMemoryBatches
 from avsi.evaluation import EvaluationPlugin
 from avsi.metrics import accuracy_row, average_accuracy, evaluation_metrics
 from avsi.models import MLP

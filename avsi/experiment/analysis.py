@@ -13,7 +13,7 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
 from avsi.consolidation import SIPlugin
-from avsi.data.batches import InMemoryBatches
+from avsi.plugins.batches import InMemoryBatches
 from avsi.evaluation import EvaluationPlugin
 from avsi.experiment.cli import exits_explained
 

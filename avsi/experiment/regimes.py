@@ -12,7 +12,7 @@ from avalanche.logging import TensorboardLogger
 from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
-from avsi.data.batches import InMemoryBatches
+from avsi.plugins.batches import InMemoryBatches
 from avsi.evaluation import EvaluationPlugin
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
 from avsi.experiment.early_stopping import EarlyStopping, validation_error

@@ -24,7 +24,7 @@ def tensors(expected):
 
 
 def read(path):
-    return load("mnist", "test", root=path.parent.parent, download=False)
+    return load("mnist", "test", dataset_root=path.parent.parent, download=False)
 
 
 def test_a_file_comes_back_as_it_was_written(path, tensors):

@@ -7,7 +7,7 @@ import torch
 from avalanche.training.plugins import SupervisedPlugin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from avsi.data.batches import InMemoryLoader
+from avsi.plugins.batches import InMemoryLoader
 from avsi.experiment import regimes, trial
 from avsi.experiment.early_stopping import EarlyStopping, Patience
 from avsi.experiment.methods import dhp

@@ -15,7 +15,7 @@ from training import naive
 
 from avsi import SIPlugin
 from avsi.data import load
-from avsi.data.batches import InMemoryBatches, InMemoryLoader, NotInMemoryError, batches_in_order
+from avsi.plugins.batches import InMemoryBatches, InMemoryLoader, NotInMemoryError, batches_in_order
 from avsi.data.dataset import ImageDataset, scale
 from avsi.metrics import evaluation_metrics
 from avsi.models import MLP, MultiHead
