@@ -94,7 +94,7 @@ def test_help_says_what_paper_it_is(load, name, capsys):
 def test_five_vision_without_svhn_claims_no_papers_values(load):
     five_vision = load("five_vision")
     assert [m.name for m in five_vision.WITHOUT_SVHN.methods] == [m.name for m in five_vision.EXPERIMENT.methods]
-    assert all(method.reported is None for method in five_vision.WITHOUT_SVHN.methods)
+    assert not five_vision.WITHOUT_SVHN.paper
     described = five_vision.WITHOUT_SVHN.describe(five_vision.WITHOUT_SVHN.methods[0])
     assert "svhn" not in described["scenario"]["kwargs"]["datasets"]
     assert len(described["scenario"]["kwargs"]["datasets"]) == 4
