@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from avsi.data.arguments import check_count
 from avsi.scenarios.build import ImageScenario, Options, Scenario, Source, Transform, build
 from avsi.scenarios.pieces import permute
 
@@ -58,6 +59,7 @@ def permuted(
     Returns:
         The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
     """
+    n_experiences = check_count("n_experiences", n_experiences)
     source = Source.of(dataset, dataset_root, download)
     return build(
         permute(source, tasks=n_experiences, permute_first=permute_first, seed=seed),

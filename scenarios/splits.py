@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsi.data import DATASETS, published_classes
 from avsi.data.arguments import check_count
+from avsi.data.catalog import PUBLISHED
 from avsi.scenarios.build import ImageScenario, Options, Scenario, Source, Task, Transform, build, check_classes
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ def split(
     classes = check_classes(source.classes if class_order is None else class_order, "class_order")
     groups = shared_out(classes, n_experiences)
     notes = []
-    name = source.train.name
-    if class_order is None and name in DATASETS and len(classes) < published_classes(name):
-        notes.append(f"partial: {len(classes)} of the {published_classes(name)} classes of {name}")
+    published = PUBLISHED.get(source.train.name)
+    if class_order is None and published and len(classes) < published.classes:
+        notes.append(f"partial: {len(classes)} of the {published.classes} classes of {source.train.name}")
     return build(
         [Task(source, group) for group in groups],
         scenario=scenario,
@@ -162,33 +162,53 @@ def split_cifar100(
     return split("cifar100", n_experiences, scenario=scenario, **options)
 
 
-def split_cifar(n_experiences: int = 6, *, scenario: Scenario = "task", **options: Unpack[SplitOptions]) -> ImageScenario:
+def split_cifar(
+    n_experiences: int = 6,
+    *,
+    scenario: Scenario = "task",
+    class_order: Sequence[int] | None = None,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
+    validation: float = 0.0,
+    seed: int = 0,
+    dataset_root: str | Path | None = None,
+    download: bool = True,
+) -> ImageScenario:
     """Build split CIFAR-10/100 (Zenke et al. 2017): CIFAR-10, then ten classes of CIFAR-100 to an experience.
 
     Args:
         n_experiences: How many, CIFAR-10 included; the paper has 6.
-        scenario: "task", as in the paper, "domain" or "class".
-        **options: As `split` takes them; ``class_order`` holds the classes of CIFAR-100, by default 0, 1, 2, ...
+        scenario: "task", as in the paper, "domain" or "class"; see `split`.
+        class_order: The classes of CIFAR-100, in their order, ten to an experience. Default: 0, 1, 2, ...
+        train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone; see `split`.
+        eval_transform: Applied to the inputs wherever ``train_transform`` is not.
+        validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1).
+        seed: Decides which images those are.
+        dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
+        download: Whether to obtain missing data from its publisher.
 
     Returns:
-        The benchmark.
+        The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
 
     Raises:
         ValueError: If ``class_order`` does not hold ten classes for each experience but the first.
     """
-    rest = check_count("n_experiences", n_experiences) - 1
-    order = options.pop("class_order", None)
-    root, download = options.pop("dataset_root", None), options.pop("download", True)
-    classes = check_classes(range(10 * rest) if order is None else order, "class_order", least=0)
-    if len(classes) != 10 * rest:
+    others = check_count("n_experiences", n_experiences, least=2) - 1
+    classes = check_classes(range(10 * others) if class_order is None else class_order, "class_order")
+    if len(classes) != 10 * others:
         raise ValueError(
-            f"class_order holds {len(classes)} classes of CIFAR-100, and n_experiences={rest + 1} needs {10 * rest}: ten "
-            f"for each experience but the first"
+            f"class_order holds {len(classes)} classes of CIFAR-100, and n_experiences={n_experiences} needs "
+            f"{10 * others}: ten for each experience but the first"
         )
-    cifar10, cifar100 = (Source.load(name, root, download) for name in ("cifar10", "cifar100"))
-    groups = shared_out(classes, rest) if rest else []
-    tasks = [Task(cifar10, tuple(range(10)))] + [Task(cifar100, group) for group in groups]
-    return build(tasks, scenario=scenario, **options)
+    cifar10, cifar100 = (Source.load(name, dataset_root, download) for name in ("cifar10", "cifar100"))
+    return build(
+        [Task(cifar10, tuple(range(10))), *(Task(cifar100, group) for group in shared_out(classes, others))],
+        scenario=scenario,
+        train_transform=train_transform,
+        eval_transform=eval_transform,
+        validation=validation,
+        seed=seed,
+    )
 
 
 def shared_out(classes: Sequence[int], n_experiences: int) -> list[tuple[int, ...]]:

@@ -193,10 +193,7 @@ def _missing(folder: Path, name: str, source: Source, reason: str) -> str:
     prepared = f"{name}/train.safetensors and {name}/test.safetensors"
     lines = [
         f"the data set {name!r} is not in {folder} (no train.safetensors and test.safetensors) and {reason}.",
-        *(
-            f"{given / path} is there, but {_flaw(given / path)}."
-            for path in altered
-        ),
+        *(f"{given / path} is there, but {_flaw(given / path)}." for path in altered),
         "To mend this, do one of:",
         *(["- connect to the network and run again, downloads allowed;"] if source.downloadable else []),
         f"- say --data-root FOLDER (dataset_root= in Python) or set AVSI_DATA=FOLDER, a folder that holds {prepared};",

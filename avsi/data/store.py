@@ -168,8 +168,8 @@ def _damaged(path: Path, problem: str) -> str:
 
 def _forbidden(path: Path, error: Exception) -> str:
     return (
-        f"{path} may not be read ({error}). Give yourself the permission, or choose another folder by --data-root FOLDER "
-        f"(dataset_root= in Python) or AVSI_DATA=FOLDER."
+        f"{path} may not be read ({error}). Give yourself the permission, or choose another folder by --data-root "
+        f"FOLDER (dataset_root= in Python) or AVSI_DATA=FOLDER."
     )
 
 

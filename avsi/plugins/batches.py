@@ -359,9 +359,7 @@ class Samples:
         counts = source.bincount(minlength=len(self.sources)).tolist()
         order = order.to(rows.device)
         parts = [
-            origin.read(part)
-            for origin, part in zip(self.sources, rows[order].split(counts), strict=True)
-            if len(part)
+            origin.read(part) for origin, part in zip(self.sources, rows[order].split(counts), strict=True) if len(part)
         ]
         if any(origin.steps for origin in self.sources):
             # Random numbers are drawn in the order of the samples.

@@ -298,7 +298,9 @@ def test_one_of_many_processes_does_the_work(name, publisher, tmp_path, capfd):
     for process in processes:
         process.join(10)
         assert process.exitcode == 0
-    assert set(found) == {(split, load(name, split, dataset_root=tmp_path).fingerprint()) for split in ("train", "test")}
+    assert set(found) == {
+        (split, load(name, split, dataset_root=tmp_path).fingerprint()) for split in ("train", "test")
+    }
     # torchvision asks twice for a file: once to follow redirections, once to read it.
     assert set(publisher.requests.values()) == {2}
     assert contents(tmp_path / name) == PREPARED

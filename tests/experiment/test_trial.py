@@ -7,7 +7,6 @@ import torch
 from avalanche.training.plugins import SupervisedPlugin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from avsi.plugins.batches import InMemoryLoader
 from avsi.experiment import regimes, trial
 from avsi.experiment.early_stopping import EarlyStopping, Patience
 from avsi.experiment.methods import dhp
@@ -16,6 +15,7 @@ from avsi.experiment.provenance import describe_data
 from avsi.experiment.trial import Setting, run_trial
 from avsi.metrics import average_accuracy, backward_transfer
 from avsi.models import MLP, DHPLinear, MultiHead
+from avsi.plugins.batches import InMemoryLoader
 from avsi.scenarios import split_digits
 from avsi.scenarios.build import ImageScenario
 
