@@ -96,3 +96,11 @@ def test_a_file_key_tells_files_apart_that_differ_in_time_only(root, tensors, ha
     os.utime(path, ns=(1, 1))
     load("mnist", "test", dataset_root=root).fingerprint()
     assert len(hashed) == 2
+
+
+def test_floats_are_told_apart_from_bytes_and_by_their_type():
+    labels = torch.zeros(3, dtype=torch.int64)
+    images = torch.arange(6, dtype=torch.uint8).view(3, 2)
+    found = {ImageSet("mine", "train", x, labels, {}).fingerprint() for x in (images, images.float(), images.double())}
+    assert len(found) == 3
+    assert ImageSet("mine", "train", images.float() + 1e-3, labels, {}).fingerprint() not in found

@@ -49,9 +49,7 @@ def test_an_altered_notmnist_file_of_the_user_is_not_taken_for_the_published_one
     for path, content in [(first, data[:-1] + bytes([data[-1] ^ 1])), *rest]:
         (given / path).parent.mkdir(parents=True, exist_ok=True)
         (given / path).write_bytes(content)
-    with pytest.raises(
-        DataError, match=f"{given / first} is there, but is not what .*wrong checksum"
-    ):
+    with pytest.raises(DataError, match=f"{given / first} is there, but is not what .*wrong checksum"):
         load("notmnist", "train", dataset_root=tmp_path, download=False)
     (given / first).write_bytes(data)
     assert len(load("notmnist", "train", dataset_root=tmp_path, download=False)) == 400
