@@ -245,9 +245,9 @@ def test_what_may_not_be_read_is_neither_missing_nor_to_be_deleted(tensors):
         store.write(folder / "test.safetensors", folder, **tensors, metadata=META)
         for locked in (folder / "test.safetensors", folder):
             locked.chmod(0)
-            with Powerless():
-                with pytest.raises(DataError, match=r"may not be read .*Give yourself the permission") as caught:
-                    load("mnist", "test", dataset_root=root, download=False)
+            answer = r"may not be read .*Give yourself the permission"
+            with Powerless(), pytest.raises(DataError, match=answer) as caught:
+                load("mnist", "test", dataset_root=root, download=False)
             assert "Delete" not in str(caught.value)
             assert "is not in" not in str(caught.value)
             locked.chmod(0o755)
@@ -272,10 +272,7 @@ def test_a_fifo_in_place_of_a_file_is_an_error_and_no_hang(path):
 
 def test_a_fifo_among_the_publishers_files_is_an_error_and_no_hang(archives, tmp_path):
     for name, what in (("mnist", "gz"), ("notmnist", "gz"), ("mnist_background", "amat")):
-        files = archives.get(
-            name, {"mnist_background_images_train.amat": b"", "mnist_background_images_test.amat": b""}
-        )
-        for file in files:
+        for file in archives.get(name, [f"mnist_background_images_{split}.amat" for split in ("train", "test")]):
             fifo = tmp_path / name / "source" / file
             fifo.parent.mkdir(parents=True, exist_ok=True)
             os.mkfifo(fifo)
