@@ -47,7 +47,7 @@ def test_split_in_each_scenario(stream):
     """Van de Ven & Tolias: the same images, labelled within the task or over all tasks, told the task or not."""
     made = {s: getattr(split_digits(scenario=s, validation=0.2, seed=1), f"{stream}_stream") for s in SCENARIOS}
     for task in range(5):
-        x, y, t = samples(made["task"][task])
+        x, y, _ = samples(made["task"][task])
         for scenario in SCENARIOS:
             experience = made[scenario][task]
             other_x, other_y, other_t = samples(experience)
@@ -141,8 +141,7 @@ def test_one_permuted_task_may_be_permuted_or_not():
 
 
 def counts(benchmark, stream="train"):
-    classes = range(10)
-    return [[e.dataset.targets.count(c) for c in classes] for e in getattr(benchmark, f"{stream}_stream")]
+    return [samples(e)[1].bincount(minlength=10).tolist() for e in getattr(benchmark, f"{stream}_stream")]
 
 
 def test_what_is_thinned_out_can_be_thinned_out_further():
@@ -156,7 +155,8 @@ def test_what_is_thinned_out_can_be_thinned_out_further():
     )
     assert all(late < early for late, early in zip(after, before, strict=True))
     tests = [counts(build(t), "test") for t in (once, twice)]
-    assert tests[0][0] == [round(100 * b / a) for a, b in zip(*(counts(build(tasks), s)[0] for s in ("train", "test")))]
+    train, test = (counts(build(tasks), stream)[0] for stream in ("train", "test"))
+    assert tests[0][0] == [round(100 * b / a) for a, b in zip(train, test, strict=True)]
     assert tests[1][0] == [round(50 * count / 100) for count in tests[0][0]]
     with pytest.raises(ValueError, match="task 1 asks for 31 images of class 2, and the task has 30"):
         imbalance(once, [[1] * 10, [1, 1, 31] + [1] * 7])
@@ -196,7 +196,7 @@ def test_own_arrays_of_any_shape(shape, dtype):
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (60, *shape)).astype(dtype)
     y = np.arange(60, dtype=np.int32) % 6
-    for train, test in (((x, y), (x[::2], y[::2])), ((torch.tensor(x), torch.tensor(y)),) * 2):
+    for train, test in (((x, y), (x[::5], y[::5])), ((torch.tensor(x), torch.tensor(y)),) * 2):
         mine = Source.from_arrays(train, test, name="mine")
         benchmark = split(mine, 3, scenario="class")
         expected = x.astype(np.float32) / np.float32(255) if dtype == "uint8" else x.astype(np.float32)
