@@ -22,6 +22,7 @@ from avsi.scenarios import (
     permute,
     permuted,
     permuted_digits,
+    permuted_mnist,
     remove_at_random,
     split,
     split_cifar,
@@ -82,6 +83,13 @@ def test_class_order_decides_which_classes_come_when():
     shuffled = torch.randperm(10)
     assert len(split_digits(2, class_order=shuffled.tolist()).train_stream) == 2
     assert len(split_digits(np.int64(2), class_order=np.arange(4)).train_stream) == 2
+
+
+def test_numbers_of_every_library_are_taken():
+    plain = split_digits(2, validation=0.5, seed=3)
+    for kind in (np.array, torch.tensor):
+        other = split_digits(kind(2), validation=kind(0.5), seed=kind(3))
+        assert torch.equal(samples(other.valid_stream[0])[0], samples(plain.valid_stream[0])[0])
 
 
 @pytest.mark.parametrize(("scenario", "head"), [("task", MultiHead), ("domain", 2), ("class", GrowingHead)])
@@ -282,6 +290,28 @@ def test_mnist_background_of_photographs_is_called_a_rebuild(real_data):
 
 
 # Further data sets
+
+
+SHORT = {
+    (split_digits, "split"): "digits",
+    (split_mnist, "split"): "mnist",
+    (split_fashion_mnist, "split"): "fashion_mnist",
+    (split_cifar10, "split"): "cifar10",
+    (split_cifar100, "split"): "cifar100",
+    (permuted_digits, "permuted"): "digits",
+    (permuted_mnist, "permuted"): "mnist",
+}
+
+
+@pytest.mark.parametrize(("builder", "generic"), SHORT)
+def test_short_names_pass_everything_on(builder, generic, monkeypatch):
+    monkeypatch.setitem(builder.__globals__, generic, lambda *args, **options: (args, options))
+    options = {"seed": 3, "validation": 0.1, "dataset_root": "here", "download": False, "train_transform": abs}
+    expected = (SHORT[builder, generic], 7), {"scenario": "class", **options}
+    assert builder(7, scenario="class", **options) == expected
+    (name, n), given = builder()
+    assert (name, given["scenario"]) == (SHORT[builder, generic], "task" if generic == "split" else "domain")
+    assert n == (5 if generic == "split" and name != "cifar100" else 10)
 
 
 def test_other_split_builders(real_data):
