@@ -185,7 +185,7 @@ PERMUTED = replace(
 )
 
 
-def growing_digits(*, seed, root, download):
+def growing_digits(*, seed, dataset_root, download):
     """Each task has the classes of the one before and two more; evaluation meets them all from the start."""
     source = Source.load("digits")
     return build([Task(source, tuple(range(2 * task + 2))) for task in range(4)], scenario="domain")
