@@ -46,6 +46,17 @@ try:
 except Done:
     pass
 """
+PLAIN_STEP = """
+import torch
+from avsi.consolidation import SIPenalty
+
+model = torch.nn.Linear(64, 2)
+optimizer = torch.optim.Adam(model.parameters(), fused=True)
+penalty = SIPenalty(model, strength=1.0)
+model(torch.rand(8, 64)).sum().backward()
+with penalty.step(optimizer):
+    optimizer.step()
+"""
 CODE: dict[str, str] = {
     TORCH: TORCH,
     "import torchvision": "import torchvision",
@@ -54,12 +65,13 @@ CODE: dict[str, str] = {
     "import avsi.importance": "import avsi.importance",
     "import avsi.consolidation": "import avsi.consolidation",
     "from avsi import SIPlugin": "from avsi import SIPlugin",
-    "a first step with avsi": FIRST_STEP,
+    "a first step, plain PyTorch": PLAIN_STEP,
+    "a first step with Avalanche": FIRST_STEP,
 }
 COMMANDS: dict[str, list[str]] = {name: [sys.executable, "-c", code] for name, code in CODE.items()} | {
     "split_digits.py --help": [sys.executable, "reproductions/split_digits.py", "--help"],
 }
-TARGETS = {"split_digits.py --help": 1.5, "a first step with avsi": 3.0}
+TARGETS = {"split_digits.py --help": 1.5, "a first step with Avalanche": 3.0}
 
 
 @dataclass
