@@ -130,7 +130,7 @@ def stop(strategy: Any, found: str, step: int) -> NoReturn:
         epoch=epoch,
         step=step,
         stable_strength=unstable.stable_strength if unstable else None,
-    )
+    ) from None
 
 
 def _why(strategy: Any) -> str:

@@ -283,7 +283,7 @@ def test_omega_uses_the_task_gradient_and_the_real_step(digits, optimizer, order
     model = seeded_mlp()
     for task in range(2):
         model.head.resize(task, 2)
-    plugin, other = SIPlugin(50.0, damping=1e-3), SIPlugin(30.0, damping=1e-2)
+    plugin, other = SIPlugin(5.0, damping=1e-3), SIPlugin(3.0, damping=1e-2)
     plugins = [plugin, other] if order == "si first" else [other, plugin]
     strategy = naive(model, OPTIMIZERS[optimizer](model.parameters()), plugins)
     strategy.train(digits.train_stream[0], eval_streams=[])
@@ -418,7 +418,7 @@ def test_parameters_reached_may_change_from_step_to_step(digits):
             if hide[0]:
                 strategy.model.out.bias.grad = torch.zeros(2)
 
-    model, plugin, kept = Gated(), SIPlugin(50.0, damping=1e-3), {}
+    model, plugin, kept = Gated(), SIPlugin(5.0, damping=1e-3), {}
     recorder = TaskGradientRecorder(dict(model.named_parameters()))
 
     class Keep(SupervisedPlugin):
