@@ -67,9 +67,7 @@ def test_a_loop_that_announces_no_step_is_reported_after_its_first_epoch(digits,
     model = seeded_mlp(head=2)
     arguments = {"mem_size": 20, "n_inner_steps": 1} if strategy is MER else {}
     trainer = naive(model, sgd(model), [PLUGINS[name]()], strategy=strategy, epochs=2, **arguments)
-    with pytest.raises(
-        RuntimeError, match=rf"{strategy.__name__} trained for \d+ iterations without announcing a step"
-    ):
+    with pytest.raises(RuntimeError, match=rf"{strategy.__name__} trained for \d+ iterations without"):
         trainer.train(digits.train_stream[0], eval_streams=[])
     assert trainer.clock.train_exp_epochs == 0
 
