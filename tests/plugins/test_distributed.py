@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
 from torch import nn
 from training import naive
 
 from avsi import MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.consolidation import MASPenalty, OnlineEWCPenalty, SIPenalty
+from avsi.data.dataset import ImageDataset, scale
 from avsi.scenarios import split_digits
+from avsi.scenarios.build import with_task_label
 
 TESTS = Path(__file__).parents[1]
 SIZE = 90  # samples of a task in a batch: a whole one, so that the mean gradient over processes is that of one
@@ -29,11 +32,13 @@ def plugins():
 
 
 def stream():
-    train = split_digits().train_stream[:2]
-    for experience in train:
-        double = experience.dataset.replace_current_transform_group((torch.Tensor.double, None))
-        experience._dataset = double.subset(range(SIZE))
-    return train
+    images = split_digits().image_sets[0]
+    parts = []
+    for task in range(2):
+        rows = torch.nonzero(images.labels // 2 == task).flatten()[:SIZE]
+        data = ImageDataset(images.images, rows, images.labels[rows] % 2, lambda x: scale(x).double())
+        parts.append(with_task_label(data, 0))
+    return with_classes_timeline(with_task_labels(benchmark_from_datasets(train=parts))).train_stream
 
 
 def through_avalanche(name, wrap, batch_size):

@@ -5,13 +5,16 @@ from functools import partial
 
 import pytest
 import torch
+from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
 from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 from training import naive, seeded_mlp
 
 from avsi import DHPPlugin, DivergencePlugin, MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.consolidation import DivergenceError, StabilityWarning
+from avsi.data.dataset import ImageDataset, scale
 from avsi.models import DHPLinear, MultiHead
+from avsi.scenarios.build import with_task_label
 
 METHODS = {
     "finetune": lambda: DivergencePlugin(),
@@ -62,9 +65,10 @@ def test_all_methods_say_the_same_of_a_learning_rate_beyond_reason(digits, name)
 
 @pytest.mark.parametrize("name", METHODS)
 def test_data_beyond_reason_are_named(digits, name):
-    data = digits.train_stream[0].dataset.replace_current_transform_group((lambda x: 1e20 * x, None))
-    experience = digits.train_stream[0].train()
-    experience._dataset = data
+    images = digits.image_sets[0]
+    rows = torch.nonzero(images.labels < 2).flatten()
+    data = with_task_label(ImageDataset(images.images, rows, images.labels[rows], lambda x: 1e20 * scale(x)), 0)
+    (experience,) = with_classes_timeline(with_task_labels(benchmark_from_datasets(train=[data]))).train_stream
     strategy = strategy_of([METHODS[name]()], head=dhp_heads if name == "dhp" else MultiHead)
     with pytest.raises(DivergenceError, match=r"training diverged in task 0, epoch 0, step \d \(from 0\)") as caught:
         strategy.train(experience, eval_streams=[])
@@ -85,7 +89,6 @@ class BreakIn(SupervisedPlugin):
             self.what(strategy)
 
 
-@torch.no_grad()
 def break_loss(strategy):
     strategy.loss = strategy.loss * float("nan")
 
