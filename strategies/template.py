@@ -10,7 +10,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn, optim
 
 from avsi.consolidation.arguments import check_count
-from avsi.data.batches import InMemoryBatches
+from avsi.plugins.batches import InMemoryBatches
 
 
 class MethodTemplate(SupervisedTemplate):

@@ -12,7 +12,6 @@ from avalanche.logging import TensorboardLogger
 from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
-from avsi.data.batches import InMemoryBatches
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
 from avsi.experiment.class_accuracy import ClassAccuracy
 from avsi.experiment.early_stopping import EarlyStopping, validation_error
@@ -36,6 +35,7 @@ from avsi.metrics import (
     evaluation_metrics,
     forgetting,
 )
+from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.evaluation import EvaluationPlugin
 from avsi.scenarios.build import ImageScenario
 

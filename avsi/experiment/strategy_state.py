@@ -19,7 +19,7 @@ from avalanche.training.templates.base_sgd import PeriodicEval
 from avalanche.training.utils import ParamData
 from torch import Tensor
 
-from avsi.data.batches import InMemoryBatches
+from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.divergence import DivergencePlugin
 from avsi.plugins.evaluation import EvaluationPlugin
 from avsi.plugins.hebbian import DHPPlugin
