@@ -57,6 +57,7 @@ TEMPLATE = frozenset([
     "is_training", "loss", "mb_output", "mbatch", "model", "optimized_param_id", "optimizer", "plugins",
     "retain_graph", "train_epochs", "train_mb_size",
     "_experiences", "_is_fitted",  # JointTraining's, which trains once
+    "forward", "criterion",  # under autocast
 ])
 # fmt: on
 """Attributes of Avalanche's ``SupervisedTemplate``: settings, what is kept here, and what lives within a pass only."""
