@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from avsi.results.report import report, say, show
+from avsi.results.report import say, show, write_report
 from avsi.results.store import ResultsError
 
 
@@ -21,7 +21,7 @@ def command(results: tyro.conf.Positional[Path], /) -> None:
         results: The results folder, such as that of a script's --out.
     """
     try:
-        written = report(results.expanduser())
+        written = write_report(results.expanduser())
     except ResultsError as error:
         say(f"error: {error}", sys.stderr)
         sys.exit(2)

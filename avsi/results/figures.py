@@ -50,15 +50,8 @@ DARK = (
 
 
 @dataclass(frozen=True)
-class Style:
-    """What a method looks like.
-
-    Attributes:
-        colour: Its colour; grey for bounds, which learn no sequence of tasks.
-        marker: Its marker.
-        fill: Of the marker; white for the eleventh and every further method of a colour.
-        dashes: Its line.
-    """
+class _Style:
+    """What a method looks like."""
 
     colour: str
     marker: str
@@ -66,15 +59,8 @@ class Style:
     dashes: Any
 
 
-def styles(study: Study) -> dict[str, Style]:
-    """Give every method a look that does not depend on which of them have trials.
-
-    Args:
-        study: The study.
-
-    Returns:
-        A style by method name.
-    """
+def _styles(study: Study) -> dict[str, _Style]:
+    # Give every method a look that does not depend on which of them have trials.
     names = [*KNOWN, *(method.name for method in study.methods if method.name not in KNOWN)]
     slots = {name: slot for slot, name in enumerate(names)}
     found = {}
@@ -82,29 +68,20 @@ def styles(study: Study) -> dict[str, Style]:
         around, slot = divmod(slots[method.name], len(COLOURS))
         colour = COLOURS[slot] if method.regime == "sequential" else BOUND
         marker = MARKERS[slots[method.name] % len(MARKERS)]
-        found[method.name] = Style(colour, marker, "white" if around else colour, DASHES[(slot + around) % len(DASHES)])
+        dashes = DASHES[(slot + around) % len(DASHES)]
+        found[method.name] = _Style(colour, marker, "white" if around else colour, dashes)
     return found
 
 
-def note(study: Study, methods: Sequence[Outcome], interval: str = "band") -> str:
-    """Say on a figure how many trials are behind it, and what limits it.
-
-    Args:
-        study: The study.
-        methods: The methods shown.
-        interval: What shows the standard error.
-
-    Returns:
-        A line.
-    """
+def _note(study: Study, methods: Sequence[Outcome], interval: str = "band") -> str:
+    # Say on a figure how many trials are behind it, and what limits it.
     counts = sorted({len(method.finished) for method in methods})
     seeds = "one seed" if counts == [1] else f"n = {counts[0]}" + f" to {counts[-1]}" * (len(counts) > 1) + " seeds"
     parts = [seeds, f"{interval} = standard error" if counts[-1] > 1 and interval else ""]
     partial = [*([study.deviation] if study.deviation else []), *partial_data(methods)]
     parts.append(f"partial: {'; '.join(partial)}" if partial else "")
     parts += [f"{method.label} {method.diverged}" for method in methods if method.diverged]
-    total = sum(bool(method.finished) for method in study.compared)
-    parts.append(f"{len(methods)} of {total} methods" if len(methods) < total else "")
+    parts.append(f"the first {MOST} methods" if len(methods) == MOST < len(study.compared) else "")
     return "; ".join(filter(None, parts))
 
 
@@ -143,24 +120,15 @@ def _legend(figure: Figure, axes: Axes, extra: Sequence[Any] = ()) -> None:
     )  # fmt: skip
 
 
-def accuracy_figure(study: Study) -> Figure | None:
-    """Plot mean test accuracy over the tasks seen so far, after each task; bands are one standard error.
-
-    Bounds (from scratch, joint training) are horizontal lines at their mean over all tasks.
-
-    Args:
-        study: The study; candidates are left out.
-
-    Returns:
-        The figure, or None without finished trials.
-    """
+def _accuracy_figure(study: Study) -> Figure | None:
+    # Plot mean test accuracy over the tasks seen so far, after each task; bands are one standard error.
     methods = _shown(study)
     if not methods:
         return None
     figure = Figure(figsize=(8.8, max(4.2, 0.21 * len(methods) + 0.8)), layout="constrained")
     axes = figure.subplots()
     for index, (method, label) in enumerate(zip(methods, _labels(methods), strict=True)):
-        style = styles(study)[method.name]
+        style = _styles(study)[method.name]
         if method.regime == "sequential":
             # R's row t is averaged over tasks 1 to t.
             seen = np.array([_over_seen(trial["accuracy_matrix"]) for trial in method.finished])
@@ -171,7 +139,7 @@ def accuracy_figure(study: Study) -> Figure | None:
         mean, error = frame.mean(), frame.sem()
         dots = {"marker": style.marker, "markevery": ceil(len(mean) / 20), "markerfacecolor": style.fill}
         # Later curves are thinner, so that curves that coincide can all be seen.
-        size = {"markersize": max(8 - 0.25 * index, 5), "linewidth": max(2.6 - 0.12 * index, 1.1)}
+        size = {"markersize": max(8 - 0.25 * index, 5), "linewidth": max(3.2 - 0.3 * index, 1.1)}
         look = dots | size if method.regime == "sequential" else {"linewidth": 1.1}
         axes.plot(mean, **({"color": style.colour, "linestyle": style.dashes, "label": label} | look))
         if len(frame) > 1:
@@ -181,7 +149,7 @@ def accuracy_figure(study: Study) -> Figure | None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _open_frame(axes)
     _legend(figure, axes)
-    _titled(figure, study, note(study, methods))
+    _titled(figure, study, _note(study, methods))
     return figure
 
 
@@ -190,17 +158,8 @@ def _over_seen(matrix: Sequence[Sequence[float]]) -> np.ndarray:
     return rows.sum(1) / np.arange(1, len(rows) + 1)
 
 
-def tasks_figure(study: Study) -> Figure | None:
-    """Plot the final test accuracy on each task as dots, and their mean; whiskers are one standard error.
-
-    Open markers are training accuracy, dashes the paper's values.
-
-    Args:
-        study: The study; candidates are left out.
-
-    Returns:
-        The figure, or None without finished trials.
-    """
+def _tasks_figure(study: Study) -> Figure | None:
+    # Plot the final test accuracy on each task as dots, and their mean; whiskers are one standard error.
     methods = _shown(study)
     if not methods:
         return None
@@ -213,7 +172,7 @@ def tasks_figure(study: Study) -> Figure | None:
     rows = figure.subplots(lines, 1, squeeze=False, sharey=True)[:, 0]
     extra: dict[str, Any] = {}
     for index, (method, label) in enumerate(zip(methods, _labels(methods), strict=True)):
-        style = styles(study)[method.name]
+        style = _styles(study)[method.name]
         shift = apart * ((index + 0.5) / len(methods) - 0.5)
         paper = dict(enumerate(method.reported["tasks"][: study.tasks], 1))
         paper |= {} if method.reported["accuracy"] is None else {groups: method.reported["accuracy"]}
@@ -253,19 +212,12 @@ def tasks_figure(study: Study) -> Figure | None:
     handles = [handle for handle in rows[0].get_legend_handles_labels()[0] if handle not in extra.values()]
     labels = [label for label in rows[0].get_legend_handles_labels()[1] if label not in extra]
     figure.legend([*handles, *extra.values()], [*labels, *extra], frameon=False, fontsize=9, loc="outside right upper")
-    _titled(figure, study, note(study, methods, "whisker"))
+    _titled(figure, study, _note(study, methods, "whisker"))
     return figure
 
 
-def matrix_figure(study: Study) -> Figure | None:
-    """Plot R of each sequential method as a heat map, averaged over trials; tasks not learned yet are grey.
-
-    Args:
-        study: The study; candidates are left out.
-
-    Returns:
-        The figure, or None where no method learns tasks one after the other.
-    """
+def _matrix_figure(study: Study) -> Figure | None:
+    # Plot R of each sequential method as a heat map, averaged over trials; tasks not learned yet are grey.
     methods = _shown(study, "accuracy_matrix")
     if not methods:
         return None
@@ -289,7 +241,7 @@ def matrix_figure(study: Study) -> Figure | None:
         if index % across == 0:
             axes.set_ylabel("after task", fontsize=9)
     figure.colorbar(mesh, ax=list(panels.flat), shrink=0.8 if down == 1 else 0.5, label="test accuracy (%)")
-    _titled(figure, study, note(study, methods, ""))
+    _titled(figure, study, _note(study, methods, ""))
     return figure
 
 
@@ -357,18 +309,8 @@ def heat_map(
     return mesh
 
 
-def classes_figure(study: Study) -> Figure | None:
-    """Plot final test accuracy on classes against their number of training images.
-
-    Classes of all tasks are put into up to eight groups of about as many classes by their number of images; without
-    these numbers, accuracy is plotted for each class, averaged over tasks.
-
-    Args:
-        study: The study; candidates are left out.
-
-    Returns:
-        The figure, or None where no trial has accuracies of classes.
-    """
+def _classes_figure(study: Study) -> Figure | None:
+    # Plot final test accuracy on classes against their number of training images.
     methods = [m for m in _shown(study, "class_accuracy") if any(t["class_accuracy"] for t in m.finished)]
     if not methods:
         return None
@@ -376,7 +318,7 @@ def classes_figure(study: Study) -> Figure | None:
     axes = figure.subplots()
     counted = all(trial.get("class_images") for method in methods for trial in method.finished)
     for method, label in zip(methods, _labels(methods), strict=True):
-        style, by_seed = styles(study)[method.name], []
+        style, by_seed = _styles(study)[method.name], []
         for trial in method.finished:
             accuracy = [pd.Series(row, dtype=float) for row in trial["class_accuracy"] or []]
             images = [pd.Series(row, dtype=float) for row in (trial["class_images"] if counted else [])]
@@ -397,26 +339,25 @@ def classes_figure(study: Study) -> Figure | None:
     axes.set_ylabel("final test accuracy on the class (%)")
     _open_frame(axes)
     _legend(figure, axes)
-    _titled(figure, study, note(study, methods, "whisker"))
+    _titled(figure, study, _note(study, methods, "whisker"))
     return figure
 
 
 KINDS: dict[str, tuple[Callable[[Study], Figure | None], str]] = {
     "accuracy": (
-        accuracy_figure,
-        "Mean test accuracy on the tasks learned so far, after each task; bands: one standard error. Bounds are "
-        "horizontal lines at their mean over all tasks.",
+        _accuracy_figure,
+        "Mean test accuracy on the tasks learned so far, after each task; bands: one standard error.",
     ),
     "tasks": (
-        tasks_figure,
-        "Final test accuracy on each task, and their mean; whiskers: one standard error; dashes: the paper's values.",
+        _tasks_figure,
+        "Final test accuracy on each task, and their mean; whiskers: one standard error.",
     ),
     "classes": (
-        classes_figure,
+        _classes_figure,
         "Final test accuracy on classes against their number of training images; whiskers: one standard error.",
     ),
     "matrix": (
-        matrix_figure,
+        _matrix_figure,
         "Accuracy matrix R in percent, mean over trials: test accuracy on each task (column) after each task (row). "
         "Grey: tasks not learned yet.",
     ),

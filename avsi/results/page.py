@@ -75,8 +75,8 @@ def study_section(study: Study, summary: str) -> Section:
         The part: the summary, and folded away all trials, the configuration, data and environment.
     """
     title, body = render(summary, study.folder, study.name)
-    details = {"All trials": trials_table(study), "Configuration": settings_table(study)}
-    details |= {"Data": data_table(study), "Environment": environment_table(study)}
+    details = {"All trials": _trials_table(study), "Configuration": _settings_table(study)}
+    details |= {"Data": _data_table(study), "Environment": _environment_table(study)}
     folded = [(name, render(markdown_table(table), study.folder)[1]) for name, table in details.items() if table.size]
     if study.command:
         folded.append(("Command", Markup("<p><code>{}</code></p>").format(study.command)))
@@ -160,15 +160,8 @@ def _image(token: Token, folder: Path) -> str:
     )  # fmt: skip
 
 
-def trials_table(study: Study) -> pd.DataFrame:
-    """List all trials with what is recorded of their runs.
-
-    Args:
-        study: The study.
-
-    Returns:
-        A row of texts for each.
-    """
+def _trials_table(study: Study) -> pd.DataFrame:
+    # List all trials with what is recorded of their runs.
     rows = [
         {
             "method": method.label,
@@ -177,7 +170,7 @@ def trials_table(study: Study) -> pd.DataFrame:
             "BWT": "" if trial["bwt"] is None else f"{trial['bwt']:.3f}",
             "wall time s": "" if trial.get("wall_time_s") is None else f"{trial['wall_time_s']:.0f}",
             "device": plain(trial.get("environment", {}).get("device", "")),
-            "code": plain(trial.get("code") or "", 12),
+            "code": plain(trial.get("code") or "")[:12],
             "started": plain(trial.get("started", ""))[:19].replace("T", " "),
             "file": f"{plain(method.folder)}/seed-{trial['seed']:03d}.json",
         }
@@ -188,22 +181,15 @@ def trials_table(study: Study) -> pd.DataFrame:
     return frame.loc[:, (frame != "").any()]
 
 
-def settings_table(study: Study) -> pd.DataFrame:
-    """Write out the configuration, as code: what all methods share, and for each method what is its own.
-
-    Args:
-        study: The study.
-
-    Returns:
-        A row of texts for each setting.
-    """
+def _settings_table(study: Study) -> pd.DataFrame:
+    # Write out the configuration, as code: what all methods share, and for each method what is its own.
     described = {}
     for method in study.run:
         description = dict(method.trials[0].get("description", {}))
         trained = description.pop("method", {})
         description |= {key: trained.get(key) for key in ("strategy", "plugins")} if isinstance(trained, dict) else {}
         described[method.label] = {
-            plain(key).replace("_", " "): expression(value) for key, value in description.items()
+            plain(key).replace("_", " "): _expression(value) for key, value in description.items()
         }
     frame = pd.DataFrame(described).T.fillna("")
     frame = frame.drop(columns="experiment", errors="ignore")
@@ -216,64 +202,38 @@ def settings_table(study: Study) -> pd.DataFrame:
     return pd.DataFrame([row for row in rows if row[2]], columns=["method", "setting", "value"]).set_index("method")
 
 
-def expression(value: Any, depth: int = 0) -> str:
-    """Write a description (see ``avsi.experiment.description``) as a Python expression.
-
-    Args:
-        value: JSON data.
-        depth: How deep it lies in the description.
-
-    Returns:
-        The expression; names without their modules' path.
-
-    Example:
-        >>> expression({"call": "torch.optim.SGD", "args": [], "kwargs": {"lr": 0.01}})
-        'SGD(lr=0.01)'
-    """
+def _expression(value: Any, depth: int = 0) -> str:
+    # Write a description (see ``avsi.experiment.description``) as a Python expression.
     if depth > DEEPEST:
         return "..."
     if isinstance(value, Mapping) and isinstance(value.get("args"), list) and isinstance(value.get("kwargs"), Mapping):
-        arguments = [expression(item, depth + 1) for item in value["args"]]
-        arguments += [f"{plain(key)}={expression(item, depth + 1)}" for key, item in value["kwargs"].items()]
-        return plain(f"{expression(value.get('call'), depth + 1)}({', '.join(arguments)})", 4 * LONGEST)
+        arguments = [_expression(item, depth + 1) for item in value["args"]]
+        arguments += [f"{plain(key)}={_expression(item, depth + 1)}" for key, item in value["kwargs"].items()]
+        return plain(f"{_expression(value.get('call'), depth + 1)}({', '.join(arguments)})", 4 * LONGEST)
     if isinstance(value, Mapping):
-        return plain(", ".join(f"{key}={expression(item, depth + 1)}" for key, item in value.items()), 4 * LONGEST)
+        return plain(", ".join(f"{key}={_expression(item, depth + 1)}" for key, item in value.items()), 4 * LONGEST)
     if isinstance(value, list):
-        items = [expression(item, depth + 1) for item in value[:100]]
+        items = [_expression(item, depth + 1) for item in value[:100]]
         return plain(f"({', '.join(items)}{',' * (len(value) == 1)})", 4 * LONGEST) if value else ""
     if isinstance(value, str) and re.fullmatch(r"[\w.]+", value):
         return plain(value.rpartition(".")[2])
     return "" if value is None else plain(repr(value))
 
 
-def data_table(study: Study) -> pd.DataFrame:
-    """List the data that the trials used.
-
-    Args:
-        study: The study.
-
-    Returns:
-        A row of texts for each data set and split.
-    """
+def _data_table(study: Study) -> pd.DataFrame:
+    # List the data that the trials used.
     keys = {"data set": "name", "split": "split", "images": "images", "published": "published",
             "complete": "complete", "SHA-256": "fingerprint", "source": "source"}  # fmt: skip
     rows = {
-        tuple(plain(item.get(key, ""), 12 if key == "fingerprint" else 2 * LONGEST) for key in keys.values())
+        tuple(plain(item.get(key, ""))[: 12 if key == "fingerprint" else None] for key in keys.values())
         for trial in study.trials
         for item in trial["data"]
     }
     return pd.DataFrame(sorted(rows), columns=list(keys)).set_index("data set")
 
 
-def environment_table(study: Study) -> pd.DataFrame:
-    """List the different environments that trials ran in, a column each.
-
-    Args:
-        study: The study.
-
-    Returns:
-        A row of texts for each entry, the number of trials first.
-    """
+def _environment_table(study: Study) -> pd.DataFrame:
+    # List the different environments that trials ran in, a column each.
     found = [tuple((plain(k), plain(v)) for k, v in t.get("environment", {}).items()) for t in study.trials]
     counts = pd.Series(found, dtype=object).value_counts()
     columns = [{"trials": str(count)} | dict(environment) for environment, count in counts.items()]

@@ -37,7 +37,7 @@ class Report:
     problems: tuple[str, ...] = ()
 
 
-def report(folder: str | Path, only: str | None = None) -> Report:
+def write_report(folder: str | Path, only: str | None = None) -> Report:
     """Write summaries, tables and figures of the experiments in a results folder, and its page.
 
     Several runs on one results folder may do so at the same time: what is left shows the trials of all of them.

@@ -10,40 +10,32 @@ import pandas as pd
 
 from avsi.results.study import LONGEST, Outcome, Study, plain
 
-WORDS = ("remarks", "chosen", "of", "file", "value", "source", "device", "started", "strategy", "plugins")
+WORDS = (
+    "remarks",
+    "chosen",
+    "of",
+    "split",
+    "setting",
+    "file",
+    "value",
+    "source",
+    "device",
+    "started",
+    "strategy",
+    "plugins",
+)
 
 
-def estimate(values: pd.Series, scale: float = 1.0, digits: int = 2, sign: str = "") -> str:
-    """Write a mean and its standard error (sample standard deviation / sqrt(n)).
-
-    Args:
-        values: A value for each trial.
-        scale: Factor, 100 for percent.
-        digits: Digits after the point.
-        sign: "+" to write the mean's sign.
-
-    Returns:
-        The text: the mean alone for one trial, "" for none.
-
-    Example:
-        >>> estimate(pd.Series([0.91, 0.93]), scale=100)
-        '92.00 ± 1.00'
-    """
+def _estimate(values: pd.Series, scale: float = 1.0, digits: int = 2, sign: str = "") -> str:
+    # Write a mean and its standard error (sample standard deviation / sqrt(n)).
     if values.empty:
         return ""
     mean = f"{round(scale * values.mean(), digits) + 0.0:{sign}.{digits}f}"  # adding 0 makes 0 of -0
     return mean if len(values) == 1 else f"{mean} ± {scale * values.sem():.{digits}f}"
 
 
-def accuracy_table(study: Study) -> pd.DataFrame:
-    """Tabulate mean accuracy over tasks and BWT after the last task, beside the paper's values.
-
-    Args:
-        study: The study; candidates are left out.
-
-    Returns:
-        A row of texts for each method, without columns that have no value.
-    """
+def _accuracy_table(study: Study) -> pd.DataFrame:
+    # Tabulate mean accuracy over tasks and BWT after the last task, beside the paper's values.
     compared, rows = study.compared, []
     for method in compared:
         accuracy, bwt, paper = method.values("accuracy"), method.values("bwt"), method.reported
@@ -53,14 +45,14 @@ def accuracy_table(study: Study) -> pd.DataFrame:
             {
                 "method": method.label,
                 "n": str(len(accuracy)),
-                "accuracy %": estimate(accuracy, 100) or "diverged",
-                "paired": estimate(paired, 100, sign="+"),
+                "accuracy %": _estimate(accuracy, 100) or "diverged",
+                "paired": _estimate(paired, 100, sign="+"),
                 "paper": "" if paper["accuracy"] is None else f"{paper['accuracy']:.2f}",
                 "diff.": "" if paper["accuracy"] is None else _difference(100 * accuracy, paper["accuracy"]),
-                "BWT": estimate(bwt, digits=3),
+                "BWT": _estimate(bwt, digits=3),
                 "(paper)": "" if paper["bwt"] is None else f"{paper['bwt']:.2f}",
                 "(diff.)": "" if paper["bwt"] is None else _difference(bwt, paper["bwt"]),
-                "train %": estimate(method.by_task("train_accuracy").mean(axis="columns").dropna(), 100),
+                "train %": _estimate(method.by_task("train_accuracy").mean(axis="columns").dropna(), 100),
                 "remarks": "; ".join(filter(None, [method.diverged, partial and f"partial {' and '.join(partial)}"])),
             }
         )
@@ -68,7 +60,7 @@ def accuracy_table(study: Study) -> pd.DataFrame:
 
 
 def _difference(measured: pd.Series, reported: float) -> str:
-    return estimate((measured - reported).head(0 if measured.empty else None).agg(["mean"]), sign="+")
+    return "" if measured.empty else _estimate(pd.Series(measured.mean() - reported), sign="+")
 
 
 def _table(rows: list[dict[str, str]]) -> pd.DataFrame:
@@ -80,15 +72,8 @@ def _table(rows: list[dict[str, str]]) -> pd.DataFrame:
     )
 
 
-def tasks_table(study: Study) -> pd.DataFrame:
-    """Tabulate the mean final test accuracy on each task, with the paper's values below where it gives them.
-
-    Args:
-        study: The study; candidates are left out.
-
-    Returns:
-        A row of texts for each method, a column for each task.
-    """
+def _tasks_table(study: Study) -> pd.DataFrame:
+    # Tabulate the mean final test accuracy on each task, with the paper's values below where it gives them.
     labels, rows = [], []
     for method in study.compared:
         paper = pd.Series(dict(enumerate(method.reported["tasks"], 1)), dtype=float)
@@ -106,19 +91,8 @@ def tasks_table(study: Study) -> pd.DataFrame:
     return frame.set_axis([f"task {task}" for task in frame], axis="columns")
 
 
-def strengths_table(study: Study) -> pd.DataFrame:
-    """Tabulate candidates' validation and test accuracy: how strengths were chosen.
-
-    Candidates of a method are compared on the seeds that all of them have, if there are any. The one of the highest
-    mean validation accuracy is the one to choose. A method that has the strength of one of its candidates shares its
-    trials. A candidate whose trials diverged says so.
-
-    Args:
-        study: The study.
-
-    Returns:
-        A row of texts for each candidate.
-    """
+def _strengths_table(study: Study) -> pd.DataFrame:
+    # Tabulate candidates' validation and test accuracy: how strengths were chosen.
     rows = []
     for method in study.methods:
         candidates = [c for c in study.methods if c.candidate_of == method.name and c.trials]
@@ -143,8 +117,8 @@ def strengths_table(study: Study) -> pd.DataFrame:
                 {
                     "candidate": candidate.label,
                     "of": method.name,
-                    "validation %": estimate(validation[candidate.name].dropna(), 100),
-                    "test %": estimate(accuracy[candidate.name].dropna(), 100),
+                    "validation %": _estimate(validation[candidate.name].dropna(), 100),
+                    "test %": _estimate(accuracy[candidate.name].dropna(), 100),
                     "n": str(accuracy[candidate.name].count()),
                     "chosen": ", ".join(remark for remark, holds in remarks.items() if remark and holds),
                 }
@@ -162,9 +136,9 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
         Accuracies, accuracies by task, and how strengths were chosen, under their titles.
     """
     found = {
-        "Mean over tasks after the last task": accuracy_table(study),
-        "Mean final accuracy by task": tasks_table(study),
-        "Choosing strengths": strengths_table(study),
+        "Mean over tasks after the last task": _accuracy_table(study),
+        "Mean final accuracy by task": _tasks_table(study),
+        "Choosing strengths": _strengths_table(study),
     }
     return {title: table for title, table in found.items() if table.size}
 
@@ -189,15 +163,8 @@ def partial_data(methods: Sequence[Outcome]) -> list[str]:
     return sorted(missing) + sorted(notes)
 
 
-def cautions(study: Study) -> list[str]:
-    """Say what limits the numbers: a changed protocol, partial data, single seeds, trials that do not belong together.
-
-    Args:
-        study: The study.
-
-    Returns:
-        Sentences; none where there is nothing to say.
-    """
+def _cautions(study: Study) -> list[str]:
+    # Say what limits the numbers, or makes them incomparable.
     lines = [f"Changed protocol: {study.deviation}."] if study.deviation else []
     lines += [f"Partial data: {text}." for text in partial_data(study.methods)]
     single = [method.name for method in study.compared if len(method.finished) == 1]
@@ -209,7 +176,7 @@ def cautions(study: Study) -> list[str]:
     )
     if codes.code.nunique(dropna=False) > 1:
         groups = codes.fillna("unknown").drop_duplicates().groupby("code").method.agg(", ".join)
-        versions = "; ".join(f"{plain(code, 12)} ({methods})" for code, methods in groups.items())
+        versions = "; ".join(f"{plain(code)[:12]} ({methods})" for code, methods in groups.items())
         lines.append(f"Different code: rows that are compared come from different versions of the package: {versions}.")
     prints = pd.DataFrame(
         [
@@ -228,15 +195,8 @@ def cautions(study: Study) -> list[str]:
     return lines
 
 
-def explanations(study: Study) -> list[str]:
-    """Say what the tables' columns mean, and where the paper's values are from.
-
-    Args:
-        study: The study.
-
-    Returns:
-        Sentences.
-    """
+def _explanations(study: Study) -> list[str]:
+    # Say what the tables' columns mean, and where the paper's values are from.
     compared, lines = study.compared, [study.source] if study.source else []
     about = ["Accuracy: mean ± standard error over n seeds, tasks equally weighted"]
     if len(compared) > 1:
@@ -244,7 +204,7 @@ def explanations(study: Study) -> list[str]:
     if any(m.reported["accuracy"] is not None or m.reported["bwt"] is not None for m in compared):
         about.append("diff.: minus the paper's")
     lines.append("; ".join(about) + ".")
-    if strengths_table(study).size:
+    if _strengths_table(study).size:
         lines.append(
             "Choosing strengths: over the n seeds that all candidates have. The candidate with the highest mean "
             "validation accuracy is the one to choose; compared is the one of the other tables."
@@ -313,7 +273,7 @@ def markdown(study: Study, figures: dict[str, str] | None = None) -> str:
     Returns:
         A Markdown document: heading, what a reader must know, tables, figures.
     """
-    lines = "".join(f"{literal(line)}  \n" for line in (*explanations(study), *cautions(study)))
+    lines = "".join(f"{literal(line)}  \n" for line in (*_explanations(study), *_cautions(study)))
     parts = [f"# {literal(study.heading)}\n\n{lines}"]
     parts += [f"## {title}\n\n{markdown_table(table)}" for title, table in tables(study).items()]
     pictures = [f"![{literal(caption)}](<{file}>)\n" for file, caption in (figures or {}).items()]
@@ -331,7 +291,7 @@ def terminal(study: Study, width: int = 80) -> str:
         Heading, tables, and what a reader must know.
     """
     shown = [f"{title}\n\n{terminal_table(table, width)}\n" for title, table in tables(study).items()]
-    lines = [textwrap.fill(line, width) for line in (*explanations(study), *cautions(study))]
+    lines = [textwrap.fill(line, width) for line in (*_explanations(study), *_cautions(study))]
     return "\n".join([study.heading, "", *shown, *lines])
 
 
@@ -371,7 +331,7 @@ def comma_separated(study: Study) -> str:
             "partial_data": "; ".join(partial_data([method])),
             "diverged": method.diverged,
             "seeds": " ".join(str(trial["seed"]) for trial in method.trials),
-            "code": " ".join(sorted({plain(trial["code"], 12) for trial in method.trials if trial.get("code")})),
+            "code": " ".join(sorted({plain(trial["code"])[:12] for trial in method.trials if trial.get("code")})),
             "candidate_of": method.candidate_of,
         }
         rows.append({key: _no_formula(value) for key, value in row.items()})
