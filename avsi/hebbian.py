@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, normalize
 
 from avsi.importance.closed_forms import CLOSED_FORMS, ClosedForm, Grads, Phi, add_linear
+
+EtaConstraint = Literal["project", "none", "sigmoid"]
+"""How the rate of Hebbian traces is kept in its range; see :class:`DHPLinear`."""
 
 
 class LabelSource:
@@ -104,10 +107,15 @@ class DHPLinear(TakesTargets, nn.Module):
     strategy an ``avsi.DHPPlugin``. Each pass with labels is one update.
 
     The paper does not constrain eta. For any eta in [0, 1] a trace is an average of features it has met, and stays
-    within their range; outside it may grow without bound. So before a trace is updated, eta itself is projected onto
-    [0, 1], in place. Inside this changes nothing, neither values nor gradients. At the border the gradient is that
-    of the formula above, so the optimizer can lead eta back inside; clamping eta as part of the formula would
-    give it gradient 0 outside, and strand it there for good.
+    within their range; outside it may grow without bound. ``eta_constraint`` says what is done:
+
+    - ``"project"``: before a trace is updated, eta itself is projected onto [0, 1], in place. Inside this changes
+      nothing, neither values nor gradients. At the border the gradient is that of the formula above, so the optimizer
+      can lead eta back inside; clamping eta as part of the formula would give it gradient 0 outside, and strand it
+      there for good.
+    - ``"sigmoid"``: eta = sigmoid(l) with a trained parameter l, so eta is always inside (0, 1). The parameter, and
+      its key in ``state_dict``, is ``eta_logit``; ``eta`` is computed from it.
+    - ``"none"``: eta goes where the optimizer leads it.
 
     Weights start as in Listing 1 of the paper, U(-b, b) with b = 1/sqrt(out_features); alpha as U[0, 0.01];
     traces as 0.
@@ -117,24 +125,26 @@ class DHPLinear(TakesTargets, nn.Module):
         out_features: Number of classes, d.
         eta: Initial rate of the traces, from 0 to 1; 0.001 in the paper's MNIST experiments.
         per_connection_eta: Whether every connection has an eta of its own; 0.0001 in the paper's 5-vision experiment.
+        eta_constraint: How eta is kept in its range: "project", "sigmoid" or "none".
+        unit_features: Whether the traces average h / ||h||_2 in place of h. The paper has h itself.
         device: Where the tensors are.
         dtype: Their type, float32 or float64 (under ``torch.autocast`` the traces stay in it).
 
     Attributes:
         weight: Slow weights theta, (out_features, in_features).
         alpha: Plasticity coefficients, (out_features, in_features).
-        eta: Rate of the traces, a scalar or (out_features, in_features).
+        eta: Rate of the traces, a scalar or (out_features, in_features): a parameter, or sigmoid(eta_logit).
         hebb: Traces, (out_features, in_features); a buffer, so part of ``state_dict``.
         fast_parameters: Names of the parameters that are not slow weights, and not to be consolidated.
 
     Raises:
-        ValueError: If a size is not a positive integer, or eta is out of range.
+        ValueError: If a size is not a positive integer, eta is out of range, or another argument is none of its values.
 
     References:
         Differentiable Hebbian Consolidation for Continual Learning, 2020.
     """
 
-    fast_parameters: ClassVar[tuple[str, ...]] = ("alpha", "eta")
+    fast_parameters: tuple[str, ...] = ("alpha", "eta")
 
     def __init__(
         self,
@@ -143,6 +153,8 @@ class DHPLinear(TakesTargets, nn.Module):
         *,
         eta: float = 1e-3,
         per_connection_eta: bool = False,
+        eta_constraint: EtaConstraint = "project",
+        unit_features: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -152,10 +164,23 @@ class DHPLinear(TakesTargets, nn.Module):
                 raise ValueError(f"{name} must be a positive integer, got {size!r}")
         if isinstance(eta, bool) or not isinstance(eta, int | float) or not 0 <= eta <= 1:
             raise ValueError(f"eta must be a number from 0 to 1, got {eta!r}")
+        if eta_constraint not in get_args(EtaConstraint):
+            raise ValueError(
+                f"eta_constraint must be one of {', '.join(get_args(EtaConstraint))}, got {eta_constraint!r}"
+            )
+        if eta_constraint == "sigmoid" and eta in {0, 1}:
+            raise ValueError(
+                f'with eta_constraint="sigmoid" eta must lie between 0 and 1, which it never reaches, got {eta!r}'
+            )
+        for name, flag in (("per_connection_eta", per_connection_eta), ("unit_features", unit_features)):
+            if not isinstance(flag, bool):
+                raise ValueError(f"{name} must be True or False, got {flag!r}")
         self.in_features = in_features
         self.out_features = out_features
         self.initial_eta = float(eta)
         self.per_connection_eta = per_connection_eta
+        self.eta_constraint = eta_constraint
+        self.unit_features = unit_features
         shape = (out_features, in_features)
 
         def empty(*size: int) -> nn.Parameter:
@@ -163,17 +188,31 @@ class DHPLinear(TakesTargets, nn.Module):
 
         self.weight = empty(*shape)  # first: containers read the number of classes from the first parameter
         self.alpha = empty(*shape)
-        self.eta = empty(*(shape if per_connection_eta else ()))
+        rate = "eta_logit" if eta_constraint == "sigmoid" else "eta"
+        self.eta_logit: nn.Parameter
+        self.register_parameter(rate, empty(*(shape if per_connection_eta else ())))
+        if rate == "eta_logit":
+            self.fast_parameters = ("alpha", rate)
         self.register_buffer("hebb", torch.empty(shape, device=device, dtype=dtype))
         self.hebb: Tensor
         self.reset_parameters()
+
+    @property
+    def eta(self) -> Tensor:
+        """Rate of the traces, whichever way it is stored."""
+        if "eta_logit" in self._parameters:
+            return self.eta_logit.sigmoid()
+        return cast(Tensor, super().__getattr__("eta"))
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw weights and coefficients anew, set eta to its initial value and the traces to 0."""
         init_slow_weights(self.weight)
         self.alpha.uniform_(0, 0.01)
-        self.eta.fill_(self.initial_eta)
+        if self.eta_constraint == "sigmoid":
+            self.eta_logit.fill_(math.log(self.initial_eta) - math.log1p(-self.initial_eta))
+        else:
+            self.eta.fill_(self.initial_eta)
         self.hebb.zero_()
 
     def forward(self, h: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -218,9 +257,13 @@ class DHPLinear(TakesTargets, nn.Module):
             if low >= 0 and high < self.out_features:
                 raise
             raise ValueError(f"targets must be from 0 to {self.out_features - 1}, got {low} to {high}") from None
-        self.eta.data.clamp_(0, 1)  # .data: inside the range nothing changes, also not for graphs that hold eta
+        eta = self.eta
+        if self.eta_constraint == "project":
+            eta.data.clamp_(0, 1)  # .data: inside the range nothing changes, also not for graphs that hold eta
+        if self.unit_features:
+            features = normalize(features, dim=1)
         # Each sample moves its class's trace by its share; the sum over a class is eta * (mean - trace).
-        eta = self.eta.index_select(0, classes) if self.per_connection_eta else self.eta
+        eta = eta.index_select(0, classes) if self.per_connection_eta else eta
         rates = eta / counts.index_select(0, classes).unsqueeze(1)
         hebb = self.hebb.index_add(0, classes, (features - self.hebb.index_select(0, classes)) * rates)
         outputs = linear(h, self.weight + self.alpha * hebb)
@@ -247,10 +290,13 @@ class DHPLinear(TakesTargets, nn.Module):
         """Describe the layer.
 
         Returns:
-            Its sizes and the initial eta.
+            Its sizes, the initial eta, and what differs from the default.
         """
-        per_connection = ", per_connection_eta=True" if self.per_connection_eta else ""
-        return f"{self.in_features}, {self.out_features}, eta={self.initial_eta}{per_connection}"
+        parts = [f"{self.in_features}, {self.out_features}, eta={self.initial_eta}"]
+        parts += ["per_connection_eta=True"] if self.per_connection_eta else []
+        parts += [f"eta_constraint={self.eta_constraint!r}"] if self.eta_constraint != "project" else []
+        parts += ["unit_features=True"] if self.unit_features else []
+        return ", ".join(parts)
 
 
 def init_slow_weights(weight: Tensor) -> None:

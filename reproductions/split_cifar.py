@@ -16,59 +16,45 @@ from avsi.experiment.methods import (
     avalanche_ewc,
     avalanche_mas,
     avalanche_si,
-    dhp,
-    finetune,
+    dhp_table,
     joint,
     mas,
-    matched_capacity,
     online_ewc,
     scratch,
     si,
-    with_dhp,
 )
-from avsi.models import DHPLinear, MatchedLinear, MultiHead, SplitCIFARNet, glorot_uniform, zero_linear
+from avsi.models import MultiHead, SplitCIFARNet, glorot_uniform, zero_linear
 from avsi.scenarios import split_cifar
 
-PAPER = {
-    "finetune": Reported(62.5, tasks=(45.9, 54.9, 57.0, 68.7, 67.5, 81.0)),
-    "c = 0.01": Reported(73.5, tasks=(74.6, 71.8, 71.4, 74.4, 70.4, 78.6)),
-    "c = 0.1": Reported(72.0, tasks=(78.3, 74.3, 68.2, 71.9, 67.0, 72.5)),
-    "scratch": Reported(71.1, tasks=(80.4, 69.0, 64.7, 73.3, 67.9, 71.3)),
-}
-
-PLASTIC = partial(SplitCIFARNet, partial(MultiHead, head=partial(DHPLinear, eta=0.001)), init=glorot_uniform)
-MATCHED = partial(SplitCIFARNet, partial(MultiHead, head=MatchedLinear), init=glorot_uniform)
-SI = si(0.01, damping=1e-3, reported=PAPER["c = 0.01"])
-ONLINE_EWC = online_ewc(400.0)
-MAS = mas(1.5)
+NETWORK = partial(SplitCIFARNet, init=glorot_uniform)
 
 EXPERIMENT = Experiment(
     name="split_cifar",
     title="Split CIFAR-10/100",
     source="Zenke, Poole & Ganguli (ICML 2017), Figure 6; values from the authors' released data.",
     scenario=split_cifar,
-    model=partial(SplitCIFARNet, partial(MultiHead, head=zero_linear), init=glorot_uniform),
-    optimizer=partial(Adam, lr=1e-3, betas=(0.9, 0.999)),
+    model=partial(NETWORK, head=partial(MultiHead, head=zero_linear)),
+    optimizer=partial(Adam, lr=1e-3, betas=(0.9, 0.999), fused=True),
     epochs=60,
     batch_size=256,
     reset_optimizer=True,
+    channels_last=True,
     methods=(
-        finetune(PAPER["finetune"]),
-        matched_capacity(MATCHED),
-        SI,
-        si(0.1, damping=1e-3, reported=PAPER["c = 0.1"], name="si_0.1"),
-        ONLINE_EWC,
-        MAS,
-        dhp(PLASTIC, Reported(61.28)),
-        with_dhp(SI, PLASTIC),
-        with_dhp(ONLINE_EWC, PLASTIC),
-        with_dhp(MAS, PLASTIC),
+        *dhp_table(NETWORK, (si(0.01, damping=1e-3), online_ewc(400.0), mas(1.5)), eta=0.001),
+        si(0.1, damping=1e-3, name="si_0.1"),
         avalanche_si(0.1, damping=1e-3),
         avalanche_ewc(400.0),
         avalanche_mas(1.5),
-        scratch(PAPER["scratch"]),
+        scratch(),
         joint(),
     ),
+    paper={
+        "finetune": Reported(62.5, tasks=(45.9, 54.9, 57.0, 68.7, 67.5, 81.0)),
+        "si": Reported(73.5, tasks=(74.6, 71.8, 71.4, 74.4, 70.4, 78.6)),
+        "si_0.1": Reported(72.0, tasks=(78.3, 74.3, 68.2, 71.9, 67.0, 72.5)),
+        "scratch": Reported(71.1, tasks=(80.4, 69.0, 64.7, 73.3, 67.9, 71.3)),
+        "dhp": 61.28,
+    },
     trials=5,
 )
 

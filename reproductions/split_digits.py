@@ -17,46 +17,32 @@ from avsi.experiment.methods import (
     avalanche_ewc,
     avalanche_mas,
     avalanche_si,
-    dhp,
+    dhp_table,
     dropout,
-    finetune,
     joint,
     mas,
-    matched_capacity,
     online_ewc,
     scratch,
     si,
-    with_dhp,
 )
-from avsi.models import MLP, DHPLinear, MatchedLinear, MultiHead
+from avsi.models import MLP, MultiHead
 from avsi.scenarios import split_digits
 
-PLASTIC = partial(MLP, 64, (256, 256), partial(MultiHead, head=DHPLinear))
-SI = si(1.0, damping=1e-3)
-ONLINE_EWC = online_ewc(1e4, labels="exact")
-MAS = mas(0.5)
+NETWORK = partial(MLP, 64, (256, 256))
 
 EXPERIMENT = Experiment(
     name="split_digits",
     title="Split digits",
     source="Five tasks of two digits each from scikit-learn's 8x8 digits; no paper reports this benchmark.",
     scenario=split_digits,
-    model=partial(MLP, 64, (256, 256), MultiHead),
-    optimizer=partial(Adam, lr=3e-3),
+    model=partial(NETWORK, head=MultiHead),
+    optimizer=partial(Adam, lr=3e-3, fused=True),
     epochs=30,
     batch_size=16,
     reset_optimizer=True,
     methods=(
-        finetune(),
-        matched_capacity(partial(MLP, 64, (256, 256), partial(MultiHead, head=MatchedLinear))),
-        dropout(partial(MLP, 64, (256, 256), MultiHead, dropout=0.5)),
-        SI,
-        ONLINE_EWC,
-        MAS,
-        dhp(PLASTIC),
-        with_dhp(SI, PLASTIC),
-        with_dhp(ONLINE_EWC, PLASTIC),
-        with_dhp(MAS, PLASTIC),
+        *dhp_table(NETWORK, (si(1.0, damping=1e-3), online_ewc(1e4, labels="exact"), mas(0.5))),
+        dropout(partial(NETWORK, head=MultiHead, dropout=0.5)),
         avalanche_si(1.0, damping=1e-3),
         avalanche_ewc(1e4),
         avalanche_mas(0.5),

@@ -12,7 +12,8 @@ not provided the original files the second data set is a rebuild, and the result
 The paper says of its protocol that the left network was convolutional and that strengths c are "typically chosen in the
 range of 1"; the rest is a choice. Left: network, optimizer, batches and epochs of the authors' split CIFAR experiment
 (ICML 2017). Right: those of their split MNIST experiment, but 50 epochs, as 10 are only 20 steps on the small task.
-Both reset Adam between the tasks, and start hidden layers as Keras does. The other methods are not in the figure;
+Both reset Adam between the tasks, start hidden layers as Keras does and output
+layers at zero, as the authors' code for both experiments does. The other methods are not in the figure;
 strengths of Online EWC and MAS are the DHP paper's for split MNIST, not tuned here.
 """
 
@@ -22,23 +23,25 @@ from torch.optim import Adam
 
 from avsi.experiment import Experiment, Method, main
 from avsi.experiment.feature_extraction import feature_extraction
-from avsi.experiment.methods import avalanche_si, dhp, finetune, joint, mas, online_ewc, scratch, si, with_dhp
-from avsi.models import MLP, DHPLinear, MultiHead, SplitCIFARNet, glorot_uniform
+from avsi.experiment.methods import avalanche_si, dhp, finetune, joint, mas, online_ewc, plastic, scratch, si, with_dhp
+from avsi.models import MLP, MultiHead, SplitCIFARNet, glorot_uniform, zero_linear
 from avsi.scenarios import cifar_transfer, mnist_background
 
-DHP_HEADS = partial(MultiHead, head=DHPLinear)
+HEADS = partial(MultiHead, head=zero_linear)
+CONVOLUTIONAL = partial(SplitCIFARNet, init=glorot_uniform)
+PERCEPTRON = partial(MLP, 784, (256, 256), init=glorot_uniform)
 
 
-def methods(plastic: partial) -> tuple[Method, ...]:
+def methods(network: partial) -> tuple[Method, ...]:
     """List the methods of both halves, the figure's first.
 
     Args:
-        plastic: Builds the network with DHP heads.
+        network: Builds the network, given a head.
 
     Returns:
         The methods.
     """
-    chosen = si(1.0, damping=1e-3)
+    chosen, hebbian = si(1.0, damping=1e-3), plastic(network)
     return (
         chosen,
         feature_extraction(),
@@ -47,8 +50,8 @@ def methods(plastic: partial) -> tuple[Method, ...]:
         si(0.1, damping=1e-3, name="si_0.1"),
         online_ewc(400.0),
         mas(1.5),
-        dhp(plastic),
-        with_dhp(chosen, plastic),
+        dhp(hebbian),
+        with_dhp(chosen, hebbian),
         avalanche_si(1.0, damping=1e-3),
         joint(),
     )
@@ -60,12 +63,13 @@ CIFAR = Experiment(
     protocol="cifar",
     source="Zenke, Poole & Ganguli (ICLR 2017 workshop), Figure 3, left: accuracy on task 2.",
     scenario=cifar_transfer,
-    model=partial(SplitCIFARNet, MultiHead, init=glorot_uniform),
-    optimizer=partial(Adam, lr=1e-3, betas=(0.9, 0.999)),
+    model=partial(CONVOLUTIONAL, head=HEADS),
+    optimizer=partial(Adam, lr=1e-3, betas=(0.9, 0.999), fused=True),
     epochs=60,
     batch_size=256,
     reset_optimizer=True,
-    methods=methods(partial(SplitCIFARNet, DHP_HEADS, init=glorot_uniform)),
+    channels_last=True,
+    methods=methods(CONVOLUTIONAL),
     trials=5,
 )
 
@@ -75,12 +79,12 @@ MNIST_BACKGROUND = Experiment(
     protocol="mnist_background",
     source="Zenke, Poole & Ganguli (ICLR 2017 workshop), Figure 3, right: accuracy on task 2.",
     scenario=mnist_background,
-    model=partial(MLP, 784, (256, 256), MultiHead, init=glorot_uniform),
-    optimizer=partial(Adam, lr=1e-3, betas=(0.9, 0.999)),
+    model=partial(PERCEPTRON, head=HEADS),
+    optimizer=partial(Adam, lr=1e-3, betas=(0.9, 0.999), fused=True),
     epochs=50,
     batch_size=64,
     reset_optimizer=True,
-    methods=methods(partial(MLP, 784, (256, 256), DHP_HEADS, init=glorot_uniform)),
+    methods=methods(PERCEPTRON),
     trials=5,
 )
 

@@ -17,6 +17,8 @@ from avalanche.benchmarks.utils import (
 
 from avsi.data import ImageSet, load
 from avsi.data.dataset import BatchTransform, ImageDataset, scale
+from avsi.scenarios import draws
+from avsi.scenarios.draws import Purpose
 
 
 class ImageScenario(CLScenario):
@@ -87,13 +89,15 @@ class Task:
         source: The image set.
         classes: Its classes.
         transform: Makes inputs of batches of images, training and test alike.
-        draw: Draws from the training images those that the task has; the test images stay whole.
+        draw: Draws from the training images those that the task has.
+        draw_test: Draws from the test images those that the task has; default: all of them.
     """
 
     source: Source
     classes: tuple[int, ...]
     transform: BatchTransform = scale
     draw: Callable[[ImageDataset], ImageDataset] | None = None
+    draw_test: Callable[[ImageDataset], ImageDataset] | None = None
 
     def datasets(self) -> tuple[ImageDataset, ImageDataset]:
         """Select the task's images.
@@ -104,7 +108,7 @@ class Task:
         train, test = (
             select_classes(images, self.classes, self.transform) for images in (self.source.train, self.source.test)
         )
-        return self.draw(train) if self.draw else train, test
+        return self.draw(train) if self.draw else train, self.draw_test(test) if self.draw_test else test
 
 
 def select_classes(images: ImageSet, classes: Sequence[int], transform: BatchTransform = scale) -> ImageDataset:
@@ -142,12 +146,11 @@ def split_stratified(data: ImageDataset, fraction: float, seed: int) -> tuple[Im
     Returns:
         What stays and what was split off, both in the original order.
     """
-    generator = torch.Generator().manual_seed(seed)
     chosen = torch.zeros(len(data), dtype=torch.bool)
     for label in data.labels.unique().tolist():
         members = torch.nonzero(data.labels == label).flatten()
-        count = round(fraction * len(members))
-        chosen[members[torch.randperm(len(members), generator=generator)[:count]]] = True
+        order = draws.permutation(len(members), seed, Purpose.VALIDATION, label)
+        chosen[members[order[: round(fraction * len(members))]]] = True
     return data.select(torch.nonzero(~chosen).flatten()), data.select(torch.nonzero(chosen).flatten())
 
 

@@ -22,6 +22,8 @@ class Purpose(IntEnum):
     REMOVAL = 1
     CHOICE = 2
     BACKGROUND = 3
+    VALIDATION = 4
+    TEST_CHOICE = 5
 
 
 def integers(count: int, seed: int, *key: int) -> np.ndarray:

@@ -33,6 +33,7 @@ def imbalanced_permuted_mnist(
     permute_first: bool = False,
     counts: Literal["table2", "random"] | Sequence[Sequence[int]] = "table2",
     removal_seed: int = 0,
+    thin_test: bool = False,
     validation: float = 0.0,
     seed: int = 0,
     root: str | Path | None = None,
@@ -40,8 +41,8 @@ def imbalanced_permuted_mnist(
 ) -> ImageScenario:
     """Build imbalanced permuted MNIST (DHP paper, section 4.2): permuted MNIST with training images removed.
 
-    How many training images of each digit are left differs from task to task; test sets stay whole. One head serves
-    all tasks; every experience carries the task label 0. See `permuted_mnist`.
+    How many training images of each digit are left differs from task to task. The paper does not say whether test sets
+    are thinned out too. One head serves all tasks; every experience carries the task label 0. See `permuted_mnist`.
 
     Args:
         tasks: How many; at most ten for "table2".
@@ -51,6 +52,7 @@ def imbalanced_permuted_mnist(
             that probability ("random"); or a row of ten numbers for each task.
         removal_seed: For "random": decides the probabilities, apart from ``seed``, since the paper keeps one set of
             them over all its trials.
+        thin_test: Whether test images are removed in the same proportions; else test sets stay whole.
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1).
         seed: Decides the permutations, which images are left, and which of these go to ``valid_stream``.
         root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
@@ -61,17 +63,19 @@ def imbalanced_permuted_mnist(
     """
     mnist = Source.load("mnist", root, download)
     made = permute(mnist, tasks=tasks, permute_first=permute_first, seed=seed)
-    thinned = _thin_out(made, counts, removal_seed, seed)
+    thinned = _thin_out(made, counts, removal_seed, seed, thin_test)
     return build(thinned, validation=validation, seed=seed, task_labels=False)
 
 
-def _thin_out(tasks: list[Task], counts: str | Sequence[Sequence[int]], removal_seed: int, seed: int) -> list[Task]:
+def _thin_out(
+    tasks: list[Task], counts: str | Sequence[Sequence[int]], removal_seed: int, seed: int, thin_test: bool
+) -> list[Task]:
     if not isinstance(counts, str):
-        return imbalance(tasks, counts, seed=seed)
+        return imbalance(tasks, counts, seed=seed, thin_test=thin_test)
     if counts == "table2":
-        return imbalance(tasks, TABLE_2[: len(tasks)], seed=seed)
+        return imbalance(tasks, TABLE_2[: len(tasks)], seed=seed, thin_test=thin_test)
     if counts == "random":
         shape = len(tasks), len(tasks[0].classes)
         probabilities = draws.uniform(shape[0] * shape[1], removal_seed, Purpose.REMOVAL).view(shape)
-        return remove_at_random(tasks, probabilities, seed=seed)
+        return remove_at_random(tasks, probabilities, seed=seed, thin_test=thin_test)
     raise ValueError(f'counts must be "table2", "random" or a row of numbers for each task, got {counts!r}')

@@ -59,13 +59,16 @@ def permute(source: Source, *, tasks: int = 10, permute_first: bool = False, see
     return made
 
 
-def imbalance(tasks: Sequence[Task], counts: Sequence[Sequence[int]], *, seed: int = 0) -> list[Task]:
-    """Keep so many training images of each class, drawn at random; test images stay whole.
+def imbalance(
+    tasks: Sequence[Task], counts: Sequence[Sequence[int]], *, seed: int = 0, thin_test: bool = False
+) -> list[Task]:
+    """Keep so many training images of each class, drawn at random.
 
     Args:
         tasks: The tasks.
-        counts: For each task, how many images of each of its classes to keep.
+        counts: For each task, how many training images of each of its classes to keep.
         seed: Decides which images.
+        thin_test: Whether to keep the same share of each class's test images, rounded; else all of them.
 
     Returns:
         The tasks, thinned out.
@@ -86,19 +89,29 @@ def imbalance(tasks: Sequence[Task], counts: Sequence[Sequence[int]], *, seed: i
                     f"task {position} asks for {count} images of class {label}, and {task.source.train.name} (train) "
                     f"has {available}: ask for at most that"
                 )
-        thinned.append(replace(task, draw=Keep(tuple(row), seed, position)))
+        draw_test = task.draw_test
+        if thin_test:
+            kept = (_in_proportion(task.source, label, count) for label, count in zip(task.classes, row, strict=True))
+            draw_test = Keep(tuple(kept), seed, position, Purpose.TEST_CHOICE)
+        thinned.append(replace(task, draw=Keep(tuple(row), seed, position), draw_test=draw_test))
     return thinned
 
 
+def _in_proportion(source: Source, label: int, count: int) -> int:
+    train, test = (int((images.labels == label).sum()) for images in (source.train, source.test))
+    return round(count * test / train)
+
+
 def remove_at_random(
-    tasks: Sequence[Task], probabilities: Sequence[Sequence[float]] | Tensor, *, seed: int = 0
+    tasks: Sequence[Task], probabilities: Sequence[Sequence[float]] | Tensor, *, seed: int = 0, thin_test: bool = False
 ) -> list[Task]:
-    """Remove each training image with a probability of its task and class; test images stay whole.
+    """Remove each training image with a probability of its task and class.
 
     Args:
         tasks: The tasks.
         probabilities: For each task, the probability of removal of each of its classes.
         seed: Decides which images.
+        thin_test: See `imbalance`.
 
     Returns:
         The tasks, thinned out.
@@ -112,7 +125,7 @@ def remove_at_random(
             kept.append(int(survives.sum()))
         counts.append(kept)
     # How many images survive is binomial; given that, which ones is uniform, which is what `imbalance` draws.
-    return imbalance(tasks, counts, seed=seed)
+    return imbalance(tasks, counts, seed=seed, thin_test=thin_test)
 
 
 @dataclass(frozen=True)
@@ -123,11 +136,13 @@ class Keep:
         counts: How many of class 0, 1, 2, ...
         seed: Decides which.
         task: The task's position; every task draws anew.
+        purpose: What is drawn: training and test images are drawn apart.
     """
 
     counts: tuple[int, ...]
     seed: int
     task: int
+    purpose: Purpose = Purpose.CHOICE
 
     def __call__(self, data: ImageDataset) -> ImageDataset:
         """Draw.
@@ -141,7 +156,7 @@ class Keep:
         chosen = torch.zeros(len(data), dtype=torch.bool)
         for label, count in enumerate(self.counts):
             members = torch.nonzero(data.labels == label).flatten()
-            order = draws.permutation(len(members), self.seed, Purpose.CHOICE, self.task, label)
+            order = draws.permutation(len(members), self.seed, self.purpose, self.task, label)
             chosen[members[order[:count]]] = True
         return data.select(torch.nonzero(chosen).flatten())
 

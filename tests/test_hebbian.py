@@ -1,6 +1,7 @@
 import copy
 import inspect
 import io
+import pickle
 
 import pytest
 import torch
@@ -176,6 +177,91 @@ def test_several_passes_before_one_backward_pass():
         torch.testing.assert_close(ours, theirs.T if theirs.dim() else theirs)
 
 
+# The range of eta
+
+
+@pytest.mark.parametrize("per_connection", [False, True])
+@pytest.mark.parametrize("unit_features", [False, True])
+@pytest.mark.parametrize("constraint", ["none", "sigmoid"])
+def test_other_ways_with_eta_equal_algorithm_1_too(per_connection, unit_features, constraint):
+    layer = make(eta=0.9, per_connection_eta=per_connection, eta_constraint=constraint, unit_features=unit_features)
+    rate = dict(layer.named_parameters())["eta_logit" if constraint == "sigmoid" else "eta"]
+    hebb = torch.zeros(7, 5, dtype=torch.float64)
+    outside = False
+    for _ in range(10):
+        with torch.no_grad():
+            rate.copy_(2 * torch.randn_like(rate))
+        outside |= bool((layer.eta < 0).any() or (layer.eta > 1).any())
+        h, y = batch()
+        z = layer(h, y)
+        their_h, stored = (t.detach().clone().requires_grad_() for t in (h, rate))
+        weight, alpha = (p.detach().T.clone().requires_grad_() for p in (layer.weight, layer.alpha))
+        eta = 1 / (1 + (-stored).exp()) if constraint == "sigmoid" else stored
+        torch.testing.assert_close(layer.eta, eta)
+        norm = their_h.square().sum(1, keepdim=True).sqrt() if unit_features else 1
+        their_z, hebb = dhp_forward(their_h / norm, y, weight, alpha, eta.T if per_connection else eta, hebb)
+        their_z = their_z * norm  # the layer is linear in the features but for its traces
+        torch.testing.assert_close(z, their_z)
+        torch.testing.assert_close(layer.hebb, hebb.T)
+        cotangent = torch.randn_like(z)
+        ours = torch.autograd.grad(z, [h, rate, layer.weight, layer.alpha], cotangent)
+        theirs = torch.autograd.grad(their_z, [their_h, stored, weight, alpha], cotangent)
+        for one, other in zip(ours, (theirs[0], theirs[1], theirs[2].T, theirs[3].T), strict=True):
+            assert other.abs().max() > 0
+            torch.testing.assert_close(one, other)
+    assert outside == (constraint == "none")
+
+
+@pytest.mark.parametrize("per_connection", [False, True])
+def test_a_sigmoids_argument_is_what_is_stored(per_connection):
+    layer = make(eta=1e-4, per_connection_eta=per_connection, eta_constraint="sigmoid")
+    torch.testing.assert_close(layer.eta, torch.full_like(layer.eta, 1e-4))
+    assert layer.eta.shape == ((5, 7) if per_connection else ())
+    assert list(dict(layer.named_parameters())) == ["weight", "alpha", "eta_logit"]
+    assert set(layer.state_dict()) == {"weight", "alpha", "eta_logit", "hebb"}
+    assert layer.fast_parameters == ("alpha", "eta_logit")
+    assert DHPLinear.fast_parameters == make().fast_parameters == ("alpha", "eta")
+    other = make(eta=0.7, seed=1, per_connection_eta=per_connection, eta_constraint="sigmoid")
+    other.load_state_dict(layer.state_dict())
+    assert torch.equal(other.eta, layer.eta)
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(layer)))
+    h, y = batch()
+    assert torch.equal(twin(h, y), layer(h, y))
+    with pytest.raises(RuntimeError, match="eta_logit"):
+        make(per_connection_eta=per_connection).load_state_dict(layer.state_dict())
+    assert repr(make(eta_constraint="sigmoid", unit_features=True)) == (
+        "DHPLinear(7, 5, eta=0.001, eta_constraint='sigmoid', unit_features=True)"
+    )
+    assert not hasattr(nn.Module.__new__(DHPLinear), "eta")
+
+
+def test_unit_features_of_zeros_are_zeros():
+    layer = make(eta=0.5, unit_features=True)
+    h = torch.zeros(2, 7, dtype=torch.float64, requires_grad=True)
+    layer(h, torch.tensor([0, 1])).sum().backward()
+    assert (layer.hebb == 0).all()
+    assert h.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("bad", ["clamp", None, True, ["project"]])
+def test_bad_constraint(bad):
+    with pytest.raises(ValueError, match="eta_constraint must be one of project, none, sigmoid, got"):
+        DHPLinear(2, 2, eta_constraint=bad)
+
+
+@pytest.mark.parametrize("bad", [0, 1.0])
+def test_a_sigmoid_never_reaches_its_borders(bad):
+    with pytest.raises(ValueError, match=f"between 0 and 1, which it never reaches, got {bad}"):
+        DHPLinear(2, 2, eta=bad, eta_constraint="sigmoid")
+
+
+@pytest.mark.parametrize("name", ["per_connection_eta", "unit_features"])
+@pytest.mark.parametrize("bad", ["no", 1, None])
+def test_bad_flags(name, bad):
+    with pytest.raises(ValueError, match=f"{name} must be True or False, got {bad!r}"):
+        DHPLinear(2, 2, **{name: bad})
+
+
 # Stability
 
 
@@ -328,11 +414,19 @@ def test_autocast_keeps_traces_in_full_precision():
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in layer.parameters())
 
 
-@pytest.mark.parametrize("per_connection", [False, True])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"per_connection_eta": True},
+        {"eta_constraint": "sigmoid", "unit_features": True},
+        {"eta_constraint": "none"},
+    ],
+)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager_decomp_partition"])  # inductor but for its code
-def test_compiled_without_graph_breaks(backend, per_connection):
+def test_compiled_without_graph_breaks(backend, arguments):
     torch.compiler.reset()
-    layer = make(eta=0.5, per_connection_eta=per_connection)
+    layer = make(eta=0.5, **arguments)
     other = copy.deepcopy(layer)
     compiled = torch.compile(layer, backend=backend, fullgraph=True)
     for _ in range(4):

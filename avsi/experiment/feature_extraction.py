@@ -7,7 +7,7 @@ from typing import Any
 from avalanche.training import Naive
 from avalanche.training.plugins import SupervisedPlugin
 
-from avsi.experiment.spec import Method, Reported
+from avsi.experiment.spec import Method
 from avsi.models import HeadedModel
 
 
@@ -34,13 +34,10 @@ class FreezeFeatures(SupervisedPlugin):
             strategy.model.features.requires_grad_(False).eval()
 
 
-def feature_extraction(reported: Reported | None = None) -> Method:
+def feature_extraction() -> Method:
     """Fine-tuning of the output layer alone, after ordinary training on the first task.
-
-    Args:
-        reported: What the paper reports.
 
     Returns:
         The method.
     """
-    return Method("feature_extraction", Naive, label="feature extraction", reported=reported, plugins=(FreezeFeatures,))
+    return Method("feature_extraction", Naive, label="feature extraction", plugins=(FreezeFeatures,))

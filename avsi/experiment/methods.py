@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,142 +13,195 @@ from avalanche.training import JointTraining, Naive
 from avalanche.training import SynapticIntelligence as AvalancheSI
 
 from avsi import DHPPlugin
-from avsi.experiment.spec import Method, Reported
+from avsi.experiment.spec import Method
 from avsi.importance.estimators import Labels
+from avsi.models import DHPLinear, MatchedLinear, MultiHead
 from avsi.strategies import DHP, MAS, OnlineEWC, SynapticIntelligence
 
+Model = Callable[..., Any]
 
-def finetune(reported: Reported | None = None) -> Method:
+
+def finetune(name: str = "finetune", label: str = "fine-tuning", **own: Any) -> Method:
     """Plain training on one task after the other: the lower bound.
 
     Args:
-        reported: What the paper reports.
+        name: The method's name.
+        label: How tables call it.
+        **own: A ``model`` or an ``optimizer`` of its own.
 
     Returns:
         The method.
     """
-    return Method("finetune", Naive, label="fine-tuning", reported=reported)
+    return Method(name, Naive, label=label, **own)
 
 
-def si(strength: float, damping: float, reported: Reported | None = None, name: str = "si") -> Method:
+def si(strength: float, damping: float, name: str = "si") -> Method:
     """Synaptic Intelligence.
 
     Args:
         strength: c of the paper.
         damping: xi of the paper.
-        reported: What the paper reports.
         name: The method's name, where an experiment has several strengths.
 
     Returns:
         The method.
     """
-    label = f"SI, c = {strength:g}"
-    return Method(
-        name, partial(SynapticIntelligence, strength=strength, damping=damping), "sequential", label, reported
-    )
+    strategy = partial(SynapticIntelligence, strength=strength, damping=damping)
+    return Method(name, strategy, label=f"SI, c = {strength:g}")
 
 
-def online_ewc(strength: float, reported: Reported | None = None, labels: Labels = "empirical") -> Method:
+def online_ewc(strength: float, labels: Labels = "empirical") -> Method:
     """Online EWC with the per-sample Fisher information and gamma = 1.
 
     Args:
         strength: lambda.
-        reported: What the paper reports.
         labels: Which labels the Fisher information is taken over.
 
     Returns:
         The method.
     """
-    label = f"Online EWC, λ = {strength:g}"
-    return Method("online_ewc", partial(OnlineEWC, strength=strength, labels=labels), "sequential", label, reported)
+    strategy = partial(OnlineEWC, strength=strength, labels=labels)
+    return Method("online_ewc", strategy, label=f"Online EWC, λ = {strength:g}")
 
 
-def mas(strength: float, reported: Reported | None = None) -> Method:
+def mas(strength: float) -> Method:
     """Memory Aware Synapses.
 
     Args:
         strength: lambda.
-        reported: What the paper reports.
 
     Returns:
         The method.
     """
-    return Method("mas", partial(MAS, strength=strength), "sequential", f"MAS, λ = {strength:g}", reported)
+    return Method("mas", partial(MAS, strength=strength), label=f"MAS, λ = {strength:g}")
 
 
-def grid(
-    build: Callable[[float], Method], strengths: Iterable[float], paper: Mapping[float, Reported] | None = None
-) -> tuple[Method, ...]:
-    """Candidates for a method's strength, to choose from on validation data.
-
-    Args:
-        build: Builds the method from a strength.
-        strengths: The strengths to try.
-        paper: What the paper reports, by the strength it reports it for.
-
-    Returns:
-        The candidates, named ``<method>_<strength>``.
-    """
-    built = [(build(float(strength)), strength) for strength in strengths]
-    return tuple(
-        replace(method, name=f"{method.name}_{s:g}", candidate_of=method.name, reported=(paper or {}).get(s))
-        for method, s in built
-    )
-
-
-def dropout(model: Callable[[], Any], reported: Reported | None = None) -> Method:
+def dropout(model: Model) -> Method:
     """Fine-tuning of a model with dropout.
 
     Args:
         model: Builds the model.
-        reported: What the paper reports.
 
     Returns:
         The method.
     """
-    return Method("dropout", Naive, label="fine-tuning, dropout", reported=reported, model=model)
+    return finetune("dropout", "fine-tuning, dropout", model=model)
 
 
-def matched_capacity(model: Callable[[], Any], reported: Reported | None = None) -> Method:
-    """Fine-tuning with an extra set of slow weights in place of the plastic ones: the DHP paper's control.
+def matched(method: Method, model: Model) -> Method:
+    """A method on a network with an extra set of slow weights in place of the plastic ones: the DHP paper's control.
 
     Args:
+        method: The method.
         model: Builds the model, with ``MatchedLinear`` heads.
-        reported: What the paper reports.
 
     Returns:
-        The method.
+        The method, such as ``si_matched``.
     """
-    return Method("finetune_matched", Naive, label="fine-tuning, matched", reported=reported, model=model)
+    return replace(method, name=f"{method.name}_matched", label=f"{method.label}, matched", model=model)
 
 
-def dhp(model: Callable[[], Any], reported: Reported | None = None) -> Method:
+def dhp(model: Model) -> Method:
     """Differentiable Hebbian plasticity in the output layer.
 
     Args:
         model: Builds the model, with ``DHPLinear`` heads.
-        reported: What the paper reports.
 
     Returns:
         The method.
     """
-    return Method("dhp", DHP, label="DHP", reported=reported, model=model)
+    return Method("dhp", DHP, label="DHP", model=model)
 
 
-def with_dhp(method: Method, model: Callable[[], Any], reported: Reported | None = None) -> Method:
+def with_dhp(method: Method, model: Model) -> Method:
     """A consolidation method together with differentiable Hebbian plasticity, such as ``dhp+si``.
 
     Args:
         method: The consolidation method.
         model: Builds the model, with ``DHPLinear`` heads.
-        reported: What the paper reports for the two together.
 
     Returns:
         The method.
     """
-    label = f"DHP + {method.label}"
     plugins = (*method.plugins, DHPPlugin)
-    return replace(method, name=f"dhp+{method.name}", label=label, reported=reported, model=model, plugins=plugins)
+    return replace(method, name=f"dhp+{method.name}", label=f"DHP + {method.label}", model=model, plugins=plugins)
+
+
+def plastic(network: Model, classes: int | None = None, **layer: Any) -> Model:
+    """Give a network a DHP softmax layer.
+
+    Args:
+        network: Builds the network, given a ``head``.
+        classes: Number of classes of a single head; None: a head per task.
+        **layer: Arguments of ``DHPLinear``, such as ``eta``.
+
+    Returns:
+        Builds the network with its head.
+    """
+    return partial(network, head=_head(DHPLinear, classes, **layer))
+
+
+def double_weights(network: Model, classes: int | None = None) -> Model:
+    """Give a network the output layer of the DHP paper's controls, with an extra set of slow weights.
+
+    Args:
+        network: Builds the network, given a ``head``.
+        classes: Number of classes of a single head; None: a head per task.
+
+    Returns:
+        Builds the network with its head.
+    """
+    return partial(network, head=_head(MatchedLinear, classes))
+
+
+def _head(layer: Model, classes: int | None, **arguments: Any) -> Model:
+    if classes is not None:
+        return partial(layer, out_features=classes, **arguments)
+    return partial(MultiHead, head=partial(layer, **arguments) if arguments else layer)
+
+
+def dhp_table(
+    network: Model,
+    consolidation: Iterable[Method],
+    *,
+    classes: int | None = None,
+    with_plasticity: Iterable[Method] | None = None,
+    **layer: Any,
+) -> tuple[Method, ...]:
+    """The rows of the DHP paper's Table 1: every method plain, with its control of equal capacity, and with DHP.
+
+    Args:
+        network: Builds the network, given a ``head``.
+        consolidation: The consolidation methods.
+        classes: Number of classes of a single head; None: a head per task.
+        with_plasticity: The consolidation methods that go with DHP, where their strengths are others.
+        **layer: Arguments of ``DHPLinear``.
+
+    Returns:
+        The methods.
+    """
+    alone = (finetune(), *consolidation)
+    control, hebbian = double_weights(network, classes), plastic(network, classes, **layer)
+    together = alone[1:] if with_plasticity is None else tuple(with_plasticity)
+    return (
+        *alone,
+        *(matched(method, control) for method in alone),
+        dhp(hebbian),
+        *(with_dhp(method, hebbian) for method in together),
+    )
+
+
+def of_matched_networks(paper: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """Say of the DHP paper's values that those without DHP are of networks of matched capacity.
+
+    Args:
+        paper: Accuracy and BWT, by method.
+
+    Returns:
+        The same, with the names of the matched methods too.
+    """
+    controls = {f"{name}_matched": values for name, values in paper.items() if not name.startswith("dhp")}
+    return paper | controls
 
 
 def avalanche_si(strength: float, damping: float) -> Method:
@@ -189,16 +242,13 @@ def avalanche_mas(strength: float) -> Method:
     return Method("avalanche_mas", partial(AvalancheMAS, lambda_reg=strength), label="Avalanche's own MAS")
 
 
-def scratch(reported: Reported | None = None) -> Method:
+def scratch() -> Method:
     """A fresh model for each task: what the task's data alone can teach.
-
-    Args:
-        reported: What the paper reports.
 
     Returns:
         The method.
     """
-    return Method("scratch", Naive, "independent", "from scratch", reported)
+    return Method("scratch", Naive, "independent", "from scratch")
 
 
 def joint() -> Method:
@@ -208,3 +258,17 @@ def joint() -> Method:
         The method.
     """
     return Method("joint", JointTraining, "joint", "joint training")
+
+
+def grid(build: Callable[[float], Method], strengths: Iterable[float]) -> tuple[Method, ...]:
+    """Candidates for a method's strength, to choose from on validation data.
+
+    Args:
+        build: Builds the method from a strength.
+        strengths: The strengths to try.
+
+    Returns:
+        The candidates, named ``<method>_<strength>``.
+    """
+    built = [(build(float(strength)), strength) for strength in strengths]
+    return tuple(replace(method, name=f"{method.name}_{s:g}", candidate_of=method.name) for method, s in built)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from avalanche.logging import TensorboardLogger
 from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
@@ -15,6 +15,7 @@ from torch import nn
 from avsi.data.batches import InMemoryBatches
 from avsi.evaluation import EvaluationPlugin
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
+from avsi.experiment.class_accuracy import ClassAccuracy
 from avsi.experiment.early_stopping import EarlyStopping, validation_error
 from avsi.experiment.hebbian_dynamics import HebbianDynamics
 from avsi.experiment.progress import Said, TrialProgress
@@ -47,6 +48,8 @@ class Finished:
 
     Attributes:
         rows: Accuracies of the evaluation that followed it, in [0, 1]; in the sequential regime the rows of R.
+        class_rows: The same by class: for each task the accuracy on each of its classes.
+        train_accuracy: Accuracies on training data, where each training has a model of its own.
         train_time_s: Seconds it took.
         weights: Fingerprint of the model's parameters and buffers (Hebbian traces among them) at its end.
         state: Fingerprint of all that decides how the trial goes on: weights, optimizer, plugins, random states; None
@@ -54,6 +57,8 @@ class Finished:
     """
 
     rows: list[list[float]] = field(default_factory=list)
+    class_rows: list[list[list[float]]] = field(default_factory=list)
+    train_accuracy: list[float] = field(default_factory=list)
     train_time_s: list[float] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)
     state: list[str | None] = field(default_factory=list)
@@ -73,6 +78,7 @@ class Trainer:
         checkpoint: Where finished trainings are kept.
         early_stopping: Stops trainings, where the protocol stops early.
         dynamics: Records the dynamics of DHP layers.
+        classes: Measures the accuracy on each class.
         finished: The trainings that are finished.
     """
 
@@ -85,6 +91,7 @@ class Trainer:
     checkpoint: Checkpoint
     early_stopping: EarlyStopping | None = None
     dynamics: HebbianDynamics = field(default_factory=HebbianDynamics)
+    classes: ClassAccuracy = field(default_factory=ClassAccuracy)
     finished: Finished = field(default_factory=Finished)
 
     @property
@@ -98,15 +105,16 @@ class Trainer:
         Returns:
             The Avalanche strategy.
         """
-        model = (self.method.model or self.experiment.model)().to(self.device)
+        layout = {"memory_format": torch.channels_last} if self.experiment.channels_last else {}
+        model = (self.method.model or self.experiment.model)().to(self.device, **layout)
         plugins: list[SupervisedPlugin] = [build() for build in self.method.plugins]
-        plugins += [self.progress, self.dynamics, InMemoryBatches(on_device=self.device != "cpu")]
+        plugins += [self.progress, self.dynamics, self.classes, InMemoryBatches(on_device=self.device != "cpu")]
         if self.early_stopping:
             plugins.append(self.early_stopping)
         loggers = [self.log] if self.log else []
         return self.method.strategy(
             model=model,
-            optimizer=self.experiment.optimizer(model.parameters()),
+            optimizer=(self.method.optimizer or self.experiment.optimizer)(model.parameters()),
             criterion=nn.CrossEntropyLoss(),
             train_mb_size=self.experiment.batch_size,
             train_epochs=self.experiment.epochs,
@@ -127,7 +135,11 @@ class Trainer:
         clock = time.perf_counter()
         strategy.train(experiences, eval_streams=[], reset_optimizer_state=self.experiment.reset_optimizer)
         self.finished.train_time_s.append(round(time.perf_counter() - clock, 3))
+        self.classes.start()
         self.finished.rows.append(accuracy_row(strategy.eval(evaluated), evaluated))
+        self.finished.class_rows.append(self.classes.rows())
+        if self.method.regime == "independent":
+            self.finished.train_accuracy += self.measure(strategy, [experiences])
         self.keep(strategy)
 
     def keep(self, strategy: Any) -> None:
@@ -183,7 +195,19 @@ class Trainer:
     @property
     def apart(self) -> list[Any]:
         """Plugins of strategies that are no part of their state: progress has none, watchers are kept once."""
-        return [self.progress, *self.watchers.values()]
+        return [self.progress, self.classes, *self.watchers.values()]
+
+    def measure(self, strategy: Any, experiences: Any) -> list[float]:
+        """Measure a model's accuracy on the data of each of some experiences, with evaluation transforms.
+
+        Args:
+            strategy: The trained strategy.
+            experiences: The experiences, of the training or the validation stream.
+
+        Returns:
+            The accuracies, in [0, 1].
+        """
+        return [1 - validation_error(strategy, [experience], self.progress.passing) for experience in experiences]
 
 
 def train_sequential(trainer: Trainer) -> dict[str, Any]:
@@ -195,7 +219,8 @@ def train_sequential(trainer: Trainer) -> dict[str, Any]:
         trainer: Makes the strategy.
 
     Returns:
-        R, ACC, BWT, forgetting and final accuracy by task.
+        R, ACC, BWT, forgetting; final accuracy by task, on training data too; accuracy by task and class at the end,
+        and just after each task was learned.
     """
     strategy, stream = trainer.strategy(), trainer.benchmark.test_stream
     trainer.resume(strategy)
@@ -209,6 +234,9 @@ def train_sequential(trainer: Trainer) -> dict[str, Any]:
         "forgetting": forgetting(matrix),
         "validation_accuracy": validation_accuracy(trainer, strategy),
         "task_accuracy": matrix[-1],
+        "train_accuracy": trainer.measure(strategy, trainer.benchmark.train_stream),
+        "class_accuracy": trainer.finished.class_rows[-1],
+        "learned_class_accuracy": [row[task] for task, row in enumerate(trainer.finished.class_rows)],
         "accuracy_matrix": matrix,
     }
 
@@ -236,6 +264,8 @@ def train_independent(trainer: Trainer) -> dict[str, Any]:
         "forgetting": None,
         "validation_accuracy": None,
         "task_accuracy": accuracies,
+        "train_accuracy": trainer.finished.train_accuracy,
+        "class_accuracy": [classes for (classes,) in trainer.finished.class_rows],
         "accuracy_matrix": None,
     }
 
@@ -261,6 +291,8 @@ def train_joint(trainer: Trainer) -> dict[str, Any]:
         "forgetting": None,
         "validation_accuracy": validation_accuracy(trainer, strategy),
         "task_accuracy": row,
+        "train_accuracy": trainer.measure(strategy, trainer.benchmark.train_stream),
+        "class_accuracy": trainer.finished.class_rows[0],
         "accuracy_matrix": None,
     }
 
@@ -273,10 +305,9 @@ def validation_accuracy(trainer: Trainer, strategy: Any) -> float | None:
         strategy: The trained strategy.
 
     Returns:
-        The accuracy, in [0, 1]; None where the protocol holds no validation data out.
+        The accuracy, in [0, 1]; None where the benchmark has no validation data.
     """
-    if trainer.experiment.patience is None:
+    valid_stream = trainer.benchmark.streams.get("valid")
+    if not valid_stream:
         return None
-    track = trainer.progress.passing
-    errors = [validation_error(strategy, [experience], track) for experience in trainer.benchmark.valid_stream]
-    return 1 - math.fsum(errors) / len(errors)
+    return average_accuracy([trainer.measure(strategy, valid_stream)])

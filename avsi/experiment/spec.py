@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -38,8 +38,8 @@ class Method:
         regime: ``sequential`` trains one model on one task after the other, ``independent`` a fresh model on each task
             (from scratch), ``joint`` one model on all tasks at once.
         label: How tables and figures call it; default: its name.
-        reported: What the paper reports.
         model: Builds the method's own model where it needs another than the experiment's.
+        optimizer: Builds the method's own optimizer likewise.
         plugins: Build further plugins for the strategy.
         candidate_of: The method whose hyper-parameters were chosen on validation data among its candidates, of which
             this is one. Candidates run only when they are asked for, and have a table of their own. Their trials count
@@ -50,8 +50,8 @@ class Method:
     strategy: Callable[..., Any]
     regime: Regime = "sequential"
     label: str = ""
-    reported: Reported | None = None
     model: Callable[[], Any] | None = None
+    optimizer: Callable[..., Any] | None = None
     plugins: tuple[Callable[[], Any], ...] = ()
     candidate_of: str = ""
 
@@ -77,9 +77,11 @@ class Experiment:
         batch_size: Training batch size.
         reset_optimizer: Whether the optimizer's state is reset before each task.
         methods: The methods compared.
+        paper: What the paper reports, by the method's name: mean accuracy in percent, or that and BWT, or a `Reported`.
         trials: Number of seeds the paper uses (or this project, where there is no paper).
         protocol: Whose protocol it is, where a script has several.
         patience: When to stop training on a task early; None: after ``epochs``.
+        channels_last: Whether models and their inputs have the memory format ``torch.channels_last``.
         full_epochs: The protocol's epochs where ``epochs`` was changed from them; set by :meth:`with_epochs`.
     """
 
@@ -94,8 +96,10 @@ class Experiment:
     reset_optimizer: bool
     methods: tuple[Method, ...]
     trials: int
+    paper: Mapping[str, float | tuple[float, float] | Reported] = field(default_factory=dict)
     protocol: str = ""
     patience: Patience | None = None
+    channels_last: bool = False
     full_epochs: int | None = field(default=None)
 
     def __post_init__(self) -> None:
@@ -124,6 +128,20 @@ class Experiment:
                 return method
         known = ", ".join(method.name for method in self.methods)
         raise ExperimentError(f"{self.name} has no method {name!r}; its methods are: {known}")
+
+    def reported(self, method: Method) -> Reported:
+        """Look up what the paper reports for a method.
+
+        Args:
+            method: The method.
+
+        Returns:
+            The values; empty where there are none.
+        """
+        values = self.paper.get(method.name, Reported())
+        if isinstance(values, Reported):
+            return values
+        return Reported(*values) if isinstance(values, tuple) else Reported(values)
 
     def with_epochs(self, epochs: int | None) -> Experiment:
         """Change the number of epochs and remember that the protocol was changed.
@@ -161,14 +179,16 @@ class Experiment:
         Returns:
             JSON data.
         """
-        stopping = {"patience": asdict(self.patience)} if self.patience else {}
+        optional = {"patience": asdict(self.patience)} if self.patience else {}
+        if self.channels_last:
+            optional["channels_last"] = True
         plugins = {"plugins": describe(method.plugins)} if method.plugins else {}
         trained = {"name": method.trial_name, "strategy": describe(method.strategy), "regime": method.regime}
-        return stopping | {
+        return optional | {
             "experiment": self.name,
             "scenario": describe(self.scenario),
             "model": describe(method.model or self.model),
-            "optimizer": describe(self.optimizer),
+            "optimizer": describe(method.optimizer or self.optimizer),
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "reset_optimizer": self.reset_optimizer,

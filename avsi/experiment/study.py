@@ -129,7 +129,7 @@ def write_study(experiment: Experiment, results: Results) -> Path:
                 "regime": method.regime,
                 "digest": experiment.digest(method),
                 "folder": results.trial_folder(experiment, method).name,
-                "reported": asdict(method.reported or Reported()),
+                "reported": asdict(experiment.reported(method)),
                 "candidate_of": method.candidate_of,
             }
             for method in experiment.methods

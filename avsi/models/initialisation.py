@@ -39,3 +39,18 @@ def zero_linear(in_features: int, out_features: int) -> nn.Linear:
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def glorot_linear(in_features: int, out_features: int) -> nn.Linear:
+    """Make a linear layer as Keras does by default: Glorot uniform weights and biases of 0.
+
+    Args:
+        in_features: Size of the input.
+        out_features: Size of the output.
+
+    Returns:
+        The layer.
+    """
+    layer = nn.Linear(in_features, out_features)
+    glorot_uniform(layer)
+    return layer

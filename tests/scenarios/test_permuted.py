@@ -217,3 +217,11 @@ def test_imbalanced_permuted_mnist_by_probability_and_by_hand(real_data):
         imbalanced_permuted_mnist(root=real_data, counts="table3")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="counts of 10 tasks, but there are 11"):
         imbalanced_permuted_mnist(root=real_data, tasks=11)
+
+
+def test_thinned_test_sets_have_the_proportions_of_the_training_sets(real_data):
+    """Of Table 2's first task: 4459 of 5923 zeros leave 738 of 980 in the test set."""
+    whole, thinned = (imbalanced_permuted_mnist(root=real_data, tasks=2, thin_test=thin) for thin in (False, True))
+    assert [class_counts(e) for e in thinned.train_stream] == [class_counts(e) for e in whole.train_stream]
+    assert class_counts(thinned.test_stream[0]) == [738, 315, 414, 730, 31, 706, 379, 774, 549, 445]
+    assert class_counts(thinned.test_stream[1])[:3] == [625, 612, 715]
