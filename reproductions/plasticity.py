@@ -97,7 +97,7 @@ EXPERIMENT = Experiment(
         ),
         without("fixed", "η fixed"),
         without("no_traces", "η = 0", eta=0.0),
-        without("no_alpha", "no α", alpha=False),
+        without("no_alpha", "alpha = 0", alpha=False),
     ),
     trials=2,
 )

@@ -155,9 +155,6 @@ class Experiment:
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise ExperimentError(f"{self.name} has several methods named {', '.join(sorted(repeated))}")
-        unknown = self.paper.keys() - set(names)
-        if unknown:
-            raise ExperimentError(f"{self.name} has paper values for {', '.join(sorted(unknown))}, no methods of it")
         for method in self.methods:
             if method.candidate_of and method.candidate_of not in names:
                 raise ExperimentError(f"{method.name} is a candidate of {method.candidate_of}, which is no method here")

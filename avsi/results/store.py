@@ -90,8 +90,12 @@ def trial_file(folder: Path, seed: int) -> Path:
     return folder / f"seed-{seed:03d}.json"
 
 
+def _is_inside(name: str) -> bool:
+    return bool(name) and not name.startswith(".") and not any(mark in name for mark in "/\\\0")
+
+
 def _inside(name: str) -> str:
-    if not name or name.startswith(".") or any(mark in name for mark in "/\\\0"):
+    if not _is_inside(name):
         raise ResultsError(f"{name[:80]!r} cannot name a folder of results: no name starts with a dot or has a slash")
     return name
 
@@ -104,7 +108,7 @@ def write_trial(path: Path, result: Mapping[str, Any]) -> None:
         result: JSON data. Accuracies are fractions. Needed are ``seed``, ``accuracy``, ``bwt``, ``task_accuracy`` (a
             value a task, final model), ``accuracy_matrix`` (tasks, tasks) and ``data`` (see
             ``avsi.experiment.provenance``); the matrix and ``bwt`` are None where tasks are not learned one after the
-            other. ``experiment``, ``method`` and ``digest`` must be those of the folder. Shown where they are there:
+            other. ``method`` and ``digest`` must be those of the folder. Shown where they are there:
             ``validation_accuracy``, ``train_accuracy`` (as ``task_accuracy``), ``class_accuracy`` and ``class_images``
             (a list for each task: final test accuracy on each class, its number of training images),
             ``validation_error``, ``description``, ``environment``, ``notes``, ``started``, ``wall_time_s``, and
@@ -253,92 +257,66 @@ def _short(value: object, limit: int = 300) -> str:
 Check = Callable[[Any], bool]
 
 
-def number(low: float, high: float) -> Check:
-    """Check for a number in [low, high]. A truth value is none, and NaN is in no range.
-
-    Args:
-        low: The least.
-        high: The greatest.
-
-    Returns:
-        The check.
-    """
+def _number(low: float, high: float) -> Check:  # a truth value is none, and NaN is in no range
     return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-def optional(check: Check) -> Check:
-    """Check for None, or what another check is for.
-
-    Args:
-        check: The other check.
-
-    Returns:
-        The check.
-    """
+def _optional(check: Check) -> Check:
     return lambda value: value is None or check(value)
 
 
-def listed(check: Check, least: int = 0) -> Check:
-    """Check for a list.
-
-    Args:
-        check: Checks each item.
-        least: The least number of items.
-
-    Returns:
-        The check.
-    """
+def _listed(check: Check, least: int = 0) -> Check:
     return lambda value: isinstance(value, list) and len(value) >= least and all(map(check, value))
 
 
-def is_text(value: Any) -> bool:
-    """Check for text.
-
-    Args:
-        value: Any value.
-
-    Returns:
-        True for a string.
-    """
+def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def is_object(value: Any) -> bool:
-    """Check for a JSON object.
-
-    Args:
-        value: Any value.
-
-    Returns:
-        True for a dictionary.
-    """
+def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-fraction = number(0, 1)
+_fraction = _number(0, 1)
+_percent = _number(0, 100)
 CHECKS: dict[str, Check] = {
     "status": lambda value: value in ("finished", "diverged"),
-    "accuracy": optional(fraction),
-    "bwt": optional(number(-1, 1)),
-    "forgetting": optional(number(-1, 1)),
-    "validation_accuracy": optional(fraction),
-    "task_accuracy": optional(listed(fraction, 1)),
-    "accuracy_matrix": optional(listed(listed(fraction, 1), 1)),
-    "train_accuracy": optional(listed(optional(fraction))),
-    "class_accuracy": optional(listed(listed(optional(fraction)))),
-    "class_images": optional(listed(listed(number(0, 1e12)))),
-    "validation_error": optional(listed(listed(optional(fraction)))),
-    "divergence": optional(is_object),
-    "description": is_object,
-    "environment": is_object,
-    "data": listed(is_object),
-    "notes": listed(is_text),
-    "code": optional(is_text),
-    "digest": is_text,
-    "started": is_text,
-    "wall_time_s": optional(number(0, 1e12)),
+    "accuracy": _optional(_fraction),
+    "bwt": _optional(_number(-1, 1)),
+    "forgetting": _optional(_number(-1, 1)),
+    "validation_accuracy": _optional(_fraction),
+    "task_accuracy": _optional(_listed(_fraction, 1)),
+    "accuracy_matrix": _optional(_listed(_listed(_fraction, 1), 1)),
+    "train_accuracy": _optional(_listed(_optional(_fraction))),
+    "class_accuracy": _optional(_listed(_listed(_optional(_fraction)))),
+    "class_images": _optional(_listed(_listed(_number(0, 1e12)))),
+    "validation_error": _optional(_listed(_listed(_optional(_fraction)))),
+    "divergence": _optional(_is_object),
+    "description": _is_object,
+    "environment": _is_object,
+    "data": _listed(_is_object),
+    "notes": _listed(_is_text),
+    "code": _optional(_is_text),
+    "digest": _is_text,
+    "started": _is_text,
+    "wall_time_s": _optional(_number(0, 1e12)),
 }
 """How the values of a trial's file are checked, where they are there."""
+
+METHOD: dict[str, Check] = {
+    "name": _is_text,
+    "label": _is_text,
+    "regime": lambda value: value in ("sequential", "independent", "joint"),
+    "folder": lambda value: _is_text(value) and _is_inside(value),
+    "candidate_of": _is_text,
+    "reported": lambda value: (
+        _is_object(value)
+        and _optional(_percent)(value.get("accuracy"))
+        and _optional(_number(-1, 1))(value.get("bwt"))
+        and _listed(_percent)(value.get("tasks"))
+    ),
+}
+"""How the values of a method in an experiment's file are checked; all must be there."""
 
 REQUIRED = ("seed", "accuracy", "bwt", "task_accuracy", "accuracy_matrix", "data")
 
@@ -348,12 +326,11 @@ def _fault(trial: dict[str, Any], path: Path) -> str:
     if missing:
         return f"no {', '.join(missing)}"
     if type(trial["seed"]) is not int or path.name != f"seed-{trial['seed']:03d}.json":
-        return f"it is of seed {str(trial['seed'])[:20]}"
-    for key, name in (("experiment", path.parent.parent.name), ("digest", path.parent.name.rpartition("-")[2])):
-        if key in trial and trial[key] != name:
-            return f"it is of {key} {str(trial[key])[:80]}"
-    if "method" in trial and trial["method"] != path.parent.name.rpartition("-")[0]:
-        return f"it is of method {str(trial['method'])[:80]}"
+        return f"it is of seed {_short(trial['seed'], 20)}"
+    method, _, digest = path.parent.name.rpartition("-")
+    for key, name in (("method", method), ("digest", digest)):
+        if trial.get(key, name) != name:
+            return f"it is of {key} {_short(trial[key], 80)}"
     wrong = [key for key, check in CHECKS.items() if key in trial and not check(trial[key])]
     if wrong:
         return f"{', '.join(wrong)}: no such value can be"

@@ -1,11 +1,13 @@
 import math
 from dataclasses import replace
 from functools import partial
+from statistics import fmean
 
 import pytest
 import torch
 from avalanche.training.plugins import SupervisedPlugin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.optim import SGD
 
 from avsi.data.batches import InMemoryLoader
 from avsi.experiment import regimes, trial
@@ -15,8 +17,8 @@ from avsi.experiment.progress import Step, TaskEnd, TrialProgress
 from avsi.experiment.provenance import describe_data
 from avsi.experiment.trial import Setting, run_trial
 from avsi.metrics import average_accuracy, backward_transfer
-from avsi.models import MLP, DHPLinear, MultiHead
-from avsi.scenarios import split_digits
+from avsi.models import MLP, DHPLinear, MultiHead, SplitCIFARNet, glorot_uniform
+from avsi.scenarios import Source, build, imbalance, sequence, split_digits
 from avsi.scenarios.build import ImageScenario
 
 VOLATILE = {"started", "wall_time_s", "train_time_s"}
@@ -186,3 +188,54 @@ def test_tensorboard_logs_on_request(experiment, tmp_path):
     files = list((tmp_path / "logs").rglob("events.out.tfevents*"))
     assert files
     assert sum(file.stat().st_size for file in files) > 1000
+
+
+@pytest.mark.parametrize("name", ["finetune", "scratch", "joint"])
+def test_accuracy_by_class_and_on_training_data(experiment, name):
+    """Weighted by the classes' test images, accuracies by class give the accuracies by task."""
+    result = run(experiment, name)
+    counts = [torch.tensor(e.dataset.targets).bincount() for e in split_digits().test_stream]
+    for classes, count, accuracy in zip(result["class_accuracy"], counts, result["task_accuracy"], strict=True):
+        assert len(classes) == len(count) == 2
+        right = torch.tensor(classes, dtype=torch.double) @ count.double()
+        assert float(right / count.sum()) == pytest.approx(accuracy)
+    assert len(result["train_accuracy"]) == 5
+    assert all(0.5 < accuracy <= 1 for accuracy in result["train_accuracy"])
+    if name == "finetune":
+        matrix = result["accuracy_matrix"]
+        learned = [fmean(classes) for classes in result["learned_class_accuracy"]]
+        assert learned == pytest.approx([matrix[task][task] for task in range(5)], abs=0.05)
+
+
+def test_a_method_may_have_an_optimizer_of_its_own(experiment):
+    finetune = experiment.method("finetune")
+    own = replace(finetune, name="slow", optimizer=partial(SGD, lr=1e-9))
+    result = run(replace(experiment, methods=(finetune, own)), "slow")
+    assert result["description"]["optimizer"]["call"] == "torch.optim.SGD"
+    assert result["accuracy"] < 0.8  # hardly trained
+
+
+def test_channels_last_changes_the_memory_format_alone(experiment):
+    """Of weights and activations; the numbers are equal but for rounding, and the description says it."""
+    images = partial(SplitCIFARNet, init=glorot_uniform)
+    small = replace(experiment, scenario=grey_as_colour, model=images, epochs=1)
+    changed = replace(small, channels_last=True)
+    assert "channels_last" not in small.describe(small.methods[0])
+    assert changed.describe(changed.methods[0])["channels_last"] is True
+    formats = []
+    original = SplitCIFARNet.forward
+
+    def forward(self, x, *arguments):
+        formats.append(self.features[0].weight.is_contiguous(memory_format=torch.channels_last))
+        return original(self, x, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SplitCIFARNet, "forward", forward)
+        run(changed, "finetune")
+    assert all(formats)
+
+
+def grey_as_colour(**arguments):
+    digits = Source.load("digits")
+    pieces = sequence([digits], size=32, channels=3)
+    return build(imbalance(pieces, [[8] * 10]), seed=arguments["seed"])

@@ -111,8 +111,8 @@ def test_five_vision_has_an_eta_for_each_connection(load):
 def test_eta_sensitivity_starts_from_each_eta_and_is_otherwise_the_benchmarks_protocol(load):
     module = load("eta_sensitivity")
     for experiment, original in (
-        (module.PERMUTED, load("permuted_mnist").DHP),
-        (module.IMBALANCED, load("imbalanced_permuted_mnist").EXPERIMENT),
+        (module.PERMUTED, load("permuted_mnist").TEN_EPOCHS),
+        (module.IMBALANCED, load("imbalanced_permuted_mnist").TEN_EPOCHS),
         (module.SPLIT, load("split_mnist").DHP),
     ):
         assert [method.name for method in experiment.methods] == [
@@ -122,6 +122,7 @@ def test_eta_sensitivity_starts_from_each_eta_and_is_otherwise_the_benchmarks_pr
             "dhp_0.0005",
             "dhp_0.0001",
         ]
+        assert experiment.paper.keys() == {method.name for method in experiment.methods}
         for method in experiment.methods:
             model = method.model()
             if isinstance(model.head, MultiHead):
