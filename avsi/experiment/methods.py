@@ -21,7 +21,8 @@ with lazy_imports():
 
     from avsi import DHPPlugin
     from avsi.experiment.feature_extraction import FreezeFeatures
-    from avsi.models import DHPLinear, MatchedLinear, MultiHead
+    from avsi.hebbian import DHPLinear
+    from avsi.models import MatchedLinear, MultiHead
     from avsi.strategies import DHP, MAS, OnlineEWC, SynapticIntelligence
 
 Model = Callable[..., Any]

@@ -270,7 +270,7 @@ def train_sequential(trainer: Trainer) -> dict[str, Any]:
         "train_accuracy": trainer.measure(strategy, train),
         "class_accuracy": class_rows[-1],
         "learned_class_accuracy": [row[task] for task, row in enumerate(class_rows)] if parallel else None,
-        "accuracy_matrix": matrix,
+        "accuracy_matrix": matrix if parallel else None,
     }
 
 

@@ -8,6 +8,7 @@ import json
 import math
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,6 +63,9 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
             outcome = REGIMES[method.regime](trainer)
         except FloatingPointError as error:
             outcome, divergence = nothing_measured(), progress.where() | what_is_known(error)
+    classes, train = outcome["class_accuracy"], streams["train"]
+    if classes and len(train) == len(classes):
+        outcome["class_images"] = [count(task, len(row)) for task, row in zip(train, classes, strict=True)]
     return {
         "status": "diverged" if divergence else "finished",
         **({"divergence": divergence} if divergence else {}),
@@ -85,6 +89,20 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
         "wall_time_s": round(record.seconds, 3),
         "resumed": record.resumed,
     }
+
+
+def count(experience: Any, classes: int) -> list[int]:
+    """Count the samples of each class in an experience.
+
+    Args:
+        experience: The experience.
+        classes: Number of classes, the first of which is 0.
+
+    Returns:
+        How many there are of each.
+    """
+    found = Counter(map(int, experience.dataset.targets))
+    return [found[label] for label in range(classes)]
 
 
 def what_is_known(error: FloatingPointError) -> dict[str, Any]:
