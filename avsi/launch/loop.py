@@ -13,7 +13,6 @@ from avsi.launch.display import Display
 from avsi.launch.executors import Executor, Failure, Job, Outcome
 from avsi.results import store
 
-CHECKPOINT = ".checkpoint"  # takes the place of .json
 PAUSE = 1.0  # seconds between looks at trials that another run has in hand
 
 
@@ -47,10 +46,10 @@ def run_trials(
 
     def begin(trial: Trial) -> None:
         path = root / trial.file
-        checkpoint, log = path.with_suffix(CHECKPOINT), path.with_name(f"tensorboard-{trial.seed:03d}")
+        checkpoint, log = checkpoint_path(path), path.with_name(f"tensorboard-{trial.seed:03d}")
         finished = not rerun and store.read_trial(path) is not None
         if finished or rerun:
-            checkpoint.unlink(missing_ok=True)
+            discard_checkpoint(checkpoint)
         if finished:
             store.release(path, held.pop(trial.file))
             display.forget()
@@ -65,7 +64,7 @@ def run_trials(
         if isinstance(outcome, dict):
             try:
                 store.write_trial(path, outcome)
-                path.with_suffix(CHECKPOINT).unlink(missing_ok=True)  # not before the result is on the disk
+                discard_checkpoint(checkpoint_path(path))  # not before the result is on the disk
             except Exception as error:  # a full disk, a result that is not a number
                 outcome = Failure.of(error)
         store.release(path, held.pop(trial.file))
@@ -109,9 +108,30 @@ def tidy(root: Path, trials: Iterable[Trial]) -> None:
     """
     for trial in trials:
         path = root / trial.file
-        checkpoint = path.with_suffix(CHECKPOINT)
+        checkpoint = checkpoint_path(path)
         if path.exists() and (checkpoint.exists() or any(path.parent.glob(f".{path.stem}.*"))):
             lock = store.claim(path)
             if lock is not None:  # else another run is at it
-                checkpoint.unlink(missing_ok=True)
+                discard_checkpoint(checkpoint)
                 store.release(path, lock)
+
+
+def checkpoint_path(result: Path) -> Path:
+    """Name the checkpoint that belongs to a result file.
+
+    Args:
+        result: The result's path, ``<folder>/seed-NNN.json``.
+
+    Returns:
+        ``<folder>/seed-NNN.checkpoint``.
+    """
+    return result.with_suffix(".checkpoint")
+
+
+def discard_checkpoint(path: Path) -> None:
+    """Delete a trial's checkpoint, if there is one.
+
+    Args:
+        path: The checkpoint's path.
+    """
+    path.unlink(missing_ok=True)

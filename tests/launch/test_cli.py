@@ -8,10 +8,11 @@ import pytest
 import torch
 from avalanche.training import Naive
 
-from avsi.experiment import ExperimentError, Method, cli, engines, main
-from avsi.experiment.cli import Options, run
+from avsi.experiment import ExperimentError, Method, Trial, main
 from avsi.experiment.methods import grid, si
-from avsi.experiment.results import Results
+from avsi.launch import cli
+from avsi.launch.cli import Options, run
+from avsi.results import store
 from avsi.scenarios import split_mnist
 
 
