@@ -22,7 +22,6 @@ class Scalars(SupervisedPlugin):
         super().__init__()
         self._total: Tensor | None = None
         self._samples = 0
-        self._epochs = 0
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Start a mean."""
@@ -43,14 +42,14 @@ class Scalars(SupervisedPlugin):
         Raises:
             FloatingPointError: If the last loss is not finite.
         """
-        self._epochs += 1
         if self._total is not None:
             values = {"Loss/train_epoch": (self._total / self._samples).item()}
             for plugin in strategy.plugins:
                 if isinstance(plugin, ConsolidationPlugin):
                     values[f"Penalty/{type(plugin).__name__}"] = plugin.penalty(strategy.model).item()
+            self._total = None
             for name, value in values.items():
                 for logger in strategy.evaluator.loggers:
-                    logger.log_single_metric(name, value, self._epochs)
+                    logger.log_single_metric(name, value, strategy.clock.train_iterations)
         if not torch.isfinite(strategy.loss):
             raise FloatingPointError(f"the training loss is {strategy.loss.item()}; try a smaller learning rate")
