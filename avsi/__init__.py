@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avsi.consolidation import MASPlugin, OnlineEWCPlugin, SIPlugin
-    from avsi.data.batches import InMemoryBatches
     from avsi.hebbian_plugin import DHPPlugin
     from avsi.importance import fisher_diagonal, mas_importance
+    from avsi.plugins.batches import InMemoryBatches
 
 __version__ = "0.1.0"
 
@@ -27,7 +27,7 @@ __all__ = [
 
 HOMES = {
     "DHPPlugin": "avsi.hebbian_plugin",
-    "InMemoryBatches": "avsi.data.batches",
+    "InMemoryBatches": "avsi.plugins.batches",
     "MASPlugin": "avsi.consolidation",
     "OnlineEWCPlugin": "avsi.consolidation",
     "SIPlugin": "avsi.consolidation",

@@ -11,7 +11,6 @@ import torch
 from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
-from avsi.data.batches import InMemoryBatches
 from avsi.evaluation import EvaluationPlugin
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
 from avsi.experiment.class_accuracy import ClassAccuracy
@@ -39,6 +38,7 @@ from avsi.metrics import (
     evaluation_metrics,
     forgetting,
 )
+from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.early_stopping import EarlyStopping, validation_error
 from avsi.plugins.schedule import Schedule
 

@@ -1,1 +1,1 @@
-"""The Avalanche side: plugins."""
+"""The Avalanche side: plugins for its strategies."""
