@@ -9,9 +9,9 @@ from typing import Any
 from avalanche.training import JointTraining
 from avalanche.training.plugins import SupervisedPlugin
 
-from avsi.consolidation import MASPlugin, OnlineEWCPlugin
 from avsi.experiment.events import Step, TaskEnd, Tell
 from avsi.metrics import accuracy_row
+from avsi.plugins import MASPlugin, OnlineEWCPlugin
 from avsi.plugins.early_stopping import EarlyStopping
 
 

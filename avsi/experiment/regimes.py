@@ -11,7 +11,6 @@ import torch
 from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
-from avsi.evaluation import EvaluationPlugin
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
 from avsi.experiment.class_accuracy import ClassAccuracy
 from avsi.experiment.description import resolve
@@ -39,7 +38,9 @@ from avsi.metrics import (
     forgetting,
 )
 from avsi.plugins.batches import InMemoryBatches
+from avsi.plugins.divergence import DivergencePlugin
 from avsi.plugins.early_stopping import EarlyStopping, validation_error
+from avsi.plugins.evaluation import EvaluationPlugin
 from avsi.plugins.schedule import Schedule
 
 EVAL_BATCH_SIZE = 512
@@ -84,6 +85,7 @@ class Trainer:
         dynamics: Records the dynamics of DHP layers.
         classes: Measures the accuracy on each class.
         scalars: Tells the loggers of loss and penalty.
+        guard: Stops a training that diverges.
         finished: The trainings that are finished.
     """
 
@@ -97,6 +99,7 @@ class Trainer:
     dynamics: HebbianDynamics = field(default_factory=HebbianDynamics)
     classes: ClassAccuracy = field(default_factory=ClassAccuracy)
     scalars: Scalars = field(default_factory=Scalars)
+    guard: DivergencePlugin = field(default_factory=DivergencePlugin)
     finished: Finished = field(default_factory=Finished)
 
     @property
@@ -107,7 +110,7 @@ class Trainer:
     @property
     def apart(self) -> list[Any]:
         """Plugins of strategies that are no part of their state: progress has none, watchers are kept once."""
-        return [self.progress, self.classes, self.scalars, *self.watchers.values()]
+        return [self.progress, self.classes, self.scalars, self.guard, *self.watchers.values()]
 
     def strategy(self) -> Any:
         """Make a fresh model with its optimizer and strategy.
@@ -119,7 +122,7 @@ class Trainer:
         layout = {"memory_format": torch.channels_last} if experiment.channels_last else {}
         model = resolve(method.model or experiment.model)().to(self.device, **layout)
         plugins: list[SupervisedPlugin] = [build() for build in resolve(method.plugins)]
-        plugins += [self.progress, self.dynamics, self.classes, self.scalars]
+        plugins += [self.progress, self.dynamics, self.classes, self.scalars, self.guard]
         plugins.append(InMemoryBatches(on_device=self.device != "cpu"))
         if self.early_stopping:
             plugins.append(self.early_stopping)

@@ -109,16 +109,17 @@ def what_is_known(error: FloatingPointError) -> dict[str, Any]:
     """Read where and why a training diverged from the error that ended it.
 
     Args:
-        error: The error; one of avsi's own says task, epoch, step, cause and stable strength.
+        error: The error; an ``avsi.consolidation.DivergenceError`` says all of it.
 
     Returns:
         What it says.
     """
-    told = {name: getattr(error, name, None) for name in ("task", "epoch", "step", "cause", "stable_strength")}
+    told = {name: getattr(error, name, None) for name in ("task", "epoch", "step", "stable_strength")}
+    strength = told.pop("stable_strength")
     known = {name: value for name, value in told.items() if value is not None}
-    if not math.isfinite(known.get("stable_strength", 0.0)):
-        del known["stable_strength"]
-    return {"cause": str(error) or type(error).__name__, "stable_strength": None} | known
+    causes = [part for part in (getattr(error, "found", None), getattr(error, "cause", None)) if part]
+    finite = strength is not None and math.isfinite(strength)
+    return known | {"cause": "; ".join(causes) or str(error), "stable_strength": strength if finite else None}
 
 
 def make_benchmark(experiment: Experiment, seed: int, setting: Setting) -> Any:

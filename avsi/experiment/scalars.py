@@ -1,4 +1,4 @@
-"""Training loss and penalty for loggers, and a look at whether training is still finite."""
+"""Training loss and penalty for loggers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import torch
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
 
-from avsi.consolidation import ConsolidationPlugin
+from avsi.plugins import ConsolidationPlugin
 
 
 class Scalars(SupervisedPlugin):
     """Tells the loggers of a strategy's evaluator its mean training loss and penalty after each epoch.
 
-    The loss is the task's, without the penalty. Without loggers, it only looks at the epoch's last loss: one that is
-    not finite ends the training, for nothing that comes after would be a result.
+    The loss is the task's, without the penalty. Without loggers nothing is done.
     """
 
     def __init__(self) -> None:
@@ -37,11 +36,7 @@ class Scalars(SupervisedPlugin):
 
     @torch.no_grad()
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Log the epoch.
-
-        Raises:
-            FloatingPointError: If the last loss is not finite.
-        """
+        """Log the epoch."""
         if self._total is not None:
             values = {"Loss/train_epoch": (self._total / self._samples).item()}
             for plugin in strategy.plugins:
@@ -51,5 +46,3 @@ class Scalars(SupervisedPlugin):
             for name, value in values.items():
                 for logger in strategy.evaluator.loggers:
                     logger.log_single_metric(name, value, strategy.clock.train_iterations)
-        if not torch.isfinite(strategy.loss):
-            raise FloatingPointError(f"the training loss is {strategy.loss.item()}; try a smaller learning rate")

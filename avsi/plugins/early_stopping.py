@@ -11,9 +11,9 @@ from avalanche.evaluation.metrics import Accuracy
 from avalanche.models import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 
-from avsi.consolidation import ConsolidationPlugin
-from avsi.consolidation.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
 from avsi.experiment.spec import Patience
+from avsi.plugins.consolidation import ConsolidationPlugin
+from avsi.plugins.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
 
 
 class EarlyStopping(SupervisedPlugin):

@@ -20,7 +20,6 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from avsi.consolidation import ConsolidationPlugin
 from avsi.experiment import Experiment, Method, Patience, Setting, Trial, regimes
 from avsi.experiment.methods import (
     avalanche_ewc,
@@ -44,6 +43,7 @@ from avsi.launch.loop import checkpoint_path
 from avsi.results.store import SCHEMA
 from avsi.experiment.strategy_state import fingerprint
 from avsi.models import MLP, DHPLinear, GrowingHead, MultiHead
+from avsi.plugins import ConsolidationPlugin
 from avsi.scenarios import permuted_digits, split_digits
 from avsi.scenarios.build import Source, Task, build
 

@@ -343,6 +343,8 @@ def test_many_trials_come_with_smaller_calls(experiment, tmp_path, capsys, monke
 
 
 class Diverging(Naive):
+    """Its loss is not a number after the first epoch."""
+
     def training_epoch(self, **arguments):
         super().training_epoch(**arguments)
         self.loss = self.loss * float("nan")
