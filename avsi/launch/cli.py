@@ -172,12 +172,12 @@ def run(experiment: Experiment, options: Options, loggers: tuple[Callable[[Trial
         The trials that failed.
     """
     verbosity = _choose_verbosity(options)
-    chosen = _choose_methods(experiment, options.methods)
-    places = [experiment.methods.index(method) for method in chosen]
-    changed = change(experiment.with_epochs(options.epochs), read_settings(options.settings))
-    kept = [method for method in changed.methods if not method.candidate_of]
-    methods = [changed.methods[place] for place in places] if len(changed.methods) == len(experiment.methods) else kept
-    experiment = changed.as_smoke_test() if options.smoke else changed
+    names = [method.name for method in _choose_methods(experiment, options.methods)]
+    experiment = change(experiment.with_epochs(options.epochs), read_settings(options.settings))
+    # A method that was changed is called after what was changed.
+    methods = [m for name in names for m in experiment.methods if m.name == name or m.name.startswith(f"{name},")]
+    if options.smoke:
+        experiment = experiment.as_smoke_test()
     seeds = _choose_seeds(experiment, options)
     make_executor = _choose_executor(options)
     root = store.prepare(options.out.expanduser())
@@ -193,8 +193,7 @@ def run(experiment: Experiment, options: Options, loggers: tuple[Callable[[Trial
             f"{len(trials) - len(pending)} finished"
         )
     if len(pending) > MANY and options.methods == ALL and options.trials is None:
-        few = " ".join(method.name for method in methods[:2])
-        display.say(f"fewer: --methods {few} --trials 1; to see that everything runs: --smoke")
+        display.say(f"fewer: --methods {' '.join(names[:2])} --trials 1; to see that everything runs: --smoke")
     try:
         if pending:
             device = choose_device(options)
@@ -320,6 +319,8 @@ def _report(experiment: Experiment, root: Path, methods: Sequence[Method], quiet
         for method in experiment.methods
     ]
     store.write_experiment(root, content | {"methods": rows, "command": shlex.join(sys.argv)}, experiment.suffix)
+    if not any((root / experiment.name).glob("*/seed-*.json")):
+        return  # every trial failed
 
     from avsi.results.report import show, write_report  # loads what draws figures
 

@@ -28,10 +28,11 @@ def start(out: Path, arguments: list[str]) -> subprocess.Popen:
 
 
 def workers(run: subprocess.Popen) -> list[psutil.Process]:
-    """The processes that train: children of the fork server."""
+    """The processes that train: children of the fork server, or Ray's."""
     try:
-        return [p for child in psutil.Process(run.pid).children() for p in child.children()]
-    except psutil.NoSuchProcess:
+        below = psutil.Process(run.pid).children(recursive=True)
+        return [p for p in below if "ray::" in p.name() or "forkserver" in " ".join(p.parent().cmdline())]
+    except (psutil.Error, AttributeError):  # one of them has just ended
         return []
 
 
