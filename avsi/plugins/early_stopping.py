@@ -54,11 +54,7 @@ class EarlyStopping(SupervisedPlugin):
         return {"errors": self.errors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state made by :meth:`state_dict` between two experiences.
-
-        Args:
-            state: The state.
-        """
+        """Take over a state made by :meth:`state_dict` between two experiences."""
         self.errors = [list(errors) for errors in state["errors"]]
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
