@@ -58,7 +58,7 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
     if experiment.patience:
         if "valid" not in streams:
             raise ExperimentError(f"{experiment.name} stops early, and its benchmark has no validation stream")
-        stopping = EarlyStopping(streams["valid"], experiment.patience)
+        stopping = EarlyStopping(streams["valid"], experiment.patience.epochs, experiment.patience.at_least)
     divergence = None
     with _loggers(trial, setting) as listeners:
         trainer = Trainer(trial, streams, setting.device, progress, listeners, record, stopping)
