@@ -40,7 +40,6 @@ def _accuracy_table(study: Study) -> pd.DataFrame:
     for method in compared:
         accuracy, bwt, paper = method.values("accuracy"), method.values("bwt"), method.reported
         paired = (accuracy - compared[0].values("accuracy")).dropna() if method is not compared[0] else accuracy[:0]
-        partial = [word for word, found in (("protocol", study.deviation), ("data", partial_data([method]))) if found]
         rows.append(
             {
                 "method": method.label,
@@ -53,7 +52,7 @@ def _accuracy_table(study: Study) -> pd.DataFrame:
                 "(paper)": "" if paper["bwt"] is None else f"{paper['bwt']:.2f}",
                 "(diff.)": "" if paper["bwt"] is None else _difference(bwt, paper["bwt"]),
                 "train %": _estimate(method.by_task("train_accuracy").mean(axis="columns").dropna(), 100),
-                "remarks": "; ".join(filter(None, [method.diverged, partial and f"partial {' and '.join(partial)}"])),
+                "remarks": "; ".join(filter(None, [method.diverged, "partial data" if partial_data([method]) else ""])),
             }
         )
     return _table(rows)
