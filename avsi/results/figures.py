@@ -322,19 +322,20 @@ def _classes_figure(study: Study) -> Figure | None:
             classes = rows.to_frame("accuracy").assign(images=rows.index.get_level_values(1))
             if counted:
                 classes["images"] = pd.DataFrame(trial["class_images"], dtype=float).stack()
-            # Up to eight groups of about as many classes, by their number of images.
-            groups = pd.qcut(classes.images, 8, labels=False, duplicates="drop") if counted else classes.images
-            by_seed.append(classes.groupby(groups).mean())
+            groups = classes.images
+            if groups.nunique() > 12:  # groups of about as many classes, by their number of images
+                groups = pd.qcut(groups, 8, labels=False, duplicates="drop")
+            by_seed.append(classes.groupby(groups.to_numpy()).mean())
         by_group = pd.concat(by_seed).groupby(level=0)
-        mean, error = by_group.mean(), by_group.accuracy.sem()
+        mean, error = by_group.mean(), 100 * by_group.accuracy.sem()
+        places, error = mean.images.clip(lower=0.5 if counted else 0), error if len(by_seed) > 1 else None
         axes.errorbar(
-            mean.images.clip(lower=0.5) if counted else mean.images, 100 * mean.accuracy, 100 * error if len(by_seed) > 1 else None, color=style.colour,
-            marker=style.marker, markersize=5.5, markerfacecolor=style.fill, linestyle=style.dashes, linewidth=1.4,
-            elinewidth=1, label=label,
+            places, 100 * mean.accuracy, error, color=style.colour, marker=style.marker, markersize=5.5,
+            markerfacecolor=style.fill, linestyle=style.dashes, linewidth=1.4, elinewidth=1, label=label,
         )  # fmt: skip
     if counted:
         axes.set_xscale("log")
-    axes.set_xlabel("training images of the class (groups of classes, mean)" if counted else "class")
+    axes.set_xlabel("training images of the class" if counted else "class")
     axes.set_ylabel("final test accuracy on the class (%)")
     _open_frame(axes)
     _legend(figure, axes)
