@@ -52,9 +52,14 @@ def test_accuracies_by_task_have_the_papers_and_training_values_below():
     si = outcome("si", trial(0, train_accuracy=[1.0, 0.9, 0.95]), trial(1, (0.9, 0.9, 0.9)), reported=PAPER)
     assert rows(study(si, replace(si, name="x", reported=NO_PAPER)), TASKS) == (
         ["task 1", "task 2", "task 3"],
-        [["SI", "90.0", "85.0", "95.0"], ["SI (paper)", "80.0", "85.0", "90.0"], ["SI (training)", "100.0", "90.0", "95.0"],
-         ["SI", "90.0", "85.0", "95.0"], ["SI (training)", "100.0", "90.0", "95.0"]],
-    )  # fmt: skip
+        [
+            ["SI", "90.0", "85.0", "95.0"],
+            ["SI (paper)", "80.0", "85.0", "90.0"],
+            ["SI (training)", "100.0", "90.0", "95.0"],
+            ["SI", "90.0", "85.0", "95.0"],
+            ["SI (training)", "100.0", "90.0", "95.0"],
+        ],
+    )
 
 
 def candidates(*validation, chosen=1):
