@@ -196,7 +196,8 @@ def run(experiment: Experiment, options: Options, loggers: tuple[Callable[[Trial
         display.say(f"fewer: --methods {' '.join(names[:2])} --trials 1; to see that everything runs: --smoke")
     try:
         if pending:
-            device = choose_device(options)
+            elsewhere = options.engine == "ray" and options.device.startswith("cuda")  # there is perhaps no GPU here
+            device = options.device if elsewhere else check_device(options.device)
             data = options.data_root.expanduser().absolute() if options.data_root else None  # trials may run elsewhere
             setting = Setting(device, data, options.download, loggers=loggers)
             _prepare_data(pending[0], setting)
@@ -279,8 +280,11 @@ def _on_ray(options: Options, show: Show, device: str) -> Executor:
     return OnRay(show, options.ray_address, options.workers, options.threads or 1, device == "cuda")
 
 
-def choose_device(options: Options) -> str:
+def check_device(name: str) -> str:
     """Choose and check the torch device.
+
+    Args:
+        name: A device or "auto".
 
     Returns:
         The device.
@@ -290,9 +294,6 @@ def choose_device(options: Options) -> str:
     """
     import torch
 
-    name = options.device
-    if options.engine == "ray" and name.startswith("cuda"):  # there is perhaps no GPU here
-        return name
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
