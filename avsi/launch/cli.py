@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import multiprocessing
+import os
 import shlex
 import signal
 import sys
@@ -91,8 +92,8 @@ def main(
         args: The command line, default ``sys.argv[1:]``.
         loggers: Make loggers of Avalanche's, such as ``lambda trial: WandBLogger(run_name=str(trial))``.
     """
-    if multiprocessing.parent_process() is not None:
-        sys.exit(NOT_GUARDED)
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(NOT_GUARDED)  # a process that is to run a trial imports the script, which is not guarded
     options = tyro.cli(Options, description=_describe_experiments(experiments), args=args)
     advice = "runs all trials once more" if options.rerun else "goes on with what is not finished"
     with exits_explained(f"stopped; the same command {advice}"):
