@@ -70,7 +70,7 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
                 flat, measured = dict(_flat(trial.description)), {"accuracy": outcome["accuracy"]}
                 logger.writer.add_hparams(flat | {"seed": trial.seed}, measured, run_name=".")
     classes, train = outcome["class_accuracy"], streams["train"]
-    if classes and len(train) == len(classes):
+    if classes and len(train) == len(classes) and all(hasattr(task.dataset, "targets") for task in train):
         outcome["class_images"] = [_count(task, len(row)) for task, row in zip(train, classes, strict=True)]
     return {
         "status": "diverged" if divergence else "finished",
@@ -154,7 +154,7 @@ def _shorten(stream: list[Any], size: int) -> None:
     # Leave of each experience's data only some samples, spread over its classes.
     for experience in stream:
         rows: dict[int, list[int]] = {}
-        for row, target in enumerate(experience.dataset.targets):
+        for row, target in enumerate(getattr(experience.dataset, "targets", [0] * len(experience.dataset))):
             rows.setdefault(int(target), []).append(row)
         share = -(-size // len(rows))
         chosen = sorted(row for members in rows.values() for row in members[:share])
