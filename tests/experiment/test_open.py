@@ -20,7 +20,7 @@ from torchvision.transforms import Compose, RandomHorizontalFlip, ToTensor
 from avsi.experiment import Experiment, ExperimentError, Method, Setting, Trial, lazy_imports
 from avsi.experiment.description import describe, resolve
 from avsi.experiment.methods import finetune, joint, scratch, si
-from avsi.models import MLP, GrowingHead
+from avsi.models import MLP, GrowingHead, MultiHead
 from avsi.plugins.schedule import Schedule
 from avsi.scenarios import split_digits
 
