@@ -123,6 +123,7 @@ class QuadraticPenalty:
         self._fault = FirstFault()
         self._optimizer: ref[Optimizer] | None = None  # the one that is listened to
         self._stepped = True
+        self._may_have_skipped = False  # the step, on the device, where nobody sees it
         if model is not None:
             self.bind()
 
@@ -497,9 +498,11 @@ class QuadraticPenalty:
         self._optimizer = ref(inner)
         mine = ref(self)
 
-        def note(*_: Any) -> None:
+        def note(stepping: Any, *_: Any) -> None:
             if (penalty := mine()) is not None:
                 penalty._stepped = True
+                # A GradScaler's, for fused optimizers, which look at it on the device and may leave the step out.
+                penalty._may_have_skipped = getattr(stepping, "found_inf", None) is not None
 
         inner.register_step_post_hook(note)
 
