@@ -74,10 +74,12 @@ def main() -> None:
     killed, alone, notes = (options.folder / name for name in ("killed", "alone", "notes.json"))
     done = json.loads(notes.read_text()) if notes.exists() else {"runs": 0, "run": 0, "worker": 0}
     random.seed(done["runs"])
+    again: list[str] = []
     while done["run"] + done["worker"] < options.kills and time.monotonic() < until:
         rest = options.kills - done["run"] - done["worker"]
-        counts = kill(start(killed, options.arguments), rest, until, options.pause)
+        counts = kill(start(killed, [*options.arguments, *again]), rest, until, options.pause)
         done = {"runs": done["runs"] + 1, **{key: done[key] + count for key, count in counts.items()}}
+        again = [] if any(counts.values()) else ["--rerun"]  # all trials were finished
         options.folder.mkdir(parents=True, exist_ok=True)
         notes.write_text(json.dumps(done))
     print(done, "finished", len(read(killed)), flush=True)
