@@ -12,12 +12,9 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
-from avsi.experiment.class_accuracy import ClassAccuracy
 from avsi.experiment.description import resolve
 from avsi.experiment.events import Said
-from avsi.experiment.hebbian_dynamics import HebbianDynamics
 from avsi.experiment.progress import TrialProgress
-from avsi.experiment.scalars import Scalars
 from avsi.experiment.spec import ExperimentError
 from avsi.experiment.strategy_state import (
     NotKeptError,
@@ -38,9 +35,12 @@ from avsi.metrics import (
     forgetting,
 )
 from avsi.plugins.batches import InMemoryBatches
+from avsi.plugins.class_accuracy import ClassAccuracy
 from avsi.plugins.divergence import DivergencePlugin
 from avsi.plugins.early_stopping import EarlyStopping, validation_error
 from avsi.plugins.evaluation import EvaluationPlugin
+from avsi.plugins.hebbian_dynamics import HebbianDynamics
+from avsi.plugins.scalars import Scalars
 from avsi.plugins.schedule import Schedule
 
 EVAL_BATCH_SIZE = 512

@@ -2,9 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from avsi.experiment import ExperimentError
+from avsi.experiment import ExperimentError, Trial
 from avsi.experiment.methods import grid, online_ewc
-from avsi.experiment.trial import Trial
 
 
 def test_candidates_are_told_apart_by_strength_and_share_the_chosen_ones_trials(experiment):
