@@ -26,7 +26,7 @@ def files(folder, pattern):
 def test_main_runs_trials_and_writes_table_and_figure(experiment, tmp_path, capsys):
     main(experiment, args=["--methods", "finetune", "si", "--trials", "2", "--out", str(tmp_path)])
     output = capsys.readouterr()
-    assert re.search(r"fine-tuning\s+\d\d\.\d\d ± \d+\.\d\d\s+90\.00", output.out)
+    assert re.search(r"fine-tuning\s+2\s+\d\d\.\d\d ± \d+\.\d\d\s+90\.00", output.out)
     assert "One seed" not in output.out
     assert "finetune, seed 0: accuracy" in output.err
     assert "\x1b[" not in output.err + output.out
