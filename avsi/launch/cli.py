@@ -183,9 +183,10 @@ def run(experiment: Experiment, options: Options, loggers: tuple[Callable[[Trial
     make_executor = _choose_executor(options)
     root = store.prepare(options.out.expanduser())
     # Methods may share their trials, as a method does with the candidate that was chosen for it.
-    trials = list(
-        {trial.file: trial for seed in seeds for trial in (Trial(experiment, m, seed) for m in methods)}.values()
-    )
+    different: dict[Path, Trial] = {}
+    for trial in (Trial(experiment, method, seed) for seed in seeds for method in methods):
+        different.setdefault(trial.file, trial)
+    trials = list(different.values())
     pending = [trial for trial in trials if options.rerun or store.read_trial(root / trial.file) is None]
     display = Display(len(pending), verbosity, workers=options.workers or 1)
     if pending:
