@@ -117,7 +117,7 @@ def watch_trial(parts: Parts, stack: ExitStack) -> None:
         for name in ("after_backward", "before_update", "after_update"):
             parts.watch(stack, plugin, name, "method")
         parts.watch(stack, plugin, "after_training_exp", "consolidation")
-    for name in (*ITERATION, "after_training_epoch", "after_training_exp"):
+    for name in ITERATION:
         parts.watch(stack, EvaluationPlugin, name, "metrics")
     parts.watch(stack, InMemoryLoader, "__iter__", "data", iterates=True)
     parts.watch(stack, Trainer, "measure", "evaluation")
