@@ -10,10 +10,9 @@ medians over rounds are reported. The data are random numbers in the shapes of t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,7 +30,7 @@ from torchvision.models import VisionTransformer, resnet18
 from avsi.importance import fisher_diagonal, mas_importance
 from perf import rounds
 from perf.floors import cnn as cnn_body
-from perf.rounds import forget_peak, interleave, machine, ratio, resident
+from perf.rounds import forget_peak, in_fork, interleave, machine, ratio, resident
 
 Batches = list[tuple[Tensor, Tensor]]
 SettingName = Literal["mlp", "cnn", "resnet18", "vit"]
@@ -54,7 +53,7 @@ class Arguments:
     cpu_time: bool = False
     """Whether to count CPU seconds of the process in place of wall time."""
     memory: bool = True
-    """Whether to measure peak memory too, one fresh process per method."""
+    """Whether to measure peak memory too, one forked process per method."""
     json: Path | None = None
     """File that gets the numbers; settings that it has and that are not measured now stay."""
 
@@ -266,6 +265,8 @@ AGREES_WITH |= {
 }
 """What of avsi each method computes, or estimates."""
 QUICK = {BASELINE, "Fisher, empirical", "Fisher, sampled", "MAS"}
+CANNOT = (ImportError, NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError)
+"""How methods say that they do not know a model."""
 TOO_LARGE = {("resnet18", "BackPACK BatchGrad, MAS"): "would hold 256 gradients at once, 11 GiB"}
 
 
@@ -294,7 +295,7 @@ def try_out(setting: str, device: str) -> tuple[dict[str, Result], dict[str, str
         try:
             model, ((x, y),) = prepare(setting, method, 1, device)
             found[method] = run(model, [(x[:CHUNK], y[:CHUNK])])
-        except (NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        except CANNOT as error:
             failed[method] = f"{type(error).__name__}: {error}".splitlines()[0][:120]
     return found, failed
 
@@ -308,10 +309,9 @@ def difference(values: Result, others: Result) -> float | None:
 
 
 def peak_bytes(setting: str, method: str, arguments: Arguments) -> int:
-    """Peak memory of a method beyond model and data: in a fresh process on CPUs (Linux), by torch's count on CUDA."""
+    """Peak memory of a method beyond model and data: in a forked process on CPUs (Linux), by torch's count on CUDA."""
     if not arguments.device.startswith("cuda"):
-        command = [sys.executable, "-m", "perf.importance", "--peak", setting, method, str(arguments.threads)]
-        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        return in_fork(_peak_resident, setting, method, arguments.threads)
     model, batches = prepare(setting, method, 1, arguments.device)
     METHODS[method](model, batches)
     before = torch.cuda.memory_allocated()
@@ -320,19 +320,30 @@ def peak_bytes(setting: str, method: str, arguments: Arguments) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-def _report_peak(setting: str, method: str, threads: str) -> None:
-    torch.set_num_threads(int(threads) or torch.get_num_threads())
+def _peak_resident(setting: str, method: str, threads: int) -> int:
+    torch.set_num_threads(threads or torch.get_num_threads())
     model, batches = prepare(setting, method, 1, "cpu")
     METHODS[method](model, [(x[:2], y[:2]) for x, y in batches])  # libraries and kernels are loaded
     forget_peak()
     before = resident("VmRSS")
     METHODS[method](model, batches)
-    print(resident("VmHWM") - before)
+    return resident("VmHWM") - before
+
+
+def peaks(setting: str, arguments: Arguments) -> dict[str, float]:
+    """Peak memory in MiB of the methods that run; not of loops, where a sample's memory is no matter."""
+    found = {}
+    for method in METHODS:
+        if (setting, method) not in TOO_LARGE and not method.startswith("single"):
+            with contextlib.suppress(*CANNOT):
+                found[method] = peak_bytes(setting, method, arguments) / 2**20
+    return found
 
 
 def measure(setting: str, arguments: Arguments) -> Iterator[dict[str, object]]:
     """One row per method."""
     made = SETTINGS[setting]
+    memory = peaks(setting, arguments) if arguments.memory else {}  # first, see in_fork
     found, failed = try_out(setting, arguments.device)
     runs = {
         method: partial(METHODS[method], *prepare(setting, method, made.batches, arguments.device)) for method in found
@@ -344,15 +355,13 @@ def measure(setting: str, arguments: Arguments) -> Iterator[dict[str, object]]:
         if method in failed:
             yield {"setting": setting, "method": method, "failed": failed[method]}
             continue
-        measured = arguments.memory and not method.startswith("single")  # a sample's memory is no matter
-        peak = peak_bytes(setting, method, arguments) / 2**20 if measured else None
         yield {
             "setting": setting,
             "method": method,
             "milliseconds per batch": 1e3 * statistics.median(times[method]) / made.batches,
             "ratio": ratio(times[method], times[BASELINE]),
             "difference": difference(found[method], found[AGREES_WITH[method]]) if method in AGREES_WITH else None,
-            "peak MiB": peak,
+            "peak MiB": memory.get(method),
         }
 
 
@@ -391,7 +400,4 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--peak"]:
-        _report_peak(*sys.argv[2:])
-    else:
-        main(tyro.cli(Arguments))
+    main(tyro.cli(Arguments))

@@ -1,4 +1,4 @@
-"""Peak memory of a training step and of a consolidation: resident memory of a fresh process for each method (Linux).
+"""Peak memory of a training step and of a consolidation: resident memory of a forked process for each method (Linux).
 
 Counted from before the model is made, so that parameters, gradients, activations and a method's own tensors are in it.
 
@@ -8,8 +8,6 @@ Counted from before the model is made, so that parameters, gradients, activation
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +15,7 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from perf.rounds import forget_peak, machine, resident
+from perf.rounds import forget_peak, in_fork, machine, resident
 from perf.steps import CONSOLIDATING
 from perf.training import METHODS, SIZES, TITLES, Paused, make_strategy, random_tasks
 
@@ -61,9 +59,7 @@ def measure(key: str) -> list[dict[str, Any]]:
     """One row per method, each in a process of its own."""
     rows = []
     for method in METHODS:
-        command = [sys.executable, "-m", "perf.memory", "--peaks", key, method]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        rows.append({"setting": key, "method": method} | json.loads(done.stdout.splitlines()[-1]))
+        rows.append({"setting": key, "method": method} | in_fork(peaks, key, method))
     return rows
 
 
@@ -92,7 +88,4 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--peaks"]:
-        print(json.dumps(peaks(*sys.argv[2:])))
-    else:
-        main(tyro.cli(Arguments))
+    main(tyro.cli(Arguments))
