@@ -340,10 +340,9 @@ def peaks(setting: str, arguments: Arguments) -> dict[str, float]:
     return found
 
 
-def measure(setting: str, arguments: Arguments) -> Iterator[dict[str, object]]:
-    """One row per method."""
+def measure(setting: str, arguments: Arguments, memory: dict[str, float]) -> Iterator[dict[str, object]]:
+    """One row per method, with its peak memory if that is known."""
     made = SETTINGS[setting]
-    memory = peaks(setting, arguments) if arguments.memory else {}  # first, see in_fork
     found, failed = try_out(setting, arguments.device)
     runs = {
         method: partial(METHODS[method], *prepare(setting, method, made.batches, arguments.device)) for method in found
@@ -388,10 +387,11 @@ def main(arguments: Arguments) -> None:
     path = arguments.json
     results = json.loads(path.read_text()) if path and path.exists() else {"importance": {}}
     results["machine"] = machine(arguments.device)
+    memory = {setting: peaks(setting, arguments) for setting in arguments.settings if arguments.memory}
     for setting in arguments.settings:
         print(f"\n{SETTINGS[setting].title}\n{'':28}{'ms/batch':>10}{'ratio':>8}{'difference':>12}{'peak MiB':>10}")
         rows = []
-        for row in measure(setting, arguments):
+        for row in measure(setting, arguments, memory.get(setting, {})):
             show(row)
             rows.append(row)
         results["importance"][setting] = rows
