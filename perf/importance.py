@@ -105,6 +105,8 @@ PRODUCTS = 10
 """Products with random vectors in curvlinops' estimates."""
 CHUNK = 32
 """Samples at a time in ``torch.func.vmap``."""
+LOOPED = 32
+"""Samples of a batch that loops over single samples go through; their times are scaled to the whole batch."""
 
 
 def forward_backward(model: nn.Module, batches: Batches) -> None:
@@ -344,12 +346,18 @@ def measure(setting: str, arguments: Arguments, memory: dict[str, float]) -> Ite
     """One row per method, with its peak memory if that is known."""
     made = SETTINGS[setting]
     found, failed = try_out(setting, arguments.device)
-    runs = {
-        method: partial(METHODS[method], *prepare(setting, method, made.batches, arguments.device)) for method in found
-    }
+    runs, share = {}, {}
+    for method in found:
+        model, batches = prepare(setting, method, made.batches, arguments.device)
+        loops = method.startswith("single")  # as many times as long for as many samples
+        share[method] = LOOPED / BATCH if loops else 1.0
+        runs[method] = partial(
+            METHODS[method], model, [(x[:LOOPED], y[:LOOPED]) for x, y in batches] if loops else batches
+        )
     turns = max(3, round(arguments.rounds * made.share))
     slow = {method for method in runs if method not in QUICK}
     times = interleave(runs, turns, arguments.device, slow=slow, slow_rounds=min(turns, arguments.slow_rounds))
+    times = {method: [value / share[method] for value in values] for method, values in times.items()}
     for method in METHODS:
         if method in failed:
             yield {"setting": setting, "method": method, "failed": failed[method]}
