@@ -47,7 +47,7 @@ def kill(run: subprocess.Popen, kills: int, until: float, pause: float) -> dict[
         alive = workers(run)
         if not alive:
             continue
-        if random.random() < 0.15:
+        if random.random() < 0.25:
             run.kill()
             done["run"] += 1
         else:
