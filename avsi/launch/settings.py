@@ -102,9 +102,8 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
     if part == "patience" and experiment.patience and path in vars(experiment.patience):
         return replace(experiment, changes=changes, patience=replace(experiment.patience, **{path: value}))
     if part in BUILDERS and path and getattr(experiment, part) is not None:
-        return replace(
-            experiment, changes=changes, **{part: with_argument(getattr(experiment, part), path, value, name)}
-        )
+        built: dict[str, Any] = {part: with_argument(getattr(experiment, part), path, value, name)}
+        return replace(experiment, changes=changes, **built)
     methods = [method.name for method in experiment.methods]
     hint = did_you_mean(part, [*methods, *VALUES, *BUILDERS, "patience"])
     raise ExperimentError(
@@ -116,7 +115,8 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
 def _changed_method(method: Method, path: str, value: Any) -> Method:
     part, _, rest = path.partition(".")
     if part in {"model", "optimizer"} and rest and getattr(method, part) is not None:
-        changed = replace(method, **{part: with_argument(getattr(method, part), rest, value, f"{method.name}.{path}")})
+        own: dict[str, Any] = {part: with_argument(getattr(method, part), rest, value, f"{method.name}.{path}")}
+        changed = replace(method, **own)
     else:
         changed = replace(method, strategy=with_argument(method.strategy, path, value, f"{method.name}.{path}"))
     label = re.sub(r", \S+ = [^,]*", "", method.label or method.name)  # which says what it was before

@@ -19,7 +19,7 @@ import psutil
 
 SCRIPT = Path(__file__).parents[2] / "reproductions" / "split_digits.py"
 ARGUMENTS = ["--workers", "2", "--methods", "finetune", "si", "dhp+si", "--trials", "2"]
-TIMES = {"started", "wall_time_s", "train_time_s", "resumed"}
+TIMES = {"started", "wall_time_s", "train_time_s", "resumed", "code"}  # code may be edited between the kills
 
 
 def start(out: Path, arguments: list[str]) -> subprocess.Popen:
@@ -47,7 +47,7 @@ def kill(run: subprocess.Popen, kills: int, until: float, pause: float) -> dict[
         alive = workers(run)
         if not alive:
             continue
-        if random.random() < 0.15:
+        if random.random() < 0.25:
             run.kill()
             done["run"] += 1
         else:
