@@ -31,7 +31,7 @@ COMPARISONS = {
     "transfer": "Zenke",
     "plasticity": "Permuted MNIST, five tasks",
 }
-ANALYSES = {"quadratic", "importance_correlation", "dhp_dynamics"}  # see test_analyses.py
+ANALYSES = {"quadratic", "importance_correlation", "importance_and_curvature", "dhp_dynamics"}  # see test_analyses.py
 
 
 def test_every_script_is_covered_here():
