@@ -16,9 +16,9 @@ from avalanche.training.plugins import EvaluationPlugin as AvalancheEvaluationPl
 from torch import Tensor, nn
 
 from avsi.data.batches import InMemoryBatches
-from avsi.evaluation import EvaluationPlugin
 from avsi.metrics import accuracy_row, average_accuracy, evaluation_metrics
 from avsi.models import MLP
+from avsi.plugins.evaluation import EvaluationPlugin
 from avsi.scenarios import permuted_mnist
 from avsi.strategies import SynapticIntelligence
 from perf.rounds import synchronise

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn, optim
 
-from avsi.hebbian_plugin import DHPPlugin
+from avsi.plugins.hebbian import DHPPlugin
 from avsi.strategies.template import MethodTemplate
 
 

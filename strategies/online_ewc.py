@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn, optim
 
-from avsi.consolidation import OnlineEWCPlugin
-from avsi.consolidation.penalty import Strength
+from avsi.consolidation.arguments import Strength
 from avsi.importance.estimators import Labels
+from avsi.plugins import OnlineEWCPlugin
 from avsi.strategies.template import MethodTemplate
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn, optim
 
-from avsi.consolidation import SIPlugin
-from avsi.consolidation.penalty import Strength
+from avsi.consolidation.arguments import Strength
+from avsi.plugins import SIPlugin
 from avsi.strategies.template import MethodTemplate
 
 

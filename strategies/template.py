@@ -9,7 +9,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn, optim
 
 from avsi.data.batches import InMemoryBatches
-from avsi.evaluation import default_evaluator
+from avsi.plugins.evaluation import default_evaluator
 
 
 class MethodTemplate(SupervisedTemplate):

@@ -1,0 +1,19 @@
+"""avsi in Avalanche: plugins, each a thin adapter over plain PyTorch."""
+
+from avsi.plugins.consolidation import ConsolidationPlugin
+from avsi.plugins.divergence import DivergencePlugin
+from avsi.plugins.evaluation import EvaluationPlugin
+from avsi.plugins.hebbian import DHPPlugin
+from avsi.plugins.mas import MASPlugin
+from avsi.plugins.online_ewc import OnlineEWCPlugin
+from avsi.plugins.synaptic_intelligence import SIPlugin
+
+__all__ = [
+    "ConsolidationPlugin",
+    "DHPPlugin",
+    "DivergencePlugin",
+    "EvaluationPlugin",
+    "MASPlugin",
+    "OnlineEWCPlugin",
+    "SIPlugin",
+]
