@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from avsi.consolidation import ConsolidationPlugin
+from avsi.consolidation.arguments import check_strengths
 from avsi.experiment.early_stopping import validation_error
 from avsi.experiment.strategy_state import random_states, restore_random_states
+from avsi.plugins import ConsolidationPlugin
 from avsi.snapshot import Snapshot
 
 
@@ -54,7 +55,7 @@ def assign_strength(strategy: Any, strength: float) -> None:
         strategy: The Avalanche strategy.
         strength: The strength.
     """
-    _plugin(strategy).strengths = (float(strength),)
+    _plugin(strategy).core.strengths = check_strengths(strength)
 
 
 def _plugin(strategy: Any) -> ConsolidationPlugin:

@@ -6,13 +6,13 @@ from functools import partial
 import pytest
 import torch
 from avalanche.training import EWC, Naive
-from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
 from torch.optim import SGD
 from training import naive, seeded_mlp
 
 from avsi import SIPlugin
-from avsi.evaluation import default_evaluator
 from avsi.experiment.strategy_state import fingerprint, random_states, strategy_state
+from avsi.metrics import evaluation_metrics
 from avsi.models import MultiHead
 from avsi.scenarios import split_digits
 from avsi.selection import choose_strength
@@ -73,7 +73,7 @@ def slow(method, benchmark, tasks, strength, margin, decay):
             ):
                 strategy.optimizer.param_groups[0]["lr"] = old_rate
                 plugin = next(p for p in strategy.plugins if hasattr(p, "strengths"))
-                getattr(plugin, "core", plugin).strengths = (old_strength,)
+                plugin.core.strengths = (old_strength,)
                 try:
                     strategy.train(experience, eval_streams=[])
                 except FloatingPointError:  # diverged: far too strong for the explicit step
@@ -117,7 +117,7 @@ def test_choices_and_training_are_those_of_attempts_made_from_nothing(name, benc
 
 
 def test_everything_but_the_choice_is_as_before(benchmark):
-    strategy = make(METHODS["si"][0], 1e3, [TooFast()], evaluator=default_evaluator())
+    strategy = make(METHODS["si"][0], 1e3, [TooFast()], evaluator=EvaluationPlugin(*evaluation_metrics()))
     strategy.train(benchmark.train_stream[0], eval_streams=[])
     before, randomness = strategy_state(strategy), fingerprint(random_states("cpu"))
     metrics = strategy.evaluator.get_all_metrics()
