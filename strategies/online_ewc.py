@@ -23,6 +23,7 @@ class OnlineEWC(MethodTemplate):
         strength: lambda, see :class:`avsi.OnlineEWCPlugin`.
         gamma: How much of the old importance stays.
         labels: Which labels the Fisher information is taken over.
+        max_samples: Measure it on so many of an experience's samples, drawn at random; None: on all.
         exclude: Glob patterns of parameter names to leave out.
         plugins: Further plugins.
         **template: Arguments of Avalanche's ``SupervisedTemplate``.
@@ -37,11 +38,14 @@ class OnlineEWC(MethodTemplate):
         strength: Strength,
         gamma: float = 1.0,
         labels: Labels = "empirical",
+        max_samples: int | None = None,
         exclude: Iterable[str] = (),
         plugins: Sequence[Any] | None = None,
         **template: Any,
     ) -> None:
-        self.online_ewc = OnlineEWCPlugin(strength, gamma=gamma, labels=labels, exclude=exclude)
+        self.online_ewc = OnlineEWCPlugin(
+            strength, gamma=gamma, labels=labels, max_samples=max_samples, exclude=exclude
+        )
         super().__init__(
             own=self.online_ewc, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template
         )

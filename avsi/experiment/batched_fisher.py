@@ -1,0 +1,107 @@
+"""Online EWC with squares of mini-batch gradients, which many implementations use: for comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+
+from avsi.consolidation import OnlineEWCPenalty
+from avsi.consolidation.arguments import Strength
+from avsi.experiment.spec import Method
+from avsi.plugins import ConsolidationPlugin
+from avsi.strategies.template import MethodTemplate
+
+
+class BatchedEWCPenalty(OnlineEWCPenalty):
+    """Online EWC whose importance is the mean over mini-batches of the square of their mean gradient.
+
+    That is no Fisher information: it depends on the size of the batches, and for b independent samples it is about 1/b
+    of the empirical one (van de Ven 2025, "On the computation of the Fisher information in continual learning").
+
+    Args:
+        model: The model, None leaves it to ``bind``.
+        strength: lambda.
+        batch_size: Samples in a batch: those given are cut into ones of this size.
+    """
+
+    def __init__(self, model: nn.Module | None, strength: Strength, *, batch_size: int) -> None:
+        super().__init__(model, strength)
+        self.batch_size = batch_size
+
+    def new_importance(
+        self, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any] | None
+    ) -> dict[str, Tensor]:
+        """Decay Omega and add the squares of the batches' gradients.
+
+        Args:
+            parameters: The penalised parameters by name.
+            batches: Batches (x, y) or (x, y, task_labels).
+
+        Returns:
+            The new Omega.
+
+        Raises:
+            TypeError: If there are no data.
+        """
+        if self.model is None or batches is None:
+            raise TypeError("consolidate() needs the task's data: batches of (x, y) or (x, y, task_labels)")
+        training, count = self.model.training, 0
+        self.model.eval()
+        summed = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+        for batch in batches:
+            for x, y, *tasks in zip(*(tensor.split(self.batch_size) for tensor in batch), strict=True):
+                with torch.enable_grad():
+                    loss = nn.functional.cross_entropy(self.model(x, *tasks), y)
+                    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                for total, gradient in zip(summed.values(), gradients, strict=True):
+                    if gradient is not None:
+                        total += gradient.square()
+                count += 1
+        self.model.train(training)
+        return {name: self.gamma * self.importance[name] + total / count for name, total in summed.items()}
+
+
+class BatchedEWC(MethodTemplate):
+    """Fine-tuning with squares of mini-batch gradients as importance, shown for what it does.
+
+    Args:
+        model: The model.
+        optimizer: Any first-order optimizer of ``torch.optim``.
+        criterion: Task loss, the mean over the batch. Default: cross entropy.
+        strength: lambda.
+        plugins: Further plugins.
+        **template: Arguments of Avalanche's ``SupervisedTemplate``; ``train_mb_size`` is the size of the batches.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: optim.Optimizer,
+        criterion: Callable[..., Any] | None = None,
+        strength: Strength,
+        plugins: Sequence[Any] | None = None,
+        **template: Any,
+    ) -> None:
+        penalty = BatchedEWCPenalty(None, strength, batch_size=template.get("train_mb_size", 1))
+        self.batched_ewc = ConsolidationPlugin(penalty)
+        super().__init__(
+            own=self.batched_ewc, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template
+        )
+
+
+def batched_ewc(strength: float, name: str = "batched") -> Method:
+    """Online EWC with squares of mini-batch gradients in batches of the training's size.
+
+    Args:
+        strength: lambda.
+        name: The method's name.
+
+    Returns:
+        The method.
+    """
+    return Method(name, partial(BatchedEWC, strength=strength), label=f"batched, λ = {strength:g}")
