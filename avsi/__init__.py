@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from avsi.data.batches import InMemoryBatches
+    from avsi.plugins.batches import InMemoryBatches
     from avsi.importance import fisher_diagonal, mas_importance
     from avsi.plugins import DHPPlugin, DivergencePlugin, MASPlugin, OnlineEWCPlugin, SIPlugin
 
@@ -29,7 +29,7 @@ __all__ = [
 _HOMES = {
     "DHPPlugin": "avsi.plugins.hebbian",
     "DivergencePlugin": "avsi.plugins.divergence",
-    "InMemoryBatches": "avsi.data.batches",
+    "InMemoryBatches": "avsi.plugins.batches",
     "MASPlugin": "avsi.plugins.mas",
     "OnlineEWCPlugin": "avsi.plugins.online_ewc",
     "SIPlugin": "avsi.plugins.synaptic_intelligence",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avsi.consolidation.arguments import check_strengths
-from avsi.experiment.early_stopping import validation_error
+from avsi.plugins.early_stopping import validation_error
 from avsi.experiment.strategy_state import random_states, restore_random_states
 from avsi.plugins import ConsolidationPlugin
 from avsi.snapshot import Snapshot

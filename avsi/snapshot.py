@@ -17,7 +17,7 @@ from avalanche.benchmarks.utils.flat_data import FlatData
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from avsi.data.batches import InMemoryBatches, InMemoryLoader
+from avsi.plugins.batches import InMemoryBatches, InMemoryLoader
 
 LEAVES = (
     *(type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, Enum, PurePath, IOBase),

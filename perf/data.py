@@ -29,9 +29,9 @@ from avalanche.training import Naive
 from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor, nn
 
-from avsi.data.batches import InMemoryBatches, InMemoryLoader
 from avsi.data.dataset import BatchTransform, ImageDataset, scale
 from avsi.data.transforms import Compose, Permute
+from avsi.plugins.batches import InMemoryBatches, InMemoryLoader
 from perf.rounds import interleave, ratio
 from perf.trial import write_mnist
 

@@ -8,7 +8,7 @@ from typing import Any
 from avalanche.training.templates import SupervisedTemplate
 from torch import nn, optim
 
-from avsi.data.batches import InMemoryBatches
+from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.evaluation import default_evaluator
 
 

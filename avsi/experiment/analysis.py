@@ -12,9 +12,9 @@ from avalanche.training import Naive
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
-from avsi.data.batches import InMemoryBatches
-from avsi.experiment.cli import exits_explained
+from avsi.launch.cli import exits_explained
 from avsi.plugins import SIPlugin
+from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.evaluation import EvaluationPlugin
 
 Options = TypeVar("Options")

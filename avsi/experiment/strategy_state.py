@@ -19,7 +19,7 @@ from avalanche.training.templates.base_sgd import PeriodicEval
 from avalanche.training.utils import ParamData
 from torch import Tensor
 
-from avsi.data.batches import InMemoryBatches
+from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.divergence import DivergencePlugin
 from avsi.plugins.evaluation import EvaluationPlugin
 from avsi.plugins.hebbian import DHPPlugin
@@ -59,6 +59,7 @@ TEMPLATE = frozenset([
     "is_training", "loss", "mb_output", "mbatch", "model", "optimized_param_id", "optimizer", "plugins",
     "retain_graph", "train_epochs", "train_mb_size",
     "_experiences", "_is_fitted",  # JointTraining's, which trains once
+    "forward", "criterion",  # under autocast
 ])
 # fmt: on
 """Attributes of Avalanche's ``SupervisedTemplate``: settings, what is kept here, and what lives within a pass only."""

@@ -14,7 +14,7 @@ from torch import distributed, nn
 from tqdm import tqdm
 
 from avsi._avalanche import joint_experiences, unpacked
-from avsi.data.batches import InMemoryBatches
+from avsi.plugins.batches import InMemoryBatches
 
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """Shows progress over an iterable, given what it is about and its length."""

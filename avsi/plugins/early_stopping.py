@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,27 +11,9 @@ from avalanche.evaluation.metrics import Accuracy
 from avalanche.models import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 
-from avsi.plugins import ConsolidationPlugin
+from avsi.experiment.spec import Patience
+from avsi.plugins.consolidation import ConsolidationPlugin
 from avsi.plugins.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
-
-
-@dataclass(frozen=True)
-class Patience:
-    """When to stop training on a task.
-
-    Attributes:
-        epochs: Stop when the validation error has not improved for so many epochs.
-        at_least: Epochs to train in any case.
-        validation: Share of each class's training images held out for validation.
-    """
-
-    epochs: int = 5
-    at_least: int = 10
-    validation: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.at_least < 1 or not 0 < self.validation < 1:
-            raise ValueError(f"{self}: epochs and at_least must be at least 1, validation in (0, 1)")
 
 
 class EarlyStopping(SupervisedPlugin):

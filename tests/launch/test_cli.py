@@ -1,17 +1,21 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from avalanche.training import Naive
 
-from avsi.experiment import ExperimentError, Method, cli, engines, main
-from avsi.experiment.cli import Options, run
+from avsi.experiment import ExperimentError, Method, Patience, Trial, main
 from avsi.experiment.methods import grid, si
-from avsi.experiment.results import Results
+from avsi.launch import cli
+from avsi.launch.cli import Options, run
+from avsi.results import store
 from avsi.scenarios import split_mnist
 
 
@@ -35,8 +39,8 @@ def test_main_runs_trials_and_writes_table_and_figure(experiment, tmp_path, caps
 
 def test_finished_trials_are_not_run_again_and_new_ones_are_added(experiment, tmp_path, monkeypatch):
     ran = []
-    real = engines.run_trial
-    monkeypatch.setattr(engines, "run_trial", lambda *a: ran.append((a[1].name, a[2])) or real(*a))
+    real = Trial.run
+    monkeypatch.setattr(Trial, "run", lambda trial, *a: ran.append((trial.method.name, trial.seed)) or real(trial, *a))
     run(experiment, Options(methods=("si",), trials=1, out=tmp_path))
     before = {f: (tmp_path / f).read_bytes() for f in files(tmp_path, "seed-*.json")}
     run(experiment, Options(methods=("si", "finetune"), trials=2, out=tmp_path))
@@ -48,9 +52,9 @@ def test_finished_trials_are_not_run_again_and_new_ones_are_added(experiment, tm
 
 def test_changed_epochs_are_other_trials_and_are_called_changed(experiment, tmp_path, capsys):
     run(experiment, Options(methods=("finetune",), trials=1, epochs=1, out=tmp_path))
-    assert "Changed protocol: 1 epochs instead of 2." in capsys.readouterr().out
+    assert "1 epoch instead of 2" in capsys.readouterr().out
     (result,) = (json.loads((tmp_path / f).read_text()) for f in files(tmp_path, "seed-*.json"))
-    assert result["deviation"] == "1 epochs instead of 2"
+    assert result["deviation"] == "1 epoch instead of 2"
     assert files(tmp_path, "*.md") == ["tiny/summary-1-epochs.md"]
     figures = files(tmp_path, "*.png")
     assert "tiny/accuracy-1-epochs.png" in figures
@@ -68,14 +72,14 @@ def test_files_hold_all_finished_methods_and_the_terminal_those_asked_for(experi
 
 
 def test_a_result_that_cannot_be_written_loses_no_other_trial(experiment, tmp_path, capsys, monkeypatch):
-    real = Results.write
+    real = store.write_trial
 
-    def full_disk(self, experiment, method, result):
-        if method.name == "finetune":
+    def full_disk(path, result):
+        if result["method"] == "finetune":
             raise OSError(28, "No space left on device")
-        return real(self, experiment, method, result)
+        real(path, result)
 
-    monkeypatch.setattr(Results, "write", full_disk)
+    monkeypatch.setattr(store, "write_trial", full_disk)
     failures = run(experiment, Options(methods=("finetune", "si"), trials=1, out=tmp_path))
     assert failures == ["finetune, seed 0"]
     assert "No space left on device" in capsys.readouterr().err
@@ -84,15 +88,16 @@ def test_a_result_that_cannot_be_written_loses_no_other_trial(experiment, tmp_pa
 
 def test_a_trial_that_another_run_finished_meanwhile_is_left_alone(experiment, tmp_path, monkeypatch):
     ran = []
-    real = engines.run_trial
+    real = Trial.run
 
-    def other_run_is_faster(experiment, method, seed, *rest):
-        result = real(experiment, method, seed, *rest)
-        ran.append(seed)
-        Results(tmp_path).write(experiment, method, result | {"seed": seed + 1})
+    def other_run_is_faster(trial, *rest):
+        result = real(trial, *rest)
+        ran.append(trial.seed)
+        other = Trial(trial.experiment, trial.method, trial.seed + 1)
+        store.write_trial(tmp_path / other.file, result | {"seed": other.seed})
         return result
 
-    monkeypatch.setattr(engines, "run_trial", other_run_is_faster)
+    monkeypatch.setattr(Trial, "run", other_run_is_faster)
     run(experiment, Options(methods=("finetune",), trials=2, out=tmp_path))
     assert ran == [0]
 
@@ -118,14 +123,14 @@ def test_a_failing_trial_is_reported_and_does_not_lose_the_others(experiment, tm
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_path, capsys, monkeypatch, number, code):
     before = signal.getsignal(number)
-    real = engines.run_trial
+    real = Trial.run
 
-    def stop_at_second(*arguments):
-        if arguments[2] == 1:
+    def stop_at_second(trial, *arguments):
+        if trial.seed == 1:
             signal.raise_signal(number)
-        return real(*arguments)
+        return real(trial, *arguments)
 
-    monkeypatch.setattr(engines, "run_trial", stop_at_second)
+    monkeypatch.setattr(Trial, "run", stop_at_second)
     with pytest.raises(SystemExit) as stop:
         main(experiment, args=["--methods", "finetune", "--trials", "2", "--out", str(tmp_path)])
     assert stop.value.code == code
@@ -142,9 +147,17 @@ def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_pa
             r"tiny has no method 'sgd'; its methods are: finetune, si, avalanche_si, scratch, joint",
         ),
         (["--protocol", "x"], r"no protocol 'x'; there is: only the default one"),
-        (["--trials", "0"], "trials must be at least 1, got 0"),
+        (["--trials", "0"], "trials must be at least 1 and at most 100000, got 0"),
         (["--epochs", "0"], "epochs must be at least 1, got 0"),
-        (["--seed", "-1"], "seed must be at least 0, got -1"),
+        (["--seed", "-1"], "seed must be at least 0 and at most 4294967294, got -1"),
+        (["--seed", "4294967296"], "seed must be at least 0 and at most 4294967294, got 4294967296"),
+        (["--trials", "9999999999"], "trials must be at least 1 and at most 100000, got 9999999999"),
+        (["--set", "si.strenght=2"], r"cannot set 'si.strenght': .* takes no 'strenght'; did you mean 'strength'[?]"),
+        (["--set", "optimiser.lr=2"], r"cannot set 'optimiser.lr'; did you mean 'optimizer'[?]"),
+        (["--set", "optimizer.rate=2"], "cannot set 'optimizer.rate': Adam takes no 'rate'"),
+        (["--set", "batch_size=all"], "batch_size takes a value of type int, got 'all'"),
+        (["--set", "batch_size"], "--set takes name=value"),
+        (["--set", "@nowhere"], "cannot read the settings nowhere"),
         (["--device", "cuda:99"], r"device 'cuda:99' cannot be used \(.*\); try --device cpu"),
         (["--device", "gpu"], r"device 'gpu' cannot be used"),
         (["--workers", "0"], "workers must be at least 1, got 0"),
@@ -209,7 +222,8 @@ def with_candidates(experiment):
 
 def test_candidates_run_only_when_named_and_not_twice(with_candidates, tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr(cli, "run_trials", lambda experiment, trials, *a, **k: ran.append([m.name for m, _ in trials]))
+    monkeypatch.setattr(cli, "run_trials", lambda trials, *a, **k: ran.append([trial.method.name for trial in trials]))
+    monkeypatch.setattr(cli, "report", lambda *a: None)
     run(with_candidates, Options(trials=1, out=tmp_path))
     run(with_candidates, Options(trials=1, out=tmp_path, methods=("si_0.5",)))
     run(with_candidates, Options(trials=1, out=tmp_path, methods=("si_1", "si_0.5", "si", "si_1")))
@@ -255,7 +269,7 @@ def test_rerun_runs_finished_trials_again(experiment, tmp_path, capsys):
     assert json.loads((tmp_path / file).read_text())["accuracy"] == 0.125
     run(experiment, replace(options, rerun=True))
     assert json.loads((tmp_path / file).read_text())["accuracy"] == first["accuracy"]
-    assert "1 trials to run, 0 finished" in capsys.readouterr().err
+    assert "1 trial to run, 0 finished" in capsys.readouterr().err
 
 
 def test_threads_of_this_process_are_set_for_the_trials_only(experiment, tmp_path):
@@ -281,10 +295,89 @@ def test_methods_of_the_same_name_are_refused(experiment):
 
 
 def test_changed_epochs_are_told_from_the_protocols(experiment):
-    assert experiment.with_epochs(5).with_epochs(1).deviation == "1 epochs instead of 2"
+    assert experiment.with_epochs(5).with_epochs(1).deviation == "1 epoch instead of 2"
     assert experiment.with_epochs(5).with_epochs(2) == experiment
 
 
 def test_unknown_method_error_is_a_value_error(experiment):
     with pytest.raises(ExperimentError, match="no method 'x'"):
         experiment.method("x")
+
+
+def test_what_is_set_makes_other_trials_called_after_it(experiment, tmp_path, capsys):
+    (tmp_path / "settings").write_text("# weaker\nsi.strength = 0.3  # c\n\noptimizer.lr=0.02\n")
+    chosen = Options(methods=("si", "finetune"), trials=1, settings=(f"@{tmp_path / 'settings'}", "batch_size=16"))
+    run(replace(experiment, epochs=1), replace(chosen, out=tmp_path))
+    results = {r["method"]: r for r in (json.loads((tmp_path / f).read_text()) for f in files(tmp_path, "seed-*.json"))}
+    assert set(results) == {"si,strength=0.3", "finetune"}
+    description = results["si,strength=0.3"]["description"]
+    assert description["method"]["strategy"]["kwargs"] == {"strength": 0.3, "damping": 1e-3}
+    assert description["optimizer"]["kwargs"] == {"lr": 0.02}
+    assert description["batch_size"] == 16
+    assert results["finetune"]["deviation"] == "si.strength = 0.3, optimizer.lr = 0.02, batch_size = 16"
+    output = capsys.readouterr().out
+    assert "SI, strength = 0.3" in output
+    assert files(tmp_path, "summary*.md") == ["tiny/summary-si.strength=0.3-optimizer.lr=0.02-batch_size=16.md"]
+
+
+def test_a_smoke_test_takes_a_few_images_of_every_task(experiment, tmp_path):
+    patient = replace(experiment, patience=Patience(), epochs=20)
+    run(patient, Options(smoke=True, out=tmp_path))
+    results = [json.loads((tmp_path / f).read_text()) for f in files(tmp_path, "seed-*.json")]
+    assert {result["method"] for result in results} == {method.name for method in experiment.methods}
+    for result in results:
+        assert result["description"]["smoke"] is True
+        assert all(sum(images) <= 200 for images in result["class_images"])
+        assert result["deviation"].startswith("smoke test")
+    assert files(tmp_path, "summary*.md") == ["tiny/summary-smoke.md"]
+
+
+def test_many_trials_come_with_smaller_calls(experiment, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "run_trials", lambda *a, **k: None)
+    monkeypatch.setattr(cli, "report", lambda *a: None)
+    run(replace(experiment, trials=5), Options(out=tmp_path))
+    error = capsys.readouterr().err
+    assert "Tiny: 25 trials to run, 0 finished\nfewer: --methods finetune si --trials 1; " in error
+    run(experiment, Options(out=tmp_path))
+    assert "fewer" not in capsys.readouterr().err
+
+
+class Diverging(Naive):
+    """Its loss is not a number after the first epoch."""
+
+    def training_epoch(self, **arguments):
+        super().training_epoch(**arguments)
+        self.loss = self.loss * float("nan")
+
+
+def test_a_run_with_diverged_trials_says_so_and_is_no_failure(experiment, tmp_path, capsys):
+    unstable = replace(experiment, methods=(Method("unstable", Diverging), *experiment.methods[:1]), epochs=1)
+    main(unstable, args=["--trials", "1", "--out", str(tmp_path)])
+    output = capsys.readouterr()
+    assert "unstable, seed 0: DIVERGED in task 1, epoch 1" in output.err
+    assert "diverged, which is their result: unstable, seed 0" in output.err
+    assert "diverged (1 of 1)" in output.out
+    (result,) = (json.loads((tmp_path / f).read_text()) for f in files(tmp_path, "unstable*/seed-*.json"))
+    assert result["status"] == "diverged"
+    assert result["divergence"]["task"] == result["divergence"]["epoch"] == 0
+    assert result["accuracy"] is None
+
+
+def test_a_home_folder_is_meant_by_a_tilde(experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(cli, "run_trials", lambda *a, **k: None)
+    monkeypatch.setattr(cli, "report", lambda *a: None)
+    run(experiment, Options(out=Path("~/kept")))
+    assert (tmp_path / "kept").is_dir()
+
+
+def test_help_and_mistakes_load_neither_torch_nor_avalanche(tmp_path):
+    script = Path(__file__).parents[2] / "reproductions" / "split_digits.py"
+    for arguments in ("--help", "--methods x"):
+        code = (
+            f"import runpy, sys; sys.argv = ['x', *{arguments.split()!r}, '--out', {str(tmp_path)!r}]\n"
+            f"try: runpy.run_path({str(script)!r}, run_name='__main__')\n"
+            "except SystemExit: print(sorted({'torch', 'avalanche', 'pandas', 'matplotlib'} & set(sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "[]"

@@ -1,4 +1,4 @@
-"""Engines as users meet them: a script of one's own, run as a command, killed, stopped, started twice."""
+"""Executors as users meet them: a script of one's own, run as a command, killed, stopped, started twice."""
 
 import json
 import os
@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from avsi.experiment import ExperimentError
-from avsi.experiment.cli import Options, run
-from avsi.experiment.engines import Output, shared_out
-from avsi.experiment.progress import Said
+from avsi.experiment.events import Said
+from avsi.launch.cli import Options, run
+from avsi.launch.executors import Output, shared_out
 
 SCRIPT = """
 import os
