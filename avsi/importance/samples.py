@@ -36,6 +36,7 @@ class Batch(NamedTuple):
             What the model returns.
         """
         inputs = self.inputs if inputs is None else inputs
+        torch.clear_autocast_cache()  # which may hold casts of weights as they were at an earlier call
         if self.task is None:
             return model(inputs)
         task = self.task[:1].expand(len(inputs)) if isinstance(self.task, Tensor) else self.task
@@ -91,12 +92,13 @@ def unpack(batch: Any) -> tuple[Tensor, Any, Tensor | int | None]:
     return x, y, task
 
 
-def check_labels(y: Any, samples: int) -> Tensor:
+def check_labels(y: Any, samples: int, labels: str) -> Tensor:
     """Check class indices; their range is checked when the number of classes is known.
 
     Args:
         y: The labels of a batch.
         samples: How many there should be.
+        labels: The kind of Fisher information that needs them.
 
     Returns:
         The labels.
@@ -107,8 +109,8 @@ def check_labels(y: Any, samples: int) -> Tensor:
     """
     if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise TypeError(
-            f'labels="empirical" needs class indices as an integer tensor, got {_describe(y)}; '
-            "convert one-hot labels with argmax(1), or choose labels='sampled' or 'exact', which need none"
+            f'labels="{labels}" needs class indices as an integer tensor, got {_describe(y)}; for regression choose '
+            'labels="gaussian"; convert one-hot labels with argmax(1), or choose "sampled" or "exact", which need none'
         )
     if y.shape != (samples,):
         raise ValueError(f"labels must have shape ({samples},), one class index per sample, got {tuple(y.shape)}")

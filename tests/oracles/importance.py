@@ -32,15 +32,24 @@ def _mean(model: nn.Module, batches, of_sample: Callable, names: list[str] | Non
 
 
 def fisher(model: nn.Module, batches, labels: str, names: list[str] | None = None) -> dict[str, Tensor]:
-    """Mean of the squared gradients of the log-likelihood, for the data's labels or in expectation over all labels."""
+    """Mean of the squared gradients of the log-likelihood; `labels` as in `fisher_diagonal`, without "sampled"."""
 
     def of_sample(outputs: Tensor, y: int):
         log_likelihood = outputs.log_softmax(0)
         if labels == "empirical":
             yield 1.0, torch.square, log_likelihood[y]
-        else:
+        elif labels == "predicted":
+            yield 1.0, torch.square, log_likelihood.max()
+        elif labels == "reversed":
+            yield 1.0, torch.square, (-outputs).log_softmax(0)[y]
+        elif labels == "exact":
             for label in range(len(outputs)):
                 yield log_likelihood[label].exp().item(), torch.square, log_likelihood[label]
+        elif labels == "gaussian":
+            for output in outputs:
+                yield 1.0, torch.square, output
+        else:
+            raise ValueError(labels)
 
     return _mean(model, batches, of_sample, names)
 
