@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from avsi.plugins.batches import InMemoryBatches
     from avsi.importance import fisher_diagonal, mas_importance
     from avsi.plugins import DHPPlugin, DivergencePlugin, MASPlugin, OnlineEWCPlugin, SIPlugin
+    from avsi.plugins.batches import InMemoryBatches
 
 __version__ = "0.1.0"
 

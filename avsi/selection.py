@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from avsi.consolidation.arguments import check_strengths
-from avsi.plugins.early_stopping import validation_error
 from avsi.experiment.strategy_state import random_states, restore_random_states
 from avsi.plugins import ConsolidationPlugin
+from avsi.plugins.early_stopping import validation_error
 from avsi.snapshot import Snapshot
 
 

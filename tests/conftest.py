@@ -31,7 +31,9 @@ def real_data():
 def experiment():
     """A real experiment that takes about a second a trial."""
     from functools import partial
+
     from torch.optim import Adam
+
     from avsi.experiment import Experiment, Reported
     from avsi.experiment.methods import avalanche_si, finetune, joint, scratch, si
     from avsi.models import MLP, MultiHead

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor, nn, optim
 
 from avsi.consolidation import OnlineEWCPenalty
 from avsi.consolidation.arguments import Strength
-from avsi.experiment.spec import Method
 from avsi.plugins import ConsolidationPlugin
 from avsi.strategies.template import MethodTemplate
 
@@ -92,16 +90,3 @@ class BatchedEWC(MethodTemplate):
         super().__init__(
             own=self.batched_ewc, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template
         )
-
-
-def batched_ewc(strength: float, name: str = "batched") -> Method:
-    """Online EWC with squares of mini-batch gradients in batches of the training's size.
-
-    Args:
-        strength: lambda.
-        name: The method's name.
-
-    Returns:
-        The method.
-    """
-    return Method(name, partial(BatchedEWC, strength=strength), label=f"batched, λ = {strength:g}")

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-import avsi
 from avsi.data import DATASETS, published_size
 
 PACKAGES = ("avsi", "avalanche-lib", "torch", "torchvision", "numpy", "scikit-learn")

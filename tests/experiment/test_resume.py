@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from avsi.experiment import Experiment, Method, Patience, Setting, Trial, regimes
+from avsi.experiment.events import Said
 from avsi.experiment.methods import (
     avalanche_ewc,
     avalanche_mas,
@@ -36,14 +37,13 @@ from avsi.experiment.methods import (
     si,
     with_dhp,
 )
-from avsi.experiment.events import Said
 from avsi.experiment.progress import TrialProgress
+from avsi.experiment.strategy_state import fingerprint
 from avsi.launch import cli
 from avsi.launch.loop import checkpoint_path
-from avsi.results.store import SCHEMA
-from avsi.experiment.strategy_state import fingerprint
 from avsi.models import MLP, DHPLinear, GrowingHead, MultiHead
 from avsi.plugins import ConsolidationPlugin
+from avsi.results.store import SCHEMA
 from avsi.scenarios import permuted_digits, split_digits
 from avsi.scenarios.build import Source, Task, build
 

@@ -10,14 +10,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.optim import SGD
 
 from avsi.experiment import Patience, Setting, Trial, regimes, running
-from avsi.plugins.early_stopping import EarlyStopping
-from avsi.experiment.methods import dhp
 from avsi.experiment.events import Step, TaskEnd
+from avsi.experiment.methods import dhp
 from avsi.experiment.progress import TrialProgress
 from avsi.experiment.provenance import describe_data
 from avsi.metrics import average_accuracy, backward_transfer
 from avsi.models import MLP, DHPLinear, MultiHead, SplitCIFARNet, glorot_uniform
 from avsi.plugins.batches import InMemoryLoader
+from avsi.plugins.early_stopping import EarlyStopping
 from avsi.scenarios import Source, build, imbalance, sequence, split_digits
 from avsi.scenarios.build import ImageScenario
 

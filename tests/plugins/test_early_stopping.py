@@ -4,8 +4,8 @@ from avalanche.training.plugins import SupervisedPlugin
 from training import naive, seeded_mlp
 
 from avsi import MASPlugin, SIPlugin
-from avsi.plugins import early_stopping
 from avsi.experiment import Patience
+from avsi.plugins import early_stopping
 from avsi.plugins.early_stopping import EarlyStopping, validation_error
 from avsi.scenarios import split_digits
 

@@ -1,7 +1,6 @@
 """Damaged and foreign files in a results folder: each costs its own row and a line, none the report."""
 
 import json
-import os
 import random
 import warnings
 
