@@ -38,6 +38,7 @@ def experiment():
     from avsi.experiment.methods import avalanche_si, finetune, joint, scratch, si
     from avsi.models import MLP, MultiHead
     from avsi.scenarios import split_digits
+
     return Experiment(
         name="tiny",
         title="Tiny",

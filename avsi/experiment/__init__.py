@@ -24,7 +24,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "main":  # the command line stands on what is in here
-        from avsi.launch.cli import main
+        try:
+            from avsi.launch.cli import main
+        except ModuleNotFoundError as error:
+            raise ImportError(f"{error}; experiments need more packages: pip install 'avsi[experiments]'") from error
 
         return main
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

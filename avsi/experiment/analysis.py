@@ -113,10 +113,7 @@ def correlations(rows: Tensor) -> Tensor:
     Raises:
         ValueError: If a row is constant or not finite, where no correlation is defined.
     """
-    centred = rows.double() - rows.double().mean(1, keepdim=True)
-    norms = centred.norm(dim=1, keepdim=True)
-    for index, (row, norm) in enumerate(zip(rows, norms, strict=True)):
-        if not torch.isfinite(norm) or bool((row == row[0]).all()):
+    for index, row in enumerate(rows):
+        if not torch.isfinite(row).all() or bool((row == row[0]).all()):
             raise ValueError(f"row {index} is constant or not finite; its correlation with others is not defined")
-    unit = centred / norms
-    return (unit @ unit.T).clamp(-1, 1).fill_diagonal_(1)
+    return torch.corrcoef(rows.double())

@@ -59,14 +59,7 @@ class Checkpoint:
             torch.set_num_threads(content["trial"]["environment"]["threads"])
 
     def identify(self, trial: Trial, data: list[dict[str, Any]], environment: Mapping[str, Any]) -> None:
-        """Say what the trial is and where it runs.
-
-        Args:
-            trial: The trial.
-            data: What it is trained on.
-            environment: Software and hardware. While a trial is interrupted, the operating system may be brought up to
-                date; another GPU may do that is of the same kind.
-        """
+        """Say what the trial is and where it runs."""
         kept = {key: value for key, value in environment.items() if key != "platform"}
         self.trial = {
             "seed": trial.seed,
@@ -76,11 +69,7 @@ class Checkpoint:
         }
 
     def write(self, state: Mapping[str, Any]) -> None:
-        """Keep a state, in place of the last one; the file is written whole or not at all.
-
-        Args:
-            state: Plain data, as ``avsi.experiment.strategy_state.pack`` makes it.
-        """
+        """Keep a state, in place of the last one; the file is written whole or not at all."""
         if self.path is None:
             return
         content = {

@@ -35,7 +35,7 @@ class Name:
         """
         return getattr(import_module(self.module), self.name)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         return self.resolve()(*args, **kwargs)
 
 

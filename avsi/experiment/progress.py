@@ -96,11 +96,6 @@ class TrialProgress(SupervisedPlugin):
     def passing(self, batches: Iterable[Any], description: str, total: int) -> Iterator[Any]:
         """Tell of a pass over data besides training and evaluation, such as one that measures importance.
 
-        Args:
-            batches: What is gone through.
-            description: What is measured.
-            total: Number of batches.
-
         Yields:
             The batches.
         """

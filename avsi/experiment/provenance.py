@@ -70,9 +70,6 @@ def describe_environment(device: str) -> dict[str, Any]:
 def package_version(name: str) -> str:
     """Look up an installed package's version.
 
-    Args:
-        name: Distribution name.
-
     Returns:
         The version, or "not installed".
     """

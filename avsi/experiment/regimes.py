@@ -12,12 +12,9 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
-from avsi.experiment.class_accuracy import ClassAccuracy
 from avsi.experiment.description import resolve
 from avsi.experiment.events import Said
-from avsi.experiment.hebbian_dynamics import HebbianDynamics
 from avsi.experiment.progress import TrialProgress
-from avsi.experiment.scalars import Scalars
 from avsi.experiment.spec import ExperimentError
 from avsi.experiment.strategy_state import (
     NotKeptError,
@@ -38,9 +35,12 @@ from avsi.metrics import (
     forgetting,
 )
 from avsi.plugins.batches import InMemoryBatches
+from avsi.plugins.class_accuracy import ClassAccuracy
 from avsi.plugins.divergence import DivergencePlugin
 from avsi.plugins.early_stopping import EarlyStopping, validation_error
 from avsi.plugins.evaluation import EvaluationPlugin
+from avsi.plugins.hebbian_dynamics import HebbianDynamics
+from avsi.plugins.scalars import Scalars
 from avsi.plugins.schedule import Schedule
 
 EVAL_BATCH_SIZE = 512
@@ -145,13 +145,7 @@ class Trainer:
         return strategy
 
     def train(self, strategy: Any, experiences: Any, evaluated: Sequence[Any]) -> None:
-        """Train and evaluate, and keep what came of it.
-
-        Args:
-            strategy: The strategy.
-            experiences: What it trains on.
-            evaluated: The test experiences it is then evaluated on.
-        """
+        """Train and evaluate, and keep what came of it."""
         clock = time.perf_counter()
         strategy.train(experiences, eval_streams=[], reset_optimizer_state=self.trial.experiment.reset_optimizer)
         self.finished.train_time_s.append(round(time.perf_counter() - clock, 3))
@@ -169,9 +163,6 @@ class Trainer:
 
         A trial with state that is not plain data has no checkpoint, and starts over when it is interrupted; progress
         says so. Joint training has none either: its one training is the trial.
-
-        Args:
-            strategy: The strategy, after its evaluation.
         """
         self.finished.weights.append(fingerprint(strategy.model.state_dict()))
         try:
@@ -194,9 +185,6 @@ class Trainer:
 
     def resume(self, strategy: Any = None) -> None:
         """Go on from the checkpoint, if there is one: afterwards all is as it was when that was written.
-
-        Args:
-            strategy: The strategy that trains on one task after the other, newly made; None where each has its own.
 
         Raises:
             ExperimentError: If the checkpoint cannot be gone on from.
@@ -222,10 +210,6 @@ class Trainer:
     def measure(self, strategy: Any, experiences: Any) -> list[float]:
         """Measure a model's accuracy on the data of each of some experiences, with evaluation transforms.
 
-        Args:
-            strategy: The trained strategy.
-            experiences: The experiences, of the training or the validation stream.
-
         Returns:
             The accuracies, in [0, 1].
         """
@@ -233,9 +217,6 @@ class Trainer:
 
     def on_validation_data(self, strategy: Any) -> float | None:
         """Measure a model on the validation data of all tasks, tasks equally weighted: what strengths are chosen by.
-
-        Args:
-            strategy: The trained strategy.
 
         Returns:
             The accuracy, in [0, 1]; None where the benchmark has no validation data.
@@ -248,9 +229,6 @@ def train_sequential(trainer: Trainer) -> dict[str, Any]:
     """Train one model on one task after the other, evaluating on every test set after each.
 
     A trial that was interrupted goes on after the last task that was trained on and evaluated after.
-
-    Args:
-        trainer: Makes the strategy.
 
     Returns:
         R, ACC, BWT, forgetting; final accuracy by task, on training data too; accuracy by task and class at the end,
@@ -282,9 +260,6 @@ def train_independent(trainer: Trainer) -> dict[str, Any]:
 
     A trial that was interrupted goes on with the first task that has no finished model.
 
-    Args:
-        trainer: Makes the strategies.
-
     Returns:
         Mean accuracy and accuracy by task.
 
@@ -302,7 +277,7 @@ def train_independent(trainer: Trainer) -> dict[str, Any]:
     for experience, tested in list(zip(train, test, strict=True))[len(rows) :]:
         trainer.train(trainer.strategy(), experience, [tested])
     accuracies = [accuracy for (accuracy,) in rows]
-    return without_sequence(accuracies) | {
+    return _without_sequence(accuracies) | {
         "validation_accuracy": average_accuracy([validation]) if validation else None,
         "train_accuracy": trainer.finished.train_accuracy,
         "class_accuracy": [classes for (classes,) in trainer.finished.class_rows],
@@ -314,9 +289,6 @@ def train_joint(trainer: Trainer) -> dict[str, Any]:
 
     A trial that was interrupted starts over.
 
-    Args:
-        trainer: Makes the strategy.
-
     Returns:
         Mean accuracy and accuracy by task.
     """
@@ -324,22 +296,15 @@ def train_joint(trainer: Trainer) -> dict[str, Any]:
     trainer.train(strategy, train, test)
     (row,) = trainer.finished.rows
     check_against_avalanche([row], strategy.evaluator.get_last_metrics(), test)
-    return without_sequence(row) | {
+    return _without_sequence(row) | {
         "validation_accuracy": trainer.on_validation_data(strategy),
         "train_accuracy": trainer.measure(strategy, train),
         "class_accuracy": trainer.finished.class_rows[0],
     }
 
 
-def without_sequence(accuracies: list[float]) -> dict[str, Any]:
-    """Say what is measured where there is no sequence.
-
-    Args:
-        accuracies: Accuracy on each task.
-
-    Returns:
-        Mean accuracy and accuracy by task; None for what a sequence has.
-    """
+def _without_sequence(accuracies: list[float]) -> dict[str, Any]:
+    # Say what is measured where there is no sequence.
     alone = {"accuracy": average_accuracy([accuracies]), "task_accuracy": accuracies}
     return nothing_measured() | alone
 

@@ -38,6 +38,9 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
 
     Returns:
         The result, as JSON data.
+
+    Raises:
+        ExperimentError: If the benchmark lacks what the experiment needs.
     """
     experiment, method, clock = trial.experiment, trial.method, time.perf_counter()
     progress = progress or TrialProgress(lambda event: None)
@@ -47,7 +50,7 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
     streams = {name: list(stream) for name, stream in benchmark.streams.items()}
     if experiment.smoke:
         for name, stream in streams.items():
-            shorten(stream, FEW if name == "train" else FEW // 2)
+            _shorten(stream, FEW if name == "train" else FEW // 2)
     data, environment = describe_data(benchmark), describe_environment(setting.device)
     record.identify(trial, data, environment)
     RNGManager.set_random_seeds(trial.seed)
@@ -55,17 +58,17 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
     if experiment.patience:
         if "valid" not in streams:
             raise ExperimentError(f"{experiment.name} stops early, and its benchmark has no validation stream")
-        stopping = EarlyStopping(streams["valid"], experiment.patience)
+        stopping = EarlyStopping(streams["valid"], experiment.patience.epochs, experiment.patience.at_least)
     divergence = None
-    with loggers(trial, setting) as listeners:
+    with _loggers(trial, setting) as listeners:
         trainer = Trainer(trial, streams, setting.device, progress, listeners, record, stopping)
         try:
             outcome = REGIMES[method.regime](trainer)
         except FloatingPointError as error:
-            outcome, divergence = nothing_measured(), progress.where() | what_is_known(error)
+            outcome, divergence = nothing_measured(), progress.where() | _what_is_known(error)
     classes, train = outcome["class_accuracy"], streams["train"]
     if classes and len(train) == len(classes):
-        outcome["class_images"] = [count(task, len(row)) for task, row in zip(train, classes, strict=True)]
+        outcome["class_images"] = [_count(task, len(row)) for task, row in zip(train, classes, strict=True)]
     return {
         "status": "diverged" if divergence else "finished",
         **({"divergence": divergence} if divergence else {}),
@@ -91,29 +94,14 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
     }
 
 
-def count(experience: Any, classes: int) -> list[int]:
-    """Count the samples of each class in an experience.
-
-    Args:
-        experience: The experience.
-        classes: Number of classes, the first of which is 0.
-
-    Returns:
-        How many there are of each.
-    """
+def _count(experience: Any, classes: int) -> list[int]:
+    # Count the samples of each class in an experience.
     found = Counter(map(int, experience.dataset.targets))
     return [found[label] for label in range(classes)]
 
 
-def what_is_known(error: FloatingPointError) -> dict[str, Any]:
-    """Read where and why a training diverged from the error that ended it.
-
-    Args:
-        error: The error; an ``avsi.consolidation.DivergenceError`` says all of it.
-
-    Returns:
-        What it says.
-    """
+def _what_is_known(error: FloatingPointError) -> dict[str, Any]:
+    # Read where and why a training diverged from the error that ended it.
     told = {name: getattr(error, name, None) for name in ("task", "epoch", "step", "stable_strength")}
     strength = told.pop("stable_strength")
     known = {name: value for name, value in told.items() if value is not None}
@@ -124,11 +112,6 @@ def what_is_known(error: FloatingPointError) -> dict[str, Any]:
 
 def make_benchmark(experiment: Experiment, seed: int, setting: Setting) -> Any:
     """Make the benchmark of a trial.
-
-    Args:
-        experiment: The experiment.
-        seed: The trial's seed.
-        setting: Where the data are.
 
     Returns:
         An Avalanche benchmark.
@@ -154,13 +137,8 @@ def make_benchmark(experiment: Experiment, seed: int, setting: Setting) -> Any:
     return benchmark
 
 
-def shorten(stream: list[Any], size: int) -> None:
-    """Leave of each experience's data only some samples, spread over its classes.
-
-    Args:
-        stream: The experiences; changed in place.
-        size: Samples to leave in each, about.
-    """
+def _shorten(stream: list[Any], size: int) -> None:
+    # Leave of each experience's data only some samples, spread over its classes.
     for experience in stream:
         rows: dict[int, list[int]] = {}
         for row, target in enumerate(experience.dataset.targets):
@@ -171,16 +149,8 @@ def shorten(stream: list[Any], size: int) -> None:
 
 
 @contextlib.contextmanager
-def loggers(trial: Trial, setting: Setting) -> Iterator[list[Any]]:
-    """Make a trial's loggers, and keep back a warning of Avalanche's that says only that there are none.
-
-    Args:
-        trial: The trial.
-        setting: Says which.
-
-    Yields:
-        Avalanche loggers.
-    """
+def _loggers(trial: Trial, setting: Setting) -> Iterator[list[Any]]:
+    # Make a trial's loggers, and keep back a warning of Avalanche's that says only that there are none.
     made = [make(trial) for make in resolve(setting.loggers)]
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.filterwarnings("ignore", message="No loggers specified")

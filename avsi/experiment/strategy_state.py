@@ -238,9 +238,6 @@ def _unpack(state: Any, device: torch.device, current: Any = None) -> Any:
 def random_states(device: str) -> dict[str, Any]:
     """Collect the states of the random generators that Avalanche seeds: Python's, NumPy's, torch's, the device's.
 
-    Args:
-        device: The torch device in use. Other devices draw no numbers for it.
-
     Returns:
         Plain data, by generator.
 
@@ -259,12 +256,7 @@ def random_states(device: str) -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any], device: str) -> None:
-    """Set the random generators to states that :func:`random_states` gave.
-
-    Args:
-        states: The states.
-        device: The torch device in use now, of the same kind.
-    """
+    """Set the random generators to states that :func:`random_states` gave."""
     for name, state in states.items():
         if name == CUDA:
             torch.cuda.set_rng_state(state, device)

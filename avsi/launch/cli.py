@@ -45,7 +45,9 @@ class Options:
     """Seed of the first trial; the others count up from it."""
     epochs: int | None = None
     """Epochs per task; default: the protocol's. Results say so where it differs."""
-    settings: Annotated[tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE"), tyro.conf.UseAppendAction] = ()
+    settings: Annotated[
+        tuple[str, ...], tyro.conf.arg(name="set", metavar="NAME=VALUE"), tyro.conf.UseAppendAction
+    ] = ()
     """Change something, any number of times: si.strength=0.3, optimizer.lr=0.05, batch_size=32. @FILE reads a file of
     such lines. Results say what was changed."""
     smoke: bool = False
@@ -91,10 +93,10 @@ def main(
     """
     if multiprocessing.parent_process() is not None:
         sys.exit(NOT_GUARDED)
-    options = tyro.cli(Options, description=describe_experiments(experiments), args=args)
+    options = tyro.cli(Options, description=_describe_experiments(experiments), args=args)
     advice = "runs all trials once more" if options.rerun else "goes on with what is not finished"
     with exits_explained(f"stopped; the same command {advice}"):
-        failures = run(choose_protocol(experiments, options.protocol), options, loggers)
+        failures = run(_choose_protocol(experiments, options.protocol), options, loggers)
     if failures:
         sys.exit(1)
 
@@ -103,14 +105,11 @@ def main(
 def exits_explained(stopped: str) -> Iterator[None]:
     """Exit with a line in place of a traceback: with status 2 on a user's mistake, 130 or 143 when stopped.
 
-    Args:
-        stopped: What to say when stopped.
-
     Yields:
         None.
     """
     try:
-        with stopped_by_sigterm():
+        with _stopped_by_sigterm():
             yield
     except (ExperimentError, store.ResultsError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -121,8 +120,8 @@ def exits_explained(stopped: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM stop what runs inside as Ctrl-C does, with exit status 143."""
+def _stopped_by_sigterm() -> Iterator[None]:
+    # Let SIGTERM stop what runs inside as Ctrl-C does, with exit status 143.
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt(128 + number)
@@ -137,15 +136,8 @@ def stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def describe_experiments(experiments: Sequence[Experiment]) -> str:
-    """Say what a script can run, for ``--help``.
-
-    Args:
-        experiments: The experiments, the default first.
-
-    Returns:
-        Paragraphs: a title, then source and methods of each experiment, candidates apart.
-    """
+def _describe_experiments(experiments: Sequence[Experiment]) -> str:
+    # Say what a script can run, for ``--help``.
     paragraphs = [experiments[0].title]
     for experiment in experiments:
         heading = f"Protocol {experiment.protocol}: " if len(experiments) > 1 else ""
@@ -156,19 +148,8 @@ def describe_experiments(experiments: Sequence[Experiment]) -> str:
     return "\n\n".join(paragraphs)
 
 
-def choose_protocol(experiments: Sequence[Experiment], name: str | None) -> Experiment:
-    """Choose among the experiments of a script.
-
-    Args:
-        experiments: The experiments, the default first.
-        name: The protocol wanted, None for the default.
-
-    Returns:
-        The experiment.
-
-    Raises:
-        ExperimentError: If there is no such protocol.
-    """
+def _choose_protocol(experiments: Sequence[Experiment], name: str | None) -> Experiment:
+    # Choose among the experiments of a script.
     if name is None:
         return experiments[0]
     for experiment in experiments:
@@ -190,20 +171,20 @@ def run(experiment: Experiment, options: Options, loggers: tuple[Callable[[Trial
     Returns:
         The trials that failed.
     """
-    verbosity = choose_verbosity(options)
-    chosen = choose_methods(experiment, options.methods)
-    places = [experiment.methods.index(method) for method in chosen]
-    changed = change(experiment.with_epochs(options.epochs), read_settings(options.settings))
-    kept = [method for method in changed.methods if not method.candidate_of]
-    methods = (
-        [changed.methods[place] for place in places] if len(changed.methods) == len(experiment.methods) else kept
-    )
-    experiment = changed.as_smoke_test() if options.smoke else changed
-    seeds = choose_seeds(experiment, options)
-    make_executor = choose_executor(options)
+    verbosity = _choose_verbosity(options)
+    names = [method.name for method in _choose_methods(experiment, options.methods)]
+    experiment = change(experiment.with_epochs(options.epochs), read_settings(options.settings))
+    # A method that was changed is called after what was changed.
+    methods = [m for name in names for m in experiment.methods if m.name == name or m.name.startswith(f"{name},")]
+    if options.smoke:
+        experiment = experiment.as_smoke_test()
+    seeds = _choose_seeds(experiment, options)
+    make_executor = _choose_executor(options)
     root = store.prepare(options.out.expanduser())
     # Methods may share their trials, as a method does with the candidate that was chosen for it.
-    trials = list({trial.file: trial for seed in seeds for trial in (Trial(experiment, m, seed) for m in methods)}.values())
+    trials = list(
+        {trial.file: trial for seed in seeds for trial in (Trial(experiment, m, seed) for m in methods)}.values()
+    )
     pending = [trial for trial in trials if options.rerun or store.read_trial(root / trial.file) is None]
     display = Display(len(pending), verbosity, workers=options.workers or 1)
     if pending:
@@ -212,14 +193,13 @@ def run(experiment: Experiment, options: Options, loggers: tuple[Callable[[Trial
             f"{len(trials) - len(pending)} finished"
         )
     if len(pending) > MANY and options.methods == ALL and options.trials is None:
-        few = " ".join(method.name for method in methods[:2])
-        display.say(f"fewer: --methods {few} --trials 1; to see that everything runs: --smoke")
+        display.say(f"fewer: --methods {' '.join(names[:2])} --trials 1; to see that everything runs: --smoke")
     try:
         if pending:
             device = choose_device(options)
             data = options.data_root.expanduser().absolute() if options.data_root else None  # trials may run elsewhere
             setting = Setting(device, data, options.download, loggers=loggers)
-            prepare_data(pending[0], setting)
+            _prepare_data(pending[0], setting)
             extra = {"rerun": options.rerun, "tensorboard": options.tensorboard}
             executor = make_executor(lambda job, event: display.show(str(job), event), device)
             with display:
@@ -227,22 +207,14 @@ def run(experiment: Experiment, options: Options, loggers: tuple[Callable[[Trial
         tidy(root, trials)
         if display.diverged:
             display.warn(f"diverged, which is their result: {'; '.join(display.diverged)}")
-        report(experiment, root, methods, options.quiet)
+        _report(experiment, root, methods, options.quiet)
     finally:
         display.show_failures()
     return list(display.failures)
 
 
-def prepare_data(trial: Trial, setting: Setting) -> None:
-    """Obtain the data sets once, before many processes ask for them, and before any work is lost.
-
-    Args:
-        trial: Any trial.
-        setting: Where the data are.
-
-    Raises:
-        ExperimentError: If a data set cannot be had.
-    """
+def _prepare_data(trial: Trial, setting: Setting) -> None:
+    # Obtain the data sets once, before many processes ask for them, and before any work is lost.
     from avsi.data import DataError
     from avsi.experiment.running import make_benchmark
 
@@ -256,19 +228,8 @@ def prepare_data(trial: Trial, setting: Setting) -> None:
         return
 
 
-def choose_methods(experiment: Experiment, names: Sequence[str]) -> list[Method]:
-    """Choose methods by name.
-
-    Args:
-        experiment: The experiment.
-        names: The methods wanted; "all" for all but the candidates.
-
-    Returns:
-        The methods, each once.
-
-    Raises:
-        ExperimentError: If none is named.
-    """
+def _choose_methods(experiment: Experiment, names: Sequence[str]) -> list[Method]:
+    # Choose methods by name.
     if not names:
         known = ", ".join(method.name for method in experiment.methods if not method.candidate_of)
         raise ExperimentError(f"--methods needs names, or all; the methods of {experiment.name} are: {known}")
@@ -277,19 +238,8 @@ def choose_methods(experiment: Experiment, names: Sequence[str]) -> list[Method]
     return [experiment.method(name) for name in dict.fromkeys(names)]
 
 
-def choose_seeds(experiment: Experiment, options: Options) -> range:
-    """Choose the seeds.
-
-    Args:
-        experiment: The experiment.
-        options: The options.
-
-    Returns:
-        The seeds.
-
-    Raises:
-        ExperimentError: If there are none, too many, or ones that cannot be.
-    """
+def _choose_seeds(experiment: Experiment, options: Options) -> range:
+    # Choose the seeds.
     count = experiment.trials if options.trials is None else options.trials
     if not 1 <= count <= MOST:
         raise ExperimentError(f"trials must be at least 1 and at most {MOST}, got {count}")
@@ -298,35 +248,15 @@ def choose_seeds(experiment: Experiment, options: Options) -> range:
     return range(options.seed, options.seed + count)
 
 
-def choose_verbosity(options: Options) -> Verbosity:
-    """Choose how much to show.
-
-    Args:
-        options: The options.
-
-    Returns:
-        How much.
-
-    Raises:
-        ExperimentError: If both more and less is wanted.
-    """
+def _choose_verbosity(options: Options) -> Verbosity:
+    # Choose how much to show.
     if options.quiet and options.verbose:
         raise ExperimentError("--quiet and --verbose contradict each other; leave one out")
     return "quiet" if options.quiet else "verbose" if options.verbose else "normal"
 
 
-def choose_executor(options: Options) -> Callable[[Show, str], Executor]:
-    """Choose where trials run.
-
-    Args:
-        options: The options.
-
-    Returns:
-        Makes the executor, given what shows progress and the device.
-
-    Raises:
-        ExperimentError: If the numbers of workers or threads are impossible, or Ray is not installed.
-    """
+def _choose_executor(options: Options) -> Callable[[Show, str], Executor]:
+    # Choose where trials run.
     for name, number in (("workers", options.workers), ("threads", options.threads)):
         if number is not None and number < 1:
             raise ExperimentError(f"{name} must be at least 1, got {number}")
@@ -352,9 +282,6 @@ def _on_ray(options: Options, show: Show, device: str) -> Executor:
 def choose_device(options: Options) -> str:
     """Choose and check the torch device.
 
-    Args:
-        options: The options.
-
     Returns:
         The device.
 
@@ -376,15 +303,8 @@ def choose_device(options: Options) -> str:
     return name
 
 
-def report(experiment: Experiment, root: Path, methods: Sequence[Method], quiet: bool) -> None:
-    """Write what the results folder lacks for presenting, then tables and figures, and show them.
-
-    Args:
-        experiment: The experiment.
-        root: The results folder.
-        methods: The methods to show.
-        quiet: Whether to show only where the files are.
-    """
+def _report(experiment: Experiment, root: Path, methods: Sequence[Method], quiet: bool) -> None:
+    # Write what the results folder lacks for presenting, then tables and figures, and show them.
     content = {key: getattr(experiment, key) for key in ("name", "title", "source", "protocol", "deviation")}
     rows = [
         {
@@ -399,6 +319,8 @@ def report(experiment: Experiment, root: Path, methods: Sequence[Method], quiet:
         for method in experiment.methods
     ]
     store.write_experiment(root, content | {"methods": rows, "command": shlex.join(sys.argv)}, experiment.suffix)
+    if not any((root / experiment.name).glob("*/seed-*.json")):
+        return  # every trial failed
 
     from avsi.results.report import show, write_report  # loads what draws figures
 

@@ -62,20 +62,11 @@ class Display:
         self.live.stop()
 
     def start(self, trial: str) -> None:
-        """Begin a trial.
-
-        Args:
-            trial: Its name, as in all that follows.
-        """
+        """Begin a trial."""
         self._bars[trial] = self.live.add_task(trial, total=1.0, start=False, doing="starts", speed="")
 
     def show(self, trial: str, event: Event) -> None:
-        """Show what a trial tells.
-
-        Args:
-            trial: Its name.
-            event: What it tells.
-        """
+        """Show what a trial tells."""
         if isinstance(event, Said):
             if event.line.strip():
                 self.warn(f"{trial}: {event.line}")
@@ -98,23 +89,12 @@ class Display:
             self._estimate(trial, event)
 
     def finish(self, trial: str, accuracy: float, seconds: float) -> None:
-        """End a trial.
-
-        Args:
-            trial: Its name.
-            accuracy: Its mean accuracy, in [0, 1].
-            seconds: How long it took.
-        """
+        """End a trial."""
         self._end(trial)
         self.say(f"{trial}: accuracy {100 * accuracy:.2f} % ({seconds:.0f} s)")
 
     def diverge(self, trial: str, divergence: dict[str, Any]) -> None:
-        """End a trial that diverged.
-
-        Args:
-            trial: Its name.
-            divergence: Where and why, counted from 0.
-        """
+        """End a trial that diverged."""
         self._end(trial)
         self.diverged.append(trial)
         known = [name for name in ("task", "epoch", "step") if divergence.get(name) is not None]
@@ -122,13 +102,7 @@ class Display:
         self.warn(f"{trial}: DIVERGED in {place}: {divergence['cause']}")
 
     def fail(self, trial: str, reason: str, details: str) -> None:
-        """End a trial that failed.
-
-        Args:
-            trial: Its name.
-            reason: One line, shown now.
-            details: The traceback, to be shown at the end.
-        """
+        """End a trial that failed."""
         self._end(trial)
         self.failures[trial] = details
         self.warn(f"{trial}: FAILED: {reason}")
@@ -143,20 +117,12 @@ class Display:
             self.warn(f"\n{trial}: FAILED\n{details.rstrip()}")
 
     def say(self, line: str) -> None:
-        """Print a line above the live display, unless quiet.
-
-        Args:
-            line: Plain text.
-        """
+        """Print a line above the live display, unless quiet."""
         if self.verbosity != "quiet":
             self.warn(line)
 
     def warn(self, line: str) -> None:
-        """Print a line above the live display in any case.
-
-        Args:
-            line: Plain text.
-        """
+        """Print a line above the live display in any case."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _estimate(self, trial: str, step: Step) -> None:
@@ -192,9 +158,6 @@ def in_words(seconds: float) -> str:
     Example:
         >>> in_words(5000)
         '1 h 23 min'
-
-    Args:
-        seconds: How many seconds.
 
     Returns:
         Hours and minutes, above a hundred hours days.

@@ -61,9 +61,6 @@ class Failure:
     def of(cls, error: BaseException) -> Failure:
         """Describe an exception.
 
-        Args:
-            error: The exception, raised.
-
         Returns:
             The failure.
         """
@@ -98,16 +95,8 @@ class Executor(Protocol):
         ...
 
 
-def attempt(job: Job, tell: Tell) -> Outcome:
-    """Run a trial, come what may.
-
-    Args:
-        job: The trial.
-        tell: Told of every step.
-
-    Returns:
-        Its outcome.
-    """
+def _attempt(job: Job, tell: Tell) -> Outcome:
+    # Run a trial, come what may.
     try:
         from avsi.experiment.progress import TrialProgress  # loads Avalanche
 
@@ -117,22 +106,18 @@ def attempt(job: Job, tell: Tell) -> Outcome:
 
 
 def attempt_elsewhere(payload: bytes, tell: Tell) -> Outcome:
-    """Run a trial in another process than the one that has the terminal, which is told what the trial prints too.
-
-    Args:
-        payload: The job, pickled.
-        tell: Told of every step and line.
+    """Run a pickled job in another process than the one that has the terminal, telling what the trial prints too.
 
     Returns:
         Its outcome.
     """
-    output = Output(tell)
+    output = _Output(tell)
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             job = pickle.loads(payload)
             if job.checkpoint is not None and not job.checkpoint.parent.is_dir():  # made before: so it is not shared
                 job = replace(job, checkpoint=None)
-            return attempt(job, tell)
+            return _attempt(job, tell)
     except Exception as error:  # a function that cannot be imported here, for one
         return Failure.of(error)
     finally:
@@ -168,18 +153,11 @@ class InThisProcess:
         return self._job is None
 
     def submit(self, job: Job) -> None:
-        """Let a trial be the next.
-
-        Args:
-            job: The trial.
-        """
+        """Let a trial be the next."""
         self._job = job
 
     def finished(self, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
         """Run the trial that was submitted.
-
-        Args:
-            timeout: Is of no consequence here.
 
         Yields:
             Its outcome.
@@ -189,7 +167,7 @@ class InThisProcess:
         job, self._job = self._job, None
         if job is not None:
             torch.set_num_threads(self._threads or self._before)  # a resumed trial may have changed it
-            yield job, attempt(job, lambda event: self._show(job, event))
+            yield job, _attempt(job, lambda event: self._show(job, event))
 
 
 class InProcesses:
@@ -214,7 +192,7 @@ class InProcesses:
     def __enter__(self) -> InProcesses:
         import torch
 
-        self._threads = self._threads or max(1, min(torch.get_num_threads(), available_cores() // self._workers))
+        self._threads = self._threads or max(1, min(torch.get_num_threads(), _available_cores() // self._workers))
         PROCESSES.set_forkserver_preload(["avsi.experiment.running"])
         return self
 
@@ -235,30 +213,23 @@ class InProcesses:
         return len(self._running) < self._workers
 
     def submit(self, job: Job) -> None:
-        """Begin a trial.
-
-        Args:
-            job: The trial.
-        """
+        """Begin a trial."""
         place = min(set(range(self._workers)) - {place for _, place, _ in self._running.values()})
-        setting = replace(job.setting, device=shared_out(job.setting.device, place))
+        setting = replace(job.setting, device=_shared_out(job.setting.device, place))
         try:
             payload = cloudpickle.dumps(replace(job, setting=setting))
         except Exception as error:
             self._not_sent.append((job, Failure.of(error)))
             return
         ours, theirs = PROCESSES.Pipe(duplex=False)
-        process = PROCESSES.Process(target=work, args=(theirs, payload, self._threads), name=str(job))
-        with inherited(self._threads or 1):
+        process = PROCESSES.Process(target=_work, args=(theirs, payload, self._threads), name=str(job))
+        with _inherited(self._threads or 1):
             process.start()
             self._running[ours] = job, place, process
         theirs.close()  # so that the pipe ends when the process does
 
     def finished(self, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
         """Wait for trials to end, showing what they tell.
-
-        Args:
-            timeout: Seconds to wait at most, None for as long as it takes.
 
         Yields:
             Their outcomes.
@@ -271,7 +242,7 @@ class InProcesses:
                 message = pipe.recv()
             except (EOFError, OSError):
                 process.join()
-                message = died(process.exitcode or 0)
+                message = _died(process.exitcode or 0)
             if isinstance(message, dict | Failure):
                 process.join()
                 pipe.close()
@@ -281,18 +252,8 @@ class InProcesses:
                 self._show(job, message)
 
 
-def died(code: int) -> Failure:
-    """Say how a process ended that gave no outcome.
-
-    Args:
-        code: Its exit code.
-
-    Returns:
-        The trial's failure.
-
-    Raises:
-        ExperimentError: If it ran a script that is not guarded against that, as all others would.
-    """
+def _died(code: int) -> Failure:
+    # Say how a process ended that gave no outcome.
     if code == NOT_GUARDED:
         raise ExperimentError(
             "a worker process runs the script anew; a script that calls main() must be a file and call it under "
@@ -304,16 +265,10 @@ def died(code: int) -> Failure:
     return Failure(reason, f"{reason}\nThe same command goes on with the trial after its last finished task.")
 
 
-def work(pipe: Any, payload: bytes, threads: int) -> None:
-    """Run a trial in a process of its own.
-
-    Args:
-        pipe: Takes what the trial tells and prints, and its outcome.
-        payload: The job, pickled.
-        threads: Threads torch computes with.
-    """
+def _work(pipe: Any, payload: bytes, threads: int) -> None:
+    # Run a trial in a process of its own.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent sees to it
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(threads)
@@ -321,20 +276,16 @@ def work(pipe: Any, payload: bytes, threads: int) -> None:
         pipe.send(attempt_elsewhere(payload, pipe.send))
 
 
-def end_with_parent() -> None:
-    """End this process as soon as its parent is gone, killed perhaps, whatever the trial is busy with."""
+def _end_with_parent() -> None:
+    # End this process as soon as its parent is gone, killed perhaps, whatever the trial is busy with.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
     os._exit(1)
 
 
-class Output(io.TextIOBase):
-    """Takes what a trial prints, and tells it by lines, for the parent knows where on the terminal there is room.
-
-    Args:
-        tell: Told of every line.
-    """
+class _Output(io.TextIOBase):
+    """Takes what a trial prints, and tells it by lines, for the parent knows where on the terminal there is room."""
 
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
@@ -350,9 +301,6 @@ class Output(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Take text.
-
-        Args:
-            text: The text.
 
         Returns:
             Its length.
@@ -370,15 +318,8 @@ class Output(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def inherited(threads: int) -> Iterator[None]:
-    """Let processes started inside inherit a number of threads, and no part in Ctrl-C while they start.
-
-    Args:
-        threads: Threads that numerical libraries use.
-
-    Yields:
-        None.
-    """
+def _inherited(threads: int) -> Iterator[None]:
+    # Let processes started inside inherit a number of threads, and no part in Ctrl-C while they start.
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, str(threads)))
@@ -396,27 +337,15 @@ def inherited(threads: int) -> Iterator[None]:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def available_cores() -> int:
-    """Count the processor cores this process may use.
-
-    Returns:
-        Their number.
-    """
+def _available_cores() -> int:
+    # Count the processor cores this process may use.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def shared_out(device: str, place: int) -> str:
-    """Share GPUs out among processes.
-
-    Args:
-        device: A torch device; ``cuda`` stands for all visible GPUs.
-        place: The process's place among those that run, from 0.
-
-    Returns:
-        The process's device.
-    """
+def _shared_out(device: str, place: int) -> str:
+    # Share GPUs out among processes.
     import torch
 
     count = torch.cuda.device_count() if device == "cuda" else 0

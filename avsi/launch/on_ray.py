@@ -40,11 +40,11 @@ class OnRay:
     def __enter__(self) -> OnRay:
         self._connected = ray.is_initialized()
         if not self._connected:
-            connect(self._address)
-        space = room(self._threads, self._gpu)
+            _connect(self._address)
+        space = _room(self._threads, self._gpu)
         self._most = min(self._workers or space, space)
         self._events = Queue(actor_options={"num_cpus": 0})
-        self._task = ray.remote(num_cpus=self._threads, num_gpus=int(self._gpu), max_retries=0)(run_task)
+        self._task = ray.remote(num_cpus=self._threads, num_gpus=int(self._gpu), max_retries=0)(_run_task)
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -61,19 +61,12 @@ class OnRay:
         return len(self._running) < self._most
 
     def submit(self, job: Job) -> None:
-        """Begin a trial.
-
-        Args:
-            job: The trial.
-        """
+        """Begin a trial."""
         payload = ray.cloudpickle.dumps(job)
         self._running[self._task.remote(str(job), payload, self._threads, self._events)] = job
 
     def finished(self, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
         """Wait for trials to end, showing what they tell.
-
-        Args:
-            timeout: Is of no consequence: what they tell is looked for a few times a second.
 
         Yields:
             Their outcomes.
@@ -84,18 +77,11 @@ class OnRay:
             if name in named:
                 self._show(named[name], event)
         for reference in done:
-            yield self._running.pop(reference), outcome(reference)
+            yield self._running.pop(reference), _outcome(reference)
 
 
-def connect(address: str | None) -> None:
-    """Join a cluster or start a local Ray.
-
-    Args:
-        address: The cluster's address; None for a local Ray.
-
-    Raises:
-        ExperimentError: If there is no cluster at the address.
-    """
+def _connect(address: str | None) -> None:
+    # Join a cluster or start a local Ray.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what runs here is nobody else's business
     local = {"include_dashboard": False} if address is None else {}
     try:
@@ -104,19 +90,8 @@ def connect(address: str | None) -> None:
         raise ExperimentError(f"cannot join the Ray cluster at {address!r}: {error}") from error
 
 
-def room(threads: int, gpu: bool) -> int:
-    """Count the trials that the cluster has room for at a time.
-
-    Args:
-        threads: Processor cores of each.
-        gpu: Whether each needs a GPU.
-
-    Returns:
-        Their number.
-
-    Raises:
-        ExperimentError: If there is room for none.
-    """
+def _room(threads: int, gpu: bool) -> int:
+    # Count the trials that the cluster has room for at a time.
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     rooms = [int(node.get("CPU", 0) // threads) for node in nodes]
     if gpu:
@@ -127,33 +102,16 @@ def room(threads: int, gpu: bool) -> int:
     return sum(rooms)
 
 
-def run_task(name: str, payload: bytes, threads: int, events: Queue) -> Outcome:
-    """Run a trial on some node.
-
-    Args:
-        name: The trial's name.
-        payload: The job, pickled.
-        threads: Threads torch computes with.
-        events: Takes the trial's name with what it tells.
-
-    Returns:
-        Its outcome.
-    """
+def _run_task(name: str, payload: bytes, threads: int, events: Queue) -> Outcome:
+    # Run a trial on some node.
     import torch
 
     torch.set_num_threads(threads)
     return attempt_elsewhere(payload, lambda event: events.put((name, event)))
 
 
-def outcome(reference: Any) -> Outcome:
-    """Fetch a task's outcome.
-
-    Args:
-        reference: The task, finished or dead.
-
-    Returns:
-        The trial's outcome.
-    """
+def _outcome(reference: Any) -> Outcome:
+    # Fetch a task's outcome.
     try:
         return ray.get(reference)
     except ray.exceptions.RayError as error:

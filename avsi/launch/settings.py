@@ -172,8 +172,16 @@ def with_argument(build: Callable[..., Any], path: str, value: Any, name: str) -
 
 def _parameters(call: Any) -> tuple[list[str], set[str] | None]:
     # Names of positional parameters, and of all; None where a function takes any.
-    functions = [vars(base)["__init__"] for base in call.__mro__ if "__init__" in vars(base)] if inspect.isclass(call) else [call]
-    found = [list(inspect.signature(function).parameters.values()) for function in functions if function is not object.__init__]
+    functions = (
+        [vars(base)["__init__"] for base in call.__mro__ if "__init__" in vars(base)]
+        if inspect.isclass(call)
+        else [call]
+    )
+    found = [
+        list(inspect.signature(function).parameters.values())
+        for function in functions
+        if function is not object.__init__
+    ]
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = [p.name for p in found[0] if p.kind in kinds and p.name != "self"] if found else []
     known: set[str] = set()

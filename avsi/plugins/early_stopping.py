@@ -11,7 +11,6 @@ from avalanche.evaluation.metrics import Accuracy
 from avalanche.models import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 
-from avsi.experiment.spec import Patience
 from avsi.plugins.consolidation import ConsolidationPlugin
 from avsi.plugins.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
 
@@ -31,13 +30,13 @@ class EarlyStopping(SupervisedPlugin):
 
     Args:
         stream: The validation stream, parallel to the training stream.
-        patience: When to stop.
+        patience: Stop when the validation error has not improved for so many epochs.
+        at_least: Epochs to train in any case.
     """
 
-    def __init__(self, stream: Any, patience: Patience) -> None:
+    def __init__(self, stream: Any, patience: int = 5, at_least: int = 10) -> None:
         super().__init__()
-        self.stream = stream
-        self.patience = patience
+        self.stream, self.patience, self.at_least = stream, patience, at_least
         self.errors: list[list[float]] = []
         """Validation error after each epoch, in [0, 1], by experience."""
         self.track: Track = show_if_long
@@ -54,11 +53,7 @@ class EarlyStopping(SupervisedPlugin):
         return {"errors": self.errors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state made by :meth:`state_dict` between two experiences.
-
-        Args:
-            state: The state.
-        """
+        """Take over a state made by :meth:`state_dict` between two experiences."""
         self.errors = [list(errors) for errors in state["errors"]]
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -74,7 +69,7 @@ class EarlyStopping(SupervisedPlugin):
         if epoch == 1 or errors[-1] < errors[self._best_epoch - 1]:
             self._best_epoch = epoch
             self._best = self._state(strategy)
-        patience_ends = epoch - self._best_epoch >= self.patience.epochs and epoch >= self.patience.at_least
+        patience_ends = epoch - self._best_epoch >= self.patience and epoch >= self.at_least
         if patience_ends:
             strategy.stop_training()
         # Here, not after the experience: consolidation plugins measure there, in an order that is not ours.

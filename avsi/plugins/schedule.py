@@ -49,8 +49,4 @@ class Schedule(SupervisedPlugin):
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state made by :meth:`state_dict`.
-
-        Args:
-            state: Nothing.
-        """
+        """Take over a state made by :meth:`state_dict`."""

@@ -121,9 +121,9 @@ def test_early_stopping_watches_the_validation_stream(experiment, monkeypatch):
     streams = []
 
     class Watch(EarlyStopping):
-        def __init__(self, stream, patience):
+        def __init__(self, stream, *rest):
             streams.append(stream[0].origin_stream.name)
-            super().__init__(stream, patience)
+            super().__init__(stream, *rest)
 
     monkeypatch.setattr(running, "EarlyStopping", Watch)
     run(replace(experiment, epochs=1, patience=Patience()), "finetune")

@@ -223,7 +223,7 @@ def with_candidates(experiment):
 def test_candidates_run_only_when_named_and_not_twice(with_candidates, tmp_path, monkeypatch):
     ran = []
     monkeypatch.setattr(cli, "run_trials", lambda trials, *a, **k: ran.append([trial.method.name for trial in trials]))
-    monkeypatch.setattr(cli, "report", lambda *a: None)
+    monkeypatch.setattr(cli, "_report", lambda *a: None)
     run(with_candidates, Options(trials=1, out=tmp_path))
     run(with_candidates, Options(trials=1, out=tmp_path, methods=("si_0.5",)))
     run(with_candidates, Options(trials=1, out=tmp_path, methods=("si_1", "si_0.5", "si", "si_1")))
@@ -231,7 +231,7 @@ def test_candidates_run_only_when_named_and_not_twice(with_candidates, tmp_path,
 
 
 def test_help_names_candidates_apart(with_candidates):
-    text = cli.describe_experiments([with_candidates])
+    text = cli._describe_experiments([with_candidates])
     assert text == "Tiny\n\nNo paper. Methods: finetune, si. Candidates, which run only when named: si_0.5, si_1."
 
 
@@ -282,10 +282,10 @@ def test_threads_of_this_process_are_set_for_the_trials_only(experiment, tmp_pat
 
 def test_protocols_are_chosen_by_name(experiment):
     zenke, dhp = replace(experiment, protocol="zenke"), replace(experiment, protocol="dhp")
-    assert cli.choose_protocol([zenke, dhp], None) is zenke
-    assert cli.choose_protocol([zenke, dhp], "dhp") is dhp
+    assert cli._choose_protocol([zenke, dhp], None) is zenke
+    assert cli._choose_protocol([zenke, dhp], "dhp") is dhp
     with pytest.raises(ExperimentError, match="no protocol 'ewc'; there is: zenke, dhp"):
-        cli.choose_protocol([zenke, dhp], "ewc")
+        cli._choose_protocol([zenke, dhp], "ewc")
 
 
 def test_methods_of_the_same_name_are_refused(experiment):
@@ -334,7 +334,7 @@ def test_a_smoke_test_takes_a_few_images_of_every_task(experiment, tmp_path):
 
 def test_many_trials_come_with_smaller_calls(experiment, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli, "run_trials", lambda *a, **k: None)
-    monkeypatch.setattr(cli, "report", lambda *a: None)
+    monkeypatch.setattr(cli, "_report", lambda *a: None)
     run(replace(experiment, trials=5), Options(out=tmp_path))
     error = capsys.readouterr().err
     assert "Tiny: 25 trials to run, 0 finished\nfewer: --methods finetune si --trials 1; " in error
@@ -366,7 +366,7 @@ def test_a_run_with_diverged_trials_says_so_and_is_no_failure(experiment, tmp_pa
 def test_a_home_folder_is_meant_by_a_tilde(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(cli, "run_trials", lambda *a, **k: None)
-    monkeypatch.setattr(cli, "report", lambda *a: None)
+    monkeypatch.setattr(cli, "_report", lambda *a: None)
     run(experiment, Options(out=Path("~/kept")))
     assert (tmp_path / "kept").is_dir()
 

@@ -16,7 +16,7 @@ import torch
 from avsi.experiment import ExperimentError
 from avsi.experiment.events import Said
 from avsi.launch.cli import Options, run
-from avsi.launch.executors import Output, shared_out
+from avsi.launch.executors import _Output, _shared_out
 
 SCRIPT = """
 import os
@@ -294,15 +294,15 @@ def test_workers_of_a_script_without_guard_are_explained(script):
 
 def test_gpus_are_shared_out(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [shared_out("cuda", place) for place in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
-    assert [shared_out(device, 1) for device in ("cpu", "cuda:0")] == ["cpu", "cuda:0"]
+    assert [_shared_out("cuda", place) for place in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert [_shared_out(device, 1) for device in ("cpu", "cuda:0")] == ["cpu", "cuda:0"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert shared_out("cuda", 1) == "cuda"
+    assert _shared_out("cuda", 1) == "cuda"
 
 
 def test_what_a_trial_prints_is_told_by_lines_the_last_one_too():
     told = []
-    output = Output(told.append)
+    output = _Output(told.append)
     output.write("one\ntw")
     output.write("o\nthree")
     assert told == [Said("one"), Said("two")]

@@ -243,7 +243,7 @@ def test_data_are_prepared_where_the_trials_look_for_them(experiment, tmp_path):
     asked = []
     trial = Trial(replace(experiment, scenario=lambda **given: asked.append(given)), experiment.methods[0], 3)
     with pytest.raises(ExperimentError, match="makes a NoneType; it must make an Avalanche benchmark"):
-        cli.prepare_data(trial, Setting(data_root=tmp_path, download=False))
+        cli._prepare_data(trial, Setting(data_root=tmp_path, download=False))
     assert asked == [{"seed": 3, "dataset_root": tmp_path, "download": False}]
 
 
@@ -257,6 +257,6 @@ def test_only_missing_data_stop_a_run_before_it_begins(experiment, fault):
     object.__setattr__(experiment, "scenario", scenario)
     if isinstance(fault, DataError):
         with pytest.raises(ExperimentError, match="no data"):
-            cli.prepare_data(trial, Setting())
+            cli._prepare_data(trial, Setting())
     else:
-        cli.prepare_data(trial, Setting())
+        cli._prepare_data(trial, Setting())

@@ -4,7 +4,6 @@ from avalanche.training.plugins import SupervisedPlugin
 from training import naive, seeded_mlp
 
 from avsi import MASPlugin, SIPlugin
-from avsi.experiment import Patience
 from avsi.plugins import early_stopping
 from avsi.plugins.early_stopping import EarlyStopping, validation_error
 from avsi.scenarios import split_digits
@@ -34,7 +33,7 @@ def run(benchmark, monkeypatch, errors, patience, epochs):
     monkeypatch.setattr(early_stopping, "validation_error", lambda *_: next(given))
     si = SIPlugin(0.0, damping=1e-3)
     snapshots = Snapshots(si)
-    stopping = EarlyStopping(benchmark.valid_stream, patience)
+    stopping = EarlyStopping(benchmark.valid_stream, *patience)
     model = seeded_mlp()
     strategy = naive(
         model, torch.optim.Adam(model.parameters(), lr=1e-2), [si, MASPlugin(0.0), snapshots, stopping], epochs=epochs
@@ -46,10 +45,10 @@ def run(benchmark, monkeypatch, errors, patience, epochs):
 @pytest.mark.parametrize(
     ("errors", "patience", "epochs", "ran", "best"),
     [
-        ([5, 4, 3, 3, 3, 2, 1], Patience(2, 1), 7, 5, 3),  # an equal error is no improvement
-        ([5, 4, 3, 6, 6, 6, 6], Patience(2, 6), 7, 6, 3),  # at least six epochs
-        ([5, 4, 3, 2, 1, 6, 6], Patience(5, 1), 7, 7, 5),  # the last epoch comes first
-        ([5, 4, 3, 2], Patience(2, 1), 4, 4, 4),  # the last epoch is the best
+        ([5, 4, 3, 3, 3, 2, 1], (2, 1), 7, 5, 3),  # an equal error is no improvement
+        ([5, 4, 3, 6, 6, 6, 6], (2, 6), 7, 6, 3),  # at least six epochs
+        ([5, 4, 3, 2, 1, 6, 6], (5, 1), 7, 7, 5),  # the last epoch comes first
+        ([5, 4, 3, 2], (2, 1), 4, 4, 4),  # the last epoch is the best
     ],
 )
 def test_stops_in_time_and_goes_back_to_the_best_epoch(benchmark, monkeypatch, errors, patience, epochs, ran, best):
@@ -86,7 +85,7 @@ def test_watching_changes_nothing(benchmark):
     """With more patience than epochs and the last epoch the best, training is bit for bit as without it."""
     weights = []
     for watched in (False, True):
-        stopping = EarlyStopping(benchmark.valid_stream, Patience(epochs=99))
+        stopping = EarlyStopping(benchmark.valid_stream, patience=99)
         stopping._state = lambda strategy: {
             "model": strategy.model.state_dict(),
             "plugins": [],
@@ -102,7 +101,7 @@ def test_watching_changes_nothing(benchmark):
 def test_each_task_starts_counting_anew(benchmark, monkeypatch):
     given = iter([1, 1, 9, 9])
     monkeypatch.setattr(early_stopping, "validation_error", lambda *_: next(given))
-    stopping = EarlyStopping(benchmark.valid_stream, Patience(1, 1))
+    stopping = EarlyStopping(benchmark.valid_stream, 1, 1)
     model = seeded_mlp()
     strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.01), [stopping], epochs=5)
     for experience in benchmark.train_stream[:2]:

@@ -40,11 +40,7 @@ class HebbianDynamics(SupervisedPlugin):
         return {"steps": self.steps, "records": self.records}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state made by :meth:`state_dict`.
-
-        Args:
-            state: The state.
-        """
+        """Take over a state made by :meth:`state_dict`."""
         self.steps, self.records = state["steps"], deepcopy(state["records"])
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
 
-from avsi.plugins import ConsolidationPlugin
+from avsi.plugins.consolidation import ConsolidationPlugin
 
 
 class Scalars(SupervisedPlugin):

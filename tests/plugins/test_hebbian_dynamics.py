@@ -6,8 +6,8 @@ from avalanche.training.plugins import SupervisedPlugin
 from training import naive, seeded_mlp
 
 from avsi import DHPPlugin
-from avsi.experiment.hebbian_dynamics import HebbianDynamics
 from avsi.models import DHPLinear, MultiHead
+from avsi.plugins.hebbian_dynamics import HebbianDynamics
 
 
 def test_records_are_the_layers_values_at_those_steps(digits):
