@@ -69,6 +69,8 @@ class Method:
         candidate_of: The method whose hyper-parameters were chosen on validation data among its candidates, of which
             this is one. Candidates run only when they are asked for, and have a table of their own. Their trials count
             as that method's: the chosen candidate's are not run twice.
+        settings: In what a candidate of a sweep, and what was chosen by one, differ from the script, as (parameter,
+            value).
     """
 
     name: str
@@ -79,6 +81,7 @@ class Method:
     optimizer: Callable[..., Any] | None = None
     plugins: tuple[Callable[[], Any], ...] = ()
     candidate_of: str = ""
+    settings: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         check_name("method", self.name)

@@ -90,7 +90,7 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
     fitting = [method for method in experiment.methods if name.startswith(f"{method.name}.")]
     if fitting:
         method = max(fitting, key=lambda method: len(method.name))
-        changed = _changed_method(method, name[len(method.name) + 1 :], value)
+        changed = changed_method(method, name[len(method.name) + 1 :], value)
         others = [m for m in experiment.methods if m.candidate_of != method.name]
         return replace(
             experiment,
@@ -113,15 +113,56 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
     )
 
 
-def _changed_method(method: Method, path: str, value: Any) -> Method:
+def changed_method(method: Method, path: str, value: Any) -> Method:
+    """Change a parameter of a method, which is then called after it.
+
+    Args:
+        method: The method.
+        path: An argument of its strategy (``strength``), or of its own model or optimizer (``optimizer.lr``).
+        value: Its value.
+
+    Returns:
+        The changed method.
+    """
     part, _, rest = path.partition(".")
     if part in {"model", "optimizer"} and rest and getattr(method, part) is not None:
         changed = replace(method, **{part: with_argument(getattr(method, part), rest, value, f"{method.name}.{path}")})
     else:
         changed = replace(method, strategy=with_argument(method.strategy, path, value, f"{method.name}.{path}"))
     label = re.sub(r", \S+ = [^,]*", "", method.label or method.name)  # which says what it was before
-    written = re.sub(r"[^\w.+-]+", "_", str(value))
-    return replace(changed, name=f"{method.name},{path}={written}", label=f"{label}, {path} = {value}", candidate_of="")
+    name = f"{method.name},{path}={in_a_name(value)}"
+    return replace(changed, name=name, label=f"{label}, {path} = {value}", candidate_of="")
+
+
+def in_a_name(value: Any) -> str:
+    """Write a value so that it can be part of a name.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Letters, digits and any of ``_.+-``.
+    """
+    return re.sub(r"[^\w.+-]+", "_", str(value))
+
+
+def argument(experiment: Experiment, method: Method, path: str) -> Any:
+    """Look a parameter of a method up.
+
+    Args:
+        experiment: The experiment, whose model and optimizer a method has that has none of its own.
+        method: The method.
+        path: As :func:`changed_method` takes it.
+
+    Returns:
+        Its value; None where it is left to its default.
+    """
+    part, _, rest = path.partition(".")
+    builders = {"model": method.model or experiment.model, "optimizer": method.optimizer or experiment.optimizer}
+    found: Any = builders[part] if part in builders and rest else method.strategy
+    for name in (rest if part in builders and rest else path).split("."):
+        found = found.keywords.get(name) if isinstance(found, partial) else None
+    return found
 
 
 def with_argument(build: Callable[..., Any], path: str, value: Any, name: str) -> Callable[..., Any]:
