@@ -12,7 +12,7 @@ NO_PAPER = {"accuracy": None, "bwt": None, "tasks": []}
 def trial(seed=0, tasks=(0.9, 0.8, 1.0), bwt=-0.25, complete=True, sequential=True, **more):
     """R[t][i] lies below the final accuracy by 0.01 for each task that is still to come."""
     count = len(tasks)
-    matrix = [[accuracy - 0.01 * (count - 1 - t) for accuracy in tasks] for t in range(count)]
+    matrix = [[max(0.0, accuracy - 0.01 * (count - 1 - t)) for accuracy in tasks] for t in range(count)]
     data = {"name": "mnist", "split": "train", "fingerprint": f"{complete}", "images": 10}
     return {
         "seed": seed,

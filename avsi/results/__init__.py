@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avsi.results.figures import heat_map, save_figure
-    from avsi.results.report import show, write_report
+    from avsi.results.report import say, show, write_report
     from avsi.results.store import ResultsError
     from avsi.results.study import trials
     from avsi.results.tables import markdown_table, terminal_table
 
 __all__ = [
-    "ResultsError", "heat_map", "markdown_table", "save_figure", "show", "terminal_table", "trials", "write_report",
+    "ResultsError", "heat_map", "markdown_table", "save_figure", "say", "show", "terminal_table", "trials",
+    "write_report",
 ]  # fmt: skip
 
 

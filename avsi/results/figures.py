@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from math import ceil
@@ -23,11 +23,12 @@ from avsi.files import write_bytes
 from avsi.results.study import Outcome, Study, plain
 from avsi.results.tables import partial_data
 
-# Known methods look the same in every experiment; others follow in the experiment's order. As 10 and 13 have no common
-# divisor, no two of 130 methods look the same.
+# Known methods look the same in every experiment, and relatives share a colour, as they are 10 places apart; others
+# follow in the experiment's order. As 10 and 13 have no common divisor, no two of 130 methods look the same.
 KNOWN = (
-    "si", "online_ewc", "mas", "dhp", "dhp+si", "dhp+online_ewc", "dhp+mas", "finetune", "finetune_matched", "dropout",
-    "avalanche_si", "avalanche_ewc", "avalanche_mas", "scratch", "joint",
+    "si", "online_ewc", "mas", "dhp", "dhp+si", "dhp+online_ewc", "dhp+mas", "finetune", "feature_extraction",
+    "dropout", "si_matched", "online_ewc_matched", "mas_matched", "scratch", "joint", "", "", "finetune_matched", "",
+    "", "avalanche_si", "avalanche_ewc", "avalanche_mas",
 )  # fmt: skip
 COLOURS = (
     "#2b7bba", "#d9680f", "#1f9568", "#b8479a", "#2a93aa", "#a07c00", "#6f8f1f", "#7d8894", "#8266c9", "#d64550",
@@ -35,7 +36,7 @@ COLOURS = (
 MARKERS = "osD^vPX*<>phd"
 BOUND = "#7f7f7f"
 DASHES = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 2, 2)))
-MOST = 30  # methods in a figure
+MOST = 24  # methods in a figure
 NUMBERS = 2000  # in the cells of a figure; more take long and cannot be read
 HEAT = "Blues"  # its lightness falls steadily, so that a grey copy reads the same
 UNTRAINED = "#c8c8c8"
@@ -69,7 +70,7 @@ def _styles(study: Study) -> dict[str, _Style]:
         colour = COLOURS[slot] if method.regime == "sequential" else BOUND
         marker = MARKERS[slots[method.name] % len(MARKERS)]
         dashes = DASHES[(slot + around) % len(DASHES)]
-        found[method.name] = _Style(colour, marker, "white" if around else colour, dashes)
+        found[method.name] = _Style(colour, marker, "white" if around % 2 else colour, dashes)
     return found
 
 
@@ -99,8 +100,9 @@ def _text(text: str, limit: int = 400) -> str:  # no formula, and not hidden fro
     return plain(text, limit).replace("$", r"\$").replace("_", " _", text.startswith("_"))
 
 
-def _titled(figure: Figure, study: Study, line: str) -> None:
-    width = int(figure.get_figwidth() * 14)
+def _titled(figure: Figure, study: Study, line: str, beside: Sequence[str] = ()) -> None:
+    inches = figure.get_figwidth() - (0.9 + 0.09 * max(map(len, beside)) if beside else 0)  # of a legend at its right
+    width = max(30, int(13 * inches))
     lines = [*textwrap.wrap(_text(study.heading), width), *textwrap.wrap(_text(line, 600), width)]
     figure.set_figheight(figure.get_figheight() + 0.17 * len(lines))
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10)
@@ -112,12 +114,10 @@ def _open_frame(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(figure: Figure, axes: Axes, extra: Sequence[Any] = ()) -> None:
+def _legend(figure: Figure, axes: Axes, extra: Mapping[str, Any] | None = None) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles=[*handles, *extra], labels=[*labels, *(line.get_label() for line in extra)], frameon=False, fontsize=9,
-        loc="outside right upper", handlelength=3,
-    )  # fmt: skip
+    handles, labels = [*handles, *(extra or {}).values()], [*labels, *(extra or {})]
+    figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside right upper", handlelength=3)
 
 
 def _accuracy_figure(study: Study) -> Figure | None:
@@ -139,7 +139,7 @@ def _accuracy_figure(study: Study) -> Figure | None:
         mean, error = frame.mean(), frame.sem()
         dots = {"marker": style.marker, "markevery": ceil(len(mean) / 20), "markerfacecolor": style.fill}
         # Later curves are thinner, so that curves that coincide can all be seen.
-        size = {"markersize": max(8 - 0.25 * index, 5), "linewidth": max(3.2 - 0.3 * index, 1.1)}
+        size = {"markersize": max(8 - 0.25 * index, 5), "linewidth": max(2.8 - 0.25 * index, 1.1)}
         look = dots | size if method.regime == "sequential" else {"linewidth": 1.1}
         axes.plot(mean, **({"color": style.colour, "linestyle": style.dashes, "label": label} | look))
         if len(frame) > 1:
@@ -149,7 +149,7 @@ def _accuracy_figure(study: Study) -> Figure | None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _open_frame(axes)
     _legend(figure, axes)
-    _titled(figure, study, _note(study, methods))
+    _titled(figure, study, _note(study, methods), _labels(methods))
     return figure
 
 
@@ -176,23 +176,23 @@ def _tasks_figure(study: Study) -> Figure | None:
         shift = apart * ((index + 0.5) / len(methods) - 0.5)
         paper = dict(enumerate(method.reported["tasks"][: study.tasks], 1))
         paper |= {} if method.reported["accuracy"] is None else {groups: method.reported["accuracy"]}
-        for frame, filled in ((method.by_task("train_accuracy"), False), (method.by_task(), True)):
+        lane = min(9.0, max(3.0, 58 * (figure.get_figwidth() - 3) / (across * len(methods))))
+        look = {"marker": style.marker, "linestyle": "none"} if apart else {"linestyle": "-", "linewidth": 0.8}
+        for frame, training in ((method.by_task("train_accuracy"), True), (method.by_task(), False)):
             if frame.empty:
                 continue
-            frame = 100 * frame.assign(**{"mean": frame.mean(axis="columns")}).set_axis(range(1, groups + 1), axis=1)
+            frame = 100 * frame.assign(mean=frame.mean(axis="columns")).set_axis(range(1, groups + 1), axis="columns")
             for axes in rows:
                 drawn = axes.errorbar(
                     frame.columns + shift, frame.mean(), frame.sem().to_numpy() if len(frame) > 1 else None,
-                    color=style.colour, marker=style.marker, markersize=5 if apart else 2.5, linestyle="none",
-                    elinewidth=1, markerfacecolor=style.fill if filled else "none", label=label if filled else None,
+                    color=style.colour, markerfacecolor=style.fill, markersize=5, elinewidth=1,
+                    alpha=0.4 if training else 1, label=None if training else label, **look,
                 )  # fmt: skip
-            if not filled:
-                extra["training accuracy"] = drawn.lines[0]
-        for axes in rows:
-            if paper:
-                places = [task + shift for task in paper]
-                (mark,) = axes.plot(places, list(paper.values()), "_", color="black", markersize=9, markeredgewidth=1.4)
-                extra["paper"] = mark
+            if training:
+                extra["pale: training accuracy"] = drawn.lines[0]
+        for axes in rows if paper else ():
+            places = [task + shift for task in paper]
+            (extra["paper"],) = axes.plot(places, list(paper.values()), "_k", markersize=lane, markeredgewidth=1.4)
     for line, axes in enumerate(rows):
         first = 1 + line * across
         axes.set_xlim(first - 0.55, first + across - 0.45)
@@ -207,12 +207,8 @@ def _tasks_figure(study: Study) -> Figure | None:
             axes.axvspan(task - 0.5, task + 0.5, color=BOUND, alpha=0.07, linewidth=0)
         axes.set_ylabel("test accuracy (%)")
         _open_frame(axes)
-    for name, line in extra.items():
-        line.set_label(name)
-    handles = [handle for handle in rows[0].get_legend_handles_labels()[0] if handle not in extra.values()]
-    labels = [label for label in rows[0].get_legend_handles_labels()[1] if label not in extra]
-    figure.legend([*handles, *extra.values()], [*labels, *extra], frameon=False, fontsize=9, loc="outside right upper")
-    _titled(figure, study, _note(study, methods, "whisker"))
+    _legend(figure, rows[0], extra)
+    _titled(figure, study, _note(study, methods, "whisker"), _labels(methods))
     return figure
 
 
@@ -290,7 +286,7 @@ def heat_map(
     axes.set_ylim(matrix.shape[0], 0)
     axes.set_aspect("equal")
     for axis, labels, size in ((axes.xaxis, columns, matrix.shape[1]), (axes.yaxis, rows, matrix.shape[0])):
-        places = np.arange(0, size, 1 if labels else ceil(size / 20))
+        places = np.arange(0, size, 1 if labels else ceil(size / 10) if size > 20 else 1)
         axis.set_ticks(places + 0.5, labels or [str(place + 1) for place in places])
         axis.set_tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -311,7 +307,9 @@ def heat_map(
 
 def _classes_figure(study: Study) -> Figure | None:
     # Plot final test accuracy on classes against their number of training images.
-    methods = [m for m in _shown(study, "class_accuracy") if any(t["class_accuracy"] for t in m.finished)]
+    methods = [
+        m for m in _shown(study, "class_accuracy") if all(any(t.get("class_accuracy") or []) for t in m.finished)
+    ]
     if not methods:
         return None
     figure = Figure(figsize=(8.8, max(4.2, 0.21 * len(methods) + 0.8)), layout="constrained")
@@ -320,26 +318,28 @@ def _classes_figure(study: Study) -> Figure | None:
     for method, label in zip(methods, _labels(methods), strict=True):
         style, by_seed = _styles(study)[method.name], []
         for trial in method.finished:
-            accuracy = [pd.Series(row, dtype=float) for row in trial["class_accuracy"] or []]
-            images = [pd.Series(row, dtype=float) for row in (trial["class_images"] if counted else [])]
-            classes = pd.DataFrame({"accuracy": pd.concat(accuracy)}) if accuracy else pd.DataFrame({"accuracy": []})
-            classes["images"] = pd.concat(images).to_numpy() if images else classes.index
-            groups = pd.qcut(classes.images, 8, duplicates="drop") if counted else classes.images
-            means = classes.groupby(groups, observed=True).mean()
-            by_seed.append(100 * means.set_index("images").accuracy)
-        frame = pd.concat(by_seed, axis=1)
-        mean, error = frame.mean(axis=1), frame.sem(axis=1)
+            rows = pd.DataFrame(trial["class_accuracy"], dtype=float).stack()
+            classes = rows.to_frame("accuracy").assign(images=rows.index.get_level_values(1))
+            if counted:
+                classes["images"] = pd.DataFrame(trial["class_images"], dtype=float).stack()
+            groups = classes.images
+            if groups.nunique() > 12:  # groups of about as many classes, by their number of images
+                groups = pd.qcut(groups, 8, labels=False, duplicates="drop")
+            by_seed.append(classes.groupby(groups.to_numpy()).mean())
+        by_group = pd.concat(by_seed).groupby(level=0)
+        mean, error = by_group.mean(), 100 * by_group.accuracy.sem()
+        places, error = mean.images.clip(lower=0.5 if counted else 0), error if len(by_seed) > 1 else None
         axes.errorbar(
-            mean.index, mean, error if len(by_seed) > 1 else None, color=style.colour, marker=style.marker,
-            markersize=5.5, linestyle=style.dashes, linewidth=1.4, elinewidth=1, label=label,
+            places, 100 * mean.accuracy, error, color=style.colour, marker=style.marker, markersize=5.5,
+            markerfacecolor=style.fill, linestyle=style.dashes, linewidth=1.4, elinewidth=1, label=label,
         )  # fmt: skip
     if counted:
-        axes.set_xscale("symlog", linthresh=1)
-    axes.set_xlabel("training images of the class (groups of classes, mean)" if counted else "class")
+        axes.set_xscale("log")
+    axes.set_xlabel("training images of the class" if counted else "class")
     axes.set_ylabel("final test accuracy on the class (%)")
     _open_frame(axes)
     _legend(figure, axes)
-    _titled(figure, study, _note(study, methods, "whisker"))
+    _titled(figure, study, _note(study, methods, "whisker"), _labels(methods))
     return figure
 
 

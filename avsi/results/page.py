@@ -46,17 +46,7 @@ class Section:
 
 
 def page(sections: Sequence[Section], problems: Sequence[str], command: str, made: str) -> str:
-    """Write the page.
-
-    Args:
-        sections: Its parts.
-        problems: What is left out, and why.
-        command: The command that makes the page.
-        made: When it is made.
-
-    Returns:
-        HTML.
-    """
+    """Return the page as HTML: its parts, what is left out and why, the command that makes it, and when it was made."""
     template = files("avsi.results").joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(template).render(
@@ -65,15 +55,7 @@ def page(sections: Sequence[Section], problems: Sequence[str], command: str, mad
 
 
 def study_section(study: Study, summary: str) -> Section:
-    """Make an experiment's part of the page.
-
-    Args:
-        study: The experiment.
-        summary: Its summary in Markdown.
-
-    Returns:
-        The part: the summary, and folded away all trials, the configuration, data and environment.
-    """
+    """Return an experiment's part of the page: its summary and, folded away, all trials, configuration, data."""
     title, body = render(summary, study.folder, study.name)
     details = {"All trials": _trials_table(study), "Configuration": _settings_table(study)}
     details |= {"Data": _data_table(study), "Environment": _environment_table(study)}

@@ -15,11 +15,12 @@ from filelock import FileLock
 from avsi.files import write_text
 from avsi.results.figures import KINDS, save_figure
 from avsi.results.page import Section, analysis_section, page, study_section
-from avsi.results.store import EXPERIMENT, ResultsError
+from avsi.results.store import EXPERIMENT, ResultsError, read_bytes
 from avsi.results.study import Study, plain, read_studies, subfolders
 from avsi.results.tables import comma_separated, markdown, terminal
 
 PAGE = "report.html"
+MOST = 20  # lines about what is left out
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def _report(folder: Path, only: str | None) -> Report:
             for study in studies:
                 if only in {None, child.name} or _is_old(study):
                     written += _write(study)
-                sections.append(study_section(study, _summary(study)))
+                summary = read_bytes(study.folder / f"summary{study.suffix}.md").decode()
+                sections.append(study_section(study, summary))
                 found.append(study)
             analysis = None if studies or faults else analysis_section(child)
             sections += [analysis] if analysis else []
@@ -98,10 +100,6 @@ def _figures(study: Study) -> dict[str, str]:
     return {name: caption for name, caption in named.items() if (study.folder / name).is_file()}
 
 
-def _summary(study: Study) -> str:
-    return markdown(study, _figures(study))
-
-
 def _write(study: Study) -> list[Path]:
     figures = []
     for kind, (draw, _) in KINDS.items():
@@ -113,7 +111,7 @@ def _write(study: Study) -> list[Path]:
             for ending in ("png", "svg"):
                 stem.with_name(f"{stem.name}.{ending}").unlink(missing_ok=True)
     summary, table = (study.folder / f"summary{study.suffix}.{ending}" for ending in ("md", "csv"))
-    write_text(summary, _summary(study))
+    write_text(summary, markdown(study, _figures(study)))
     write_text(table, comma_separated(study))
     return [summary, table, *figures]
 
@@ -139,8 +137,10 @@ def show(written: Report, experiment: str = "", methods: Sequence[str] = (), suf
             chosen = study.only(methods) if methods else study
             if chosen.trials:
                 say(terminal(chosen, width))
-    for problem in written.problems:
+    for problem in written.problems[:MOST]:
         say(f"left out: {problem}", sys.stderr)
+    if len(written.problems) > MOST:
+        say(f"left out: {len(written.problems) - MOST} more, see {PAGE}", sys.stderr)
     for name, endings in (("Tables", {".md", ".csv"}), ("Figures", {".png"}), ("Report", {".html"})):
         paths = [str(file) for file in written.files if file.suffix in endings]
         if paths:

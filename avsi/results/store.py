@@ -78,15 +78,7 @@ def trial_folder(root: Path, experiment: str, method: str, digest: str) -> Path:
 
 
 def trial_file(folder: Path, seed: int) -> Path:
-    """Name a trial's file.
-
-    Args:
-        folder: The folder of a method's trials.
-        seed: The seed.
-
-    Returns:
-        The file, which need not exist.
-    """
+    """Return the name of a trial's file, which need not exist, in the folder of its method."""
     return folder / f"seed-{seed:03d}.json"
 
 

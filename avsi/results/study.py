@@ -176,16 +176,10 @@ def plain(value: object, limit: int = LONGEST) -> str:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """List folders in a folder, by name; links and hidden ones are left out.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The folders.
+    """Return the folders in a folder, by name, without links and hidden ones.
 
     Raises:
-        ResultsError: If the folder cannot be read.
+        ResultsError: If it cannot be read.
     """
     try:
         with os.scandir(folder) as entries:

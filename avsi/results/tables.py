@@ -40,7 +40,6 @@ def _accuracy_table(study: Study) -> pd.DataFrame:
     for method in compared:
         accuracy, bwt, paper = method.values("accuracy"), method.values("bwt"), method.reported
         paired = (accuracy - compared[0].values("accuracy")).dropna() if method is not compared[0] else accuracy[:0]
-        partial = [word for word, found in (("protocol", study.deviation), ("data", partial_data([method]))) if found]
         rows.append(
             {
                 "method": method.label,
@@ -53,7 +52,7 @@ def _accuracy_table(study: Study) -> pd.DataFrame:
                 "(paper)": "" if paper["bwt"] is None else f"{paper['bwt']:.2f}",
                 "(diff.)": "" if paper["bwt"] is None else _difference(bwt, paper["bwt"]),
                 "train %": _estimate(method.by_task("train_accuracy").mean(axis="columns").dropna(), 100),
-                "remarks": "; ".join(filter(None, [method.diverged, partial and f"partial {' and '.join(partial)}"])),
+                "remarks": "; ".join(filter(None, [method.diverged, "partial data" if partial_data([method]) else ""])),
             }
         )
     return _table(rows)
@@ -128,14 +127,7 @@ def _strengths_table(study: Study) -> pd.DataFrame:
 
 
 def tables(study: Study) -> dict[str, pd.DataFrame]:
-    """Make all tables that have rows.
-
-    Args:
-        study: The study.
-
-    Returns:
-        Accuracies, accuracies by task, and how strengths were chosen, under their titles.
-    """
+    """Return all tables that have rows: accuracies, accuracies by task, and how strengths were chosen, by title."""
     found = {
         "Mean over tasks after the last task": _accuracy_table(study),
         "Mean final accuracy by task": _tasks_table(study),
@@ -145,14 +137,7 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
 
 
 def partial_data(methods: Sequence[Outcome]) -> list[str]:
-    """Say in what the data differ from what was published, in any of the trials.
-
-    Args:
-        methods: Methods with their trials.
-
-    Returns:
-        Phrases; none for the published data.
-    """
+    """Return in what the data differ from what was published, in any trial of some methods; nothing if they do not."""
     trials = [trial for method in methods for trial in method.trials]
     missing = {
         plain(f"{item.get('name')} ({item.get('split')}), {item.get('images')} of {item.get('published')} images")
@@ -172,21 +157,15 @@ def _cautions(study: Study) -> list[str]:
     if single:
         lines.append(f"One seed only, no standard error: {', '.join(single)}.")
     lines += [f"{method.label}: {method.diverged}." for method in study.run if method.diverged]
-    codes = pd.DataFrame(
-        [(t.get("code"), m.name) for m in study.compared for t in m.trials], columns=["code", "method"]
-    )
+    ran = [(trial.get("code"), method.name) for method in study.compared for trial in method.trials]
+    codes = pd.DataFrame(ran, columns=["code", "method"])
     if codes.code.nunique(dropna=False) > 1:
         groups = codes.fillna("unknown").drop_duplicates().groupby("code").method.agg(", ".join)
         versions = "; ".join(f"{plain(code)[:12]} ({methods})" for code, methods in groups.items())
         lines.append(f"Different code: rows that are compared come from different versions of the package: {versions}.")
-    prints = pd.DataFrame(
-        [
-            [plain(item.get(key)) for key in ("name", "split", "fingerprint")]
-            for t in study.trials
-            for item in t["data"]
-        ],
-        columns=["name", "split", "fingerprint"],
-    )
+    keys = ["name", "split", "fingerprint"]
+    items = [item for trial in study.trials for item in trial["data"]]
+    prints = pd.DataFrame([[plain(item.get(key)) for key in keys] for item in items], columns=keys)
     for (name, split), count in prints.groupby(["name", "split"]).fingerprint.nunique().items():
         if count > 1:
             lines.append(
@@ -259,21 +238,13 @@ def terminal_table(frame: pd.DataFrame, width: int = 80) -> str:
     first = shown.columns[0]
     # Names are left-aligned, in the header too.
     longest = max(map(len, [first, *shown[first]]))
-    shown.index = pd.Index([name.ljust(longest) for name in shown.pop(first)], name=None)
-    shown.columns = pd.Index(shown.columns, name=first)
-    return "\n".join(line.rstrip() for line in shown.to_string(line_width=max(width, 40)).splitlines())
+    shown.index = pd.Index([name.ljust(longest) for name in shown.pop(first)])
+    text = shown.rename_axis(columns=first).to_string(line_width=max(width, 40))
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def markdown(study: Study, figures: dict[str, str] | None = None) -> str:
-    """Write the summary.
-
-    Args:
-        study: The study.
-        figures: Figures' files and captions.
-
-    Returns:
-        A Markdown document: heading, what a reader must know, tables, figures.
-    """
+    """Return the summary: heading, what a reader must know, tables, and figures given by file and caption."""
     lines = "".join(f"{literal(line)}  \n" for line in (*_explanations(study), *_cautions(study)))
     parts = [f"# {literal(study.heading)}\n\n{lines}"]
     parts += [f"## {title}\n\n{markdown_table(table)}" for title, table in tables(study).items()]
@@ -282,40 +253,20 @@ def markdown(study: Study, figures: dict[str, str] | None = None) -> str:
 
 
 def terminal(study: Study, width: int = 80) -> str:
-    """Write the tables for the terminal.
-
-    Args:
-        study: The study.
-        width: Characters in a line.
-
-    Returns:
-        Heading, tables, and what a reader must know.
-    """
+    """Return the tables for a terminal of a width: heading, tables, what a reader must know."""
     shown = [f"{title}\n\n{terminal_table(table, width)}\n" for title, table in tables(study).items()]
     lines = [textwrap.fill(line, width) for line in (*_explanations(study), *_cautions(study))]
     return "\n".join([study.heading, "", *shown, *lines])
 
 
 def comma_separated(study: Study) -> str:
-    """Write one row for each method with trials, candidates included, with units in the header.
-
-    Args:
-        study: The study.
-
-    Returns:
-        A CSV file's text; empty cells where there is no value. No cell is a formula to a spreadsheet.
-    """
+    """Return a CSV row for each method with trials, units in the header; no cell is a formula to a spreadsheet."""
     rows = []
     first = study.compared[0].values("accuracy") if study.compared else pd.Series(dtype=float)
     for method in (method for method in study.methods if method.trials):
         accuracy, bwt, paper = method.values("accuracy"), method.values("bwt"), method.reported
-        row = {
-            "experiment": study.folder.name,
-            "protocol": study.protocol,
-            "method": method.name,
-            "label": method.label,
-        }
-        row["n"] = len(accuracy)
+        row: dict[str, object] = {"experiment": plain(study.folder.name), "protocol": study.protocol}
+        row |= {"method": method.name, "label": method.label, "n": len(accuracy)}
         for name, values in {
             "accuracy_{}_percent": 100 * accuracy,
             "bwt_{}_fraction": bwt,
