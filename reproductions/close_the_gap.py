@@ -1,7 +1,7 @@
 """Permuted MNIST as continual-learning-baselines trains it, where EWC and Synaptic Intelligence fall short.
 
-"Close the performance gap" (github.com/ContinualAI/continual-learning-baselines/issues/33): ten tasks, all permuted, one
-output layer, inputs normalised with MNIST's mean and standard deviation, 10 epochs in batches of 256.
+"Close the performance gap" (github.com/ContinualAI/continual-learning-baselines/issues/33): ten tasks, all permuted,
+one output layer, inputs normalised with MNIST's mean and standard deviation, 10 epochs in batches of 256.
 
 Protocol ewc: one hidden layer of 512, SGD with learning rate 0.001. Reported with Avalanche's EWC, lambda = 1: 0.83;
 expected: 0.94. "scratch" learns each task by itself, "joint" all at once: nothing that trains like this can do better.
