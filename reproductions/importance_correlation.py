@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 
 from avsi.experiment import ExperimentError
 from avsi.experiment.analysis import RecordingSI, correlations, run_analysis, train_plainly
-from avsi.experiment.cli import check_device
 from avsi.files import write_json, write_text
+from avsi.launch.cli import check_device
 from avsi.models import MLP, glorot_uniform
 from avsi.results import heat_map, markdown_table, save_figure, say, terminal_table
 from avsi.results.store import prepare

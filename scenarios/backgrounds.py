@@ -72,11 +72,11 @@ def upright(source: Source, like: Source) -> Source:
 
 
 def _compose(front: ImageSet, back: ImageSet, seed: int, key: int) -> ImageSet:
-    for part in (front, back):
-        if part.images.ndim != 4 or part.images.dtype != torch.uint8:
+    for image_set in (front, back):
+        if image_set.images.ndim != 4 or image_set.images.dtype != torch.uint8:
             raise ValueError(
-                f"{part.name} has {part.images.dtype} of the shape {tuple(part.images.shape)}, not uint8 images "
-                f"(N, C, H, W)"
+                f"{image_set.name} has {image_set.images.dtype} of the shape {tuple(image_set.images.shape)}, not "
+                f"uint8 images (N, C, H, W)"
             )
     count, (channels, height, width) = len(front), front.images.shape[1:]
     rows, columns = back.images.shape[2] - height + 1, back.images.shape[3] - width + 1

@@ -32,6 +32,10 @@ Transform = Callable[[Any], Any]
 """Maps an input to an input: one of torchvision's v2 transforms, say."""
 
 
+Draw = Callable[[ImageDataset], ImageDataset]
+"""Chooses some of a task's images."""
+
+
 class Options(TypedDict, total=False):
     """What every builder of a benchmark takes; see `avsi.scenarios.split`."""
 
@@ -226,8 +230,8 @@ class Task:
     source: Source
     classes: tuple[int, ...]
     transform: BatchTransform = scale
-    draw: tuple[Callable[[ImageDataset], ImageDataset], ...] = ()
-    draw_test: tuple[Callable[[ImageDataset], ImageDataset], ...] = ()
+    draw: tuple[Draw, ...] = ()
+    draw_test: tuple[Draw, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", check_classes(self.classes, "classes"))

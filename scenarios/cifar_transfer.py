@@ -36,8 +36,8 @@ def cifar_transfer(
     Returns:
         The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
     """
-    cifar = Source.load("cifar10", dataset_root, download)
     images_per_class = check_count("images_per_class", images_per_class)
+    cifar = Source.load("cifar10", dataset_root, download)
     rest = imbalance([Task(cifar, (8, 9))], [[images_per_class] * 2], seed=seed)
     return build(
         [Task(cifar, tuple(range(8))), *rest],

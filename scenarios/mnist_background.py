@@ -52,6 +52,7 @@ def mnist_background(
     Returns:
         The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
     """
+    images_per_class = check_count("images_per_class", images_per_class)
     if original is not None:
         check_flag("original", original)
     mnist = Source.load("mnist", dataset_root, download)
@@ -62,7 +63,6 @@ def mnist_background(
         natural = photographs() if backgrounds == "photographs" else Source.of(backgrounds, dataset_root, download)
         with_background = on_backgrounds(mnist, natural, seed=background_seed)
         notes.append(f"rebuild: {with_background.train.metadata['source']}, not the original files")
-    images_per_class = check_count("images_per_class", images_per_class)
     rest = imbalance([Task(with_background, with_background.classes)], [[images_per_class] * 10], seed=seed)
     return build(
         [Task(mnist, mnist.classes), *rest],

@@ -29,7 +29,7 @@ from avsi.data.arguments import check_count, check_flag
 from avsi.data.dataset import BatchTransform, ImageDataset, scale
 from avsi.data.transforms import Compose, Normalise, Pad, Permute, RepeatChannels, channel_statistics, positions
 from avsi.scenarios import draws
-from avsi.scenarios.build import Source, Task
+from avsi.scenarios.build import Draw, Source, Task
 from avsi.scenarios.draws import Purpose
 
 Statistics = Mapping[str, tuple[Sequence[float], Sequence[float]]]
@@ -102,14 +102,14 @@ def imbalance(
             kept.append(check_count("every count", count, least=0))
         if not any(kept):
             raise ValueError(f"task {position} would be left without training images: keep at least one")
-        draw = (*task.draw, Keep(tuple(kept), seed, position, depth=len(task.draw)))
+        keep: Draw = Keep(tuple(kept), seed, position, depth=len(task.draw))
         draw_test = task.draw_test
         if thin_test:
             shares = tuple(
                 round(count * there / of) if of else 0 for count, there, of in zip(kept, test, train, strict=True)
             )
             draw_test += (Keep(shares, seed, position, Purpose.TEST_CHOICE, depth=len(draw_test)),)
-        thinned.append(replace(task, draw=draw, draw_test=draw_test))
+        thinned.append(replace(task, draw=(*task.draw, keep), draw_test=draw_test))
     return thinned
 
 

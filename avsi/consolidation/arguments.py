@@ -30,12 +30,13 @@ def check_number(name: str, value: Any) -> float:
     return float(plain)
 
 
-def check_count(name: str, value: Any) -> int:
-    """Take a whole number of any kind, at least 0.
+def check_count(name: str, value: Any, *, at_least: int = 0) -> int:
+    """Take a whole number of any kind.
 
     Args:
         name: What it is for, for the error.
         value: The number.
+        at_least: Its lower bound.
 
     Returns:
         The number as an int.
@@ -44,8 +45,8 @@ def check_count(name: str, value: Any) -> int:
         ValueError: If it is none.
     """
     plain = _plain(value)
-    if isinstance(plain, bool) or not isinstance(plain, numbers.Integral) or plain < 0:
-        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Integral) or plain < at_least:
+        raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
     return int(plain)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -67,8 +66,12 @@ def check_fraction(name: str, value: Any) -> float:
         TypeError: If it is no number.
         ValueError: If it is out of range, or not a number.
     """
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a fraction in [0, 1), got {value!r}")
-    if not 0 <= value < 1:
+    try:
+        if isinstance(value, bool | np.bool_ | str):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be a fraction in [0, 1), got {value!r}") from None
+    if not 0 <= number < 1:  # not a number fails this too
         raise ValueError(f"{name} must be a fraction in [0, 1), got {value!r}")
-    return float(value)
+    return number

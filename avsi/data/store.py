@@ -73,6 +73,7 @@ def read(root: Path, name: str, split: str) -> ImageSet:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
             raise DataError(_damaged(path, "it cannot be read (it is no regular file)"))
+        path.open("rb").close()  # safetensors calls a file missing that may not be read
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             held = set(file.keys())

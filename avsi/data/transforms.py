@@ -177,26 +177,28 @@ def positions(images: Tensor) -> torch.Size:
 
 
 def channel_statistics(images: Tensor, pixels: int | None = None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Compute mean and standard deviation of each channel, pixel values on the scale [0, 1].
+    """Compute mean and standard deviation of each channel: of bytes on the scale [0, 1], of floats as they are.
 
-    Sums are made of integers, so the result is the same on every platform.
+    Sums over bytes are made of integers, so the result is the same on every platform.
 
     Args:
-        images: uint8, (N, C, H, W).
+        images: uint8 or floats, (N, C, H, W).
         pixels: H * W of the images once they are padded with zeros, where they will be.
 
     Returns:
         Means and standard deviations, one of each per channel.
     """
-    total, squares = torch.zeros(2, images.shape[1], dtype=torch.int64)
+    floats = images.is_floating_point()
+    unit, kind = (1, torch.float64) if floats else (255, torch.int64)
+    total, squares = torch.zeros(2, images.shape[1], dtype=kind)
     for chunk in images.split(4096):  # bounds the memory
-        values = chunk.transpose(0, 1).flatten(1).int()
+        values = chunk.transpose(0, 1).flatten(1).to(torch.float64 if floats else torch.int32)
         total += values.sum(1)
         squares += (values * values).sum(1)
     count = len(images) * (images.shape[2] * images.shape[3] if pixels is None else pixels)
     mean = total.double() / count
-    std = (squares.double() / count - mean * mean).sqrt()
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+    std = (squares.double() / count - mean * mean).clamp(min=0).sqrt()
+    return tuple((mean / unit).tolist()), tuple((std / unit).tolist())
 
 
 class _Constant:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import math
 import time
 import warnings
@@ -66,8 +65,12 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
             outcome = REGIMES[method.regime](trainer)
         except FloatingPointError as error:
             outcome, divergence = nothing_measured(), progress.where() | _what_is_known(error)
+        for logger in listeners:
+            if isinstance(logger, TensorboardLogger) and outcome["accuracy"] is not None:
+                flat, measured = dict(_flat(trial.description)), {"accuracy": outcome["accuracy"]}
+                logger.writer.add_hparams(flat | {"seed": trial.seed}, measured, run_name=".")
     classes, train = outcome["class_accuracy"], streams["train"]
-    if classes and len(train) == len(classes):
+    if classes and len(train) == len(classes) and all(hasattr(task.dataset, "targets") for task in train):
         outcome["class_images"] = [_count(task, len(row)) for task, row in zip(train, classes, strict=True)]
     return {
         "status": "diverged" if divergence else "finished",
@@ -98,6 +101,16 @@ def _count(experience: Any, classes: int) -> list[int]:
     # Count the samples of each class in an experience.
     found = Counter(map(int, experience.dataset.targets))
     return [found[label] for label in range(classes)]
+
+
+def _flat(description: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    # The numbers and words of a description, each with the path to it.
+    if isinstance(description, dict | list):
+        items = description.items() if isinstance(description, dict) else enumerate(description)
+        for key, value in items:
+            yield from _flat(value, f"{name}.{key}" if name else str(key))
+    elif description is not None:
+        yield name, description
 
 
 def _what_is_known(error: FloatingPointError) -> dict[str, Any]:
@@ -141,7 +154,7 @@ def _shorten(stream: list[Any], size: int) -> None:
     # Leave of each experience's data only some samples, spread over its classes.
     for experience in stream:
         rows: dict[int, list[int]] = {}
-        for row, target in enumerate(experience.dataset.targets):
+        for row, target in enumerate(getattr(experience.dataset, "targets", [0] * len(experience.dataset))):
             rows.setdefault(int(target), []).append(row)
         share = -(-size // len(rows))
         chosen = sorted(row for members in rows.values() for row in members[:share])
@@ -157,6 +170,5 @@ def _loggers(trial: Trial, setting: Setting) -> Iterator[list[Any]]:
         if setting.tensorboard:
             board = TensorboardLogger(str(setting.tensorboard))
             stack.callback(board.writer.close)
-            board.writer.add_text("description", f"```\n{json.dumps(trial.description, indent=1)}\n```")
             made.append(board)
         yield made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import multiprocessing
+import os
 import shlex
 import signal
 import sys
@@ -100,8 +101,8 @@ def main(
         args: The command line, default ``sys.argv[1:]``.
         loggers: Make loggers of Avalanche's, such as ``lambda trial: WandBLogger(run_name=str(trial))``.
     """
-    if multiprocessing.parent_process() is not None:
-        sys.exit(NOT_GUARDED)
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(NOT_GUARDED)  # a process that is to run a trial imports the script, which is not guarded
     options = tyro.cli(Options, description=_describe_experiments(experiments), args=args)
     advice = "runs all trials once more" if options.rerun else "goes on with what is not finished"
     with exits_explained(f"stopped; the same command {advice}"):
@@ -235,7 +236,8 @@ def _launch(
         display.say(f"fewer: --methods {few} --trials 1; to see that everything runs: --smoke")
     try:
         if pending:
-            device = choose_device(options)
+            elsewhere = options.engine == "ray" and options.device.startswith("cuda")  # there is perhaps no GPU here
+            device = options.device if elsewhere else check_device(options.device)
             data = options.data_root.expanduser().absolute() if options.data_root else None  # trials may run elsewhere
             setting = Setting(device, data, options.download, loggers=loggers)
             _prepare_data(pending[0], setting)
@@ -280,7 +282,7 @@ def _about(chosen: Chosen, sweep: Sweep, seeds: Sequence[int]) -> dict[str, dict
     # What the results folder says of a sweep's methods beside the rest.
     about = {}
     for method in chosen.experiment.methods:
-        if method.settings:
+        if method.settings and (method.candidate_of or method.name in chosen.published):
             own = sweep.seeds if method.candidate_of else seeds
             about[method.name] = {"settings": dict(method.settings), "seeds": list(own)}
     for name, published in chosen.published.items():
@@ -355,8 +357,11 @@ def _on_ray(options: Options, show: Show, device: str) -> Executor:
     return OnRay(show, options.ray_address, options.workers, options.threads or 1, device == "cuda")
 
 
-def choose_device(options: Options) -> str:
+def check_device(name: str) -> str:
     """Choose and check the torch device.
+
+    Args:
+        name: A device or "auto".
 
     Returns:
         The device.
@@ -366,9 +371,6 @@ def choose_device(options: Options) -> str:
     """
     import torch
 
-    name = options.device
-    if options.engine == "ray" and name.startswith("cuda"):  # there is perhaps no GPU here
-        return name
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

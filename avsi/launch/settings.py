@@ -86,11 +86,9 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
             kind = type(getattr(experiment, name)).__name__
             raise ExperimentError(f"{name} takes a value of type {kind}, got {value!r}")
         return replace(experiment, changes=changes, **{name: value})
-    # Names of methods may have dots: the longest that fits.
-    fitting = [method for method in experiment.methods if name.startswith(f"{method.name}.")]
-    if fitting:
-        method = max(fitting, key=lambda method: len(method.name))
-        changed = changed_method(method, name[len(method.name) + 1 :], value)
+    method = method_of(experiment, name)
+    if method:
+        changed = changed_method(method, name[len(base_name(method)) + 1 :], value)
         others = [m for m in experiment.methods if m.candidate_of != method.name]
         return replace(
             experiment,
@@ -113,6 +111,32 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
     )
 
 
+def base_name(method: Method) -> str:
+    """Say what a method was called before it was changed.
+
+    Args:
+        method: The method, such as ``mas,strength=0.1``.
+
+    Returns:
+        Its name in the script, such as ``mas``.
+    """
+    return method.name.partition(",")[0] if method.settings else method.name
+
+
+def method_of(experiment: Experiment, name: str) -> Method | None:
+    """Find the method that a parameter's name is about.
+
+    Args:
+        experiment: The experiment.
+        name: A name such as ``mas.strength``; names of methods may have dots, and the longest that fits counts.
+
+    Returns:
+        The method; None if it is about none.
+    """
+    fitting = [m for m in experiment.methods if name.startswith(f"{base_name(m)}.") and not m.candidate_of]
+    return max(fitting, key=lambda method: len(method.name), default=None)
+
+
 def changed_method(method: Method, path: str, value: Any) -> Method:
     """Change a parameter of a method, which is then called after it.
 
@@ -125,13 +149,20 @@ def changed_method(method: Method, path: str, value: Any) -> Method:
         The changed method.
     """
     part, _, rest = path.partition(".")
+    whole = f"{base_name(method)}.{path}"
     if part in {"model", "optimizer"} and rest and getattr(method, part) is not None:
-        changed = replace(method, **{part: with_argument(getattr(method, part), rest, value, f"{method.name}.{path}")})
+        changed = replace(method, **{part: with_argument(getattr(method, part), rest, value, whole)})
     else:
-        changed = replace(method, strategy=with_argument(method.strategy, path, value, f"{method.name}.{path}"))
-    label = re.sub(r", \S+ = [^,]*", "", method.label or method.name)  # which says what it was before
-    name = f"{method.name},{path}={in_a_name(value)}"
-    return replace(changed, name=name, label=f"{label}, {path} = {value}", candidate_of="")
+        changed = replace(method, strategy=with_argument(method.strategy, path, value, whole))
+    settings = (*(setting for setting in method.settings if setting[0] != path), (path, value))
+    label = re.sub(r", \S+ = [^,]*", "", method.label or base_name(method))  # which says what it was before
+    return replace(
+        changed,
+        name=",".join([base_name(method), *(f"{path}={in_a_name(value)}" for path, value in settings)]),
+        label=", ".join([label, *(f"{path} = {value}" for path, value in settings)]),
+        candidate_of="",
+        settings=settings,
+    )
 
 
 def in_a_name(value: Any) -> str:

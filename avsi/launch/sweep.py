@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -15,7 +14,7 @@ from typing import Any
 from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
 from avsi.experiment.trial import Trial
 from avsi.files import write_text
-from avsi.launch.settings import argument, changed_method, in_a_name
+from avsi.launch.settings import argument, base_name, changed_method, method_of
 from avsi.results import store
 
 SCALES = ("log", "linear")
@@ -194,17 +193,16 @@ def run_sweep(experiment: Experiment, sweep: Sweep, launch: Launch, root: Path) 
 def _by_method(experiment: Experiment, ranges: Sequence[Range]) -> list[tuple[Method, list[Range]]]:
     found: dict[str, list[Range]] = {}
     for range_ in ranges:
-        # Names of methods may have dots: the longest that fits.
-        fitting = [m.name for m in experiment.methods if range_.name.startswith(f"{m.name}.") and not m.candidate_of]
-        if not fitting:
-            names = [m.name for m in experiment.methods if not m.candidate_of]
+        method = method_of(experiment, range_.name)
+        if method is None:
+            names = [base_name(m) for m in experiment.methods if not m.candidate_of]
             first = range_.name.split(".")[0]
             raise ExperimentError(
                 f"cannot sweep {range_.name!r}{did_you_mean(first, names)}; give a parameter of a method: "
                 f"{', '.join(f'{name}.NAME' for name in names)}, such as {names[-1]}.strength or "
                 f"{names[-1]}.optimizer.lr"
             )
-        found.setdefault(max(fitting, key=len), []).append(range_)
+        found.setdefault(method.name, []).append(range_)
     for name, own in found.items():
         count = math.prod(len(range_.values) for range_ in own)
         if count > MOST:
@@ -226,26 +224,9 @@ def candidate(experiment: Experiment, method: Method, settings: Mapping[str, Any
     changed = replace(
         method, model=method.model or experiment.model, optimizer=method.optimizer or experiment.optimizer
     )
-    own = {name.removeprefix(f"{method.name}."): value for name, value in settings.items()}
-    for path, value in own.items():
-        changed = replace(changed_method(changed, path, value), name=method.name)
-    label = re.sub(r", \S+ = [^,]*", "", method.label or method.name)  # what it was before
-    written = [f"{path}={in_a_name(value)}" for path, value in own.items()]
-    return replace(
-        changed,
-        name=",".join([method.name, *written]),
-        label=", ".join([label, *(f"{_word(path)} = {_number(value)}" for path, value in own.items())]),
-        candidate_of=method.name,
-        settings=tuple(own.items()),
-    )
-
-
-def _word(path: str) -> str:
-    return path.rpartition(".")[2] if path.startswith(("optimizer.", "model.")) else path
-
-
-def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    for name, value in settings.items():
+        changed = changed_method(changed, name[len(base_name(method)) + 1 :], value)
+    return replace(changed, candidate_of=method.name)
 
 
 def _score(root: Path, experiment: Experiment, method: Method, seeds: Sequence[int]) -> float:
@@ -301,7 +282,12 @@ def _suggest(ask: Any, range_: Range) -> Any:
 def _chosen(experiment: Experiment, tried: Mapping[str, Sequence[Method]], best: Mapping[str, Method]) -> Chosen:
     winners = {name: replace(winner, name=name, candidate_of="") for name, winner in best.items()}
     kept = [winners.get(m.name, m) for m in experiment.methods if m.candidate_of not in tried]
-    changes = [(f"{name}.{path}", "swept") for name, winner in best.items() for path, _ in winner.settings]
+    changes = [
+        (f"{base_name(winner)}.{path}", "swept")
+        for name, winner in best.items()
+        for path, value in winner.settings
+        if (path, value) not in experiment.method(name).settings
+    ]
     changed = replace(
         experiment,
         methods=(*kept, *(m for candidates in tried.values() for m in candidates)),
@@ -331,7 +317,7 @@ def write_choice(chosen: Chosen, sweep: Sweep, root: Path) -> Path:
         score = _score(root, experiment, method, sweep.seeds)
         seeds = f"seed{'s' * (len(sweep.seeds) > 1)} {', '.join(map(str, sweep.seeds))}"
         lines.append(f"# {experiment.name}: {100 * score:.2f} % on validation data, the best of {tried}; {seeds}")
-        lines += [f"{method.name}.{path} = {value!r}" for path, value in method.settings]
+        lines += [f"{base_name(method)}.{path} = {value!r}" for path, value in method.settings]
     path = root / experiment.name / f"choice{experiment.suffix}.txt"
     write_text(path, "\n".join(lines) + "\n")
     return path

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from avalanche.training.plugins import SupervisedPlugin
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class ClassAccuracy(SupervisedPlugin):
@@ -37,14 +37,17 @@ class ClassAccuracy(SupervisedPlugin):
 
     def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Count anew."""
-        classes = int(max(strategy.experience.classes_in_this_experience)) + 1
-        zeros = torch.zeros(classes, dtype=torch.long, device=strategy.device)
+        known = getattr(strategy.experience, "classes_in_this_experience", None) or [0]  # not all benchmarks say
+        zeros = torch.zeros(int(max(known)) + 1, dtype=torch.long, device=strategy.device)
         self._counts.append((zeros, zeros.clone()))
 
     def after_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Count a batch; on a GPU without waiting for it."""
-        correct, total = self._counts[-1]
-        labels = strategy.mb_y
+        labels, size = strategy.mb_y, len(self._counts[-1][0])
         right = strategy.mb_output.argmax(1) == labels
-        total.add_(torch.bincount(labels, minlength=len(total)))
-        correct.add_(torch.bincount(labels, weights=right.double(), minlength=len(total)).long())
+        found = [torch.bincount(labels, weights, size).long() for weights in (right.double(), None)]
+        more = (0, len(found[0]) - size)  # classes that were not known of
+        correct, total = (
+            nn.functional.pad(counts, more) + new for counts, new in zip(self._counts[-1], found, strict=True)
+        )
+        self._counts[-1] = correct, total

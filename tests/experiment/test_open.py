@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 import torch
-from avalanche.benchmarks import nc_benchmark
-from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark
+from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
 from avalanche.logging import BaseLogger
 from avalanche.training import Naive
 from avalanche.training.plugins import SupervisedPlugin
@@ -20,7 +20,7 @@ from torchvision.transforms import Compose, RandomHorizontalFlip, ToTensor
 from avsi.experiment import Experiment, ExperimentError, Method, Setting, Trial, lazy_imports
 from avsi.experiment.description import describe, resolve
 from avsi.experiment.methods import finetune, joint, scratch, si
-from avsi.models import MLP, GrowingHead
+from avsi.models import MLP, GrowingHead, MultiHead
 from avsi.plugins.schedule import Schedule
 from avsi.scenarios import split_digits
 
@@ -47,6 +47,26 @@ def tabular(seed):
     data = as_classification_dataset(TensorDataset(x, y))
     data.targets = y.tolist()
     return nc_benchmark(data, data, 2, task_labels=True, seed=seed, class_ids_from_zero_in_each_exp=True)
+
+
+def bare():
+    """Data sets that say nothing of their classes, with a test set and a validation set for each task."""
+    generator = torch.Generator().manual_seed(0)
+    data = [TensorDataset(torch.randn(60, 6, generator=generator), torch.arange(60) % 4) for _ in range(6)]
+    plain = [AvalancheDataset(part) for part in data]
+    return benchmark_from_datasets(train=plain[:2], test=plain[2:4], valid=plain[4:])
+
+
+@pytest.mark.parametrize(("scenario", "head"), [(tabular, MultiHead), (bare, 4)])
+def test_numbers_in_columns_are_data_too(experiment, scenario, head):
+    columns = replace(experiment, scenario=scenario, model=partial(MLP, 6, (8,), head), epochs=1)
+    for method in (columns.method("si"), columns.method("joint")):
+        result = Trial(columns, method, 0).run()
+        assert len(result["task_accuracy"]) == 2
+        assert (result["validation_accuracy"] is None) == (scenario is tabular)
+    if scenario is tabular:
+        assert result["class_images"] == [[30, 30], [30, 30]]
+    Trial(columns.as_smoke_test(), method, 0).run()
 
 
 @pytest.fixture

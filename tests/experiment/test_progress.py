@@ -82,7 +82,7 @@ def test_importance_passes_are_told(experiment):
 
     events, _ = told(replace(experiment, methods=(mas(1.0),)), "mas")
     activities = {step.activity.rsplit(" ", 1)[0] for step in steps(events)}
-    assert len(activities - {"epoch", "learned", "evaluation"}) == 1
+    assert len(activities - {"epoch", "learned", "evaluation", "validation"}) == 1
 
 
 def test_a_resumed_trial_begins_at_its_fraction(experiment, tmp_path):

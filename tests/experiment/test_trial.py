@@ -187,7 +187,10 @@ def test_tensorboard_logs_on_request(experiment, tmp_path):
     run(experiment, "finetune", tensorboard=tmp_path / "logs")
     files = list((tmp_path / "logs").rglob("events.out.tfevents*"))
     assert files
-    assert sum(file.stat().st_size for file in files) > 1000
+    events = EventAccumulator(str(files[0].parent)).Reload()
+    assert [len(events.Scalars(tag)) for tag in ("Loss/train_epoch", "accuracy")] == [10, 1]
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"optimizer.kwargs.lr" in content
 
 
 @pytest.mark.parametrize("name", ["finetune", "scratch", "joint"])

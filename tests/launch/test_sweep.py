@@ -109,7 +109,7 @@ def test_several_parameters_are_a_grid(swept, tmp_path):
     (method,) = chosen.methods
     assert dict(method.settings) == {"strength": 2, "damping": 1, "optimizer.lr": 0.1}
     assert method.optimizer.keywords["lr"] == 0.1
-    assert method.label == "SI, strength = 2, damping = 1, lr = 0.1"
+    assert method.label == "SI, strength = 2, damping = 1, optimizer.lr = 0.1"
 
 
 def test_settings_that_diverged_are_not_chosen(swept, tmp_path):
@@ -148,13 +148,13 @@ def test_optuna_gives_up_on_bad_settings_after_a_seed(swept, tmp_path):
 
 def test_what_cannot_be_swept(swept, tmp_path):
     def swept_by(*ranges, **more):
-        return run_sweep(swept, Sweep(read_ranges(ranges), **more), Invented(tmp_path, best_at(0)), tmp_path)
+        return run_sweep(swept, Sweep(read_ranges(ranges), **more), Invented(tmp_path, lambda *_: 0.5), tmp_path)
 
     with pytest.raises(ExperimentError, match=r"'msa.strength'; did you mean 'mas'"):
         swept_by("msa.strength=1,2")
     with pytest.raises(ExperimentError, match="takes no 'strenght'; did you mean 'strength'"):
         swept_by("mas.strenght=1,2")
-    with pytest.raises(ExperimentError, match="how many values of mas.strength"):
+    with pytest.raises(ExperimentError, match=r"how many values of mas\.strength"):
         swept_by("mas.strength=log:1:2")
     with pytest.raises(ExperimentError, match="sweep-trials must be at least 1"):
         swept_by("mas.strength=log:1:2", drawn=0)
@@ -202,6 +202,23 @@ def test_without_validation_data_nothing_is_run(swept, tmp_path):
     assert not list(tmp_path.rglob("seed-*"))
     with pytest.raises(ExperimentError, match="--sweep-trials needs --sweep"):
         run(swept, Options(sweep_trials=3, out=tmp_path))
+
+
+def test_several_settings_of_one_method(swept):
+    """On the command line, as a choice's file has them."""
+    settings = read_settings(["si.strength=2", "si.damping=0.5", "si.strength=3"])
+    (method,) = (m for m in change(swept, settings).methods if m.name.startswith("si"))
+    assert method.name == "si,damping=0.5,strength=3"
+    assert method.label == "SI, damping = 0.5, strength = 3"
+    assert method.strategy.keywords == {"strength": 3, "damping": 0.5}
+
+
+def test_what_is_set_stays_in_a_sweep(swept, tmp_path):
+    experiment = change(swept, read_settings(["si.damping=0.5"]))
+    chosen = run_sweep(experiment, Sweep(read_ranges(["si.strength=1,10"])), Invented(tmp_path, best_at(1)), tmp_path)
+    (method,) = chosen.methods
+    assert method.strategy.keywords == {"strength": 10, "damping": 0.5}
+    assert method.name == "si,damping=0.5"
 
 
 def test_fresh_seeds_follow_those_of_the_sweep(swept, tmp_path):
