@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn, optim
+from avalanche.training import Naive
+from torch import Tensor, nn
 
 from avsi.consolidation import OnlineEWCPenalty
 from avsi.consolidation.arguments import Strength
 from avsi.plugins import ConsolidationPlugin
-from avsi.strategies.template import MethodTemplate
 
 
 class BatchedEWCPenalty(OnlineEWCPenalty):
@@ -63,30 +63,18 @@ class BatchedEWCPenalty(OnlineEWCPenalty):
         return {name: self.gamma * self.importance[name] + total / count for name, total in summed.items()}
 
 
-class BatchedEWC(MethodTemplate):
+class BatchedEWC(Naive):
     """Fine-tuning with squares of mini-batch gradients as importance, shown for what it does.
 
     Args:
-        model: The model.
-        optimizer: Any first-order optimizer of ``torch.optim``.
-        criterion: Task loss, the mean over the batch. Default: cross entropy.
         strength: lambda.
+        train_mb_size: Samples per training batch, and per batch whose gradient is squared.
         plugins: Further plugins.
-        **template: Arguments of Avalanche's ``SupervisedTemplate``; ``train_mb_size`` is the size of the batches.
+        **template: Further arguments of Avalanche's ``Naive``.
     """
 
     def __init__(
-        self,
-        *,
-        model: nn.Module,
-        optimizer: optim.Optimizer,
-        criterion: Callable[..., Any] | None = None,
-        strength: Strength,
-        plugins: Sequence[Any] | None = None,
-        **template: Any,
+        self, *, strength: Strength, train_mb_size: int, plugins: Sequence[Any] | None = None, **template: Any
     ) -> None:
-        penalty = BatchedEWCPenalty(None, strength, batch_size=template.get("train_mb_size", 1))
-        self.batched_ewc = ConsolidationPlugin(penalty)
-        super().__init__(
-            own=self.batched_ewc, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template
-        )
+        self.batched_ewc = ConsolidationPlugin(BatchedEWCPenalty(None, strength, batch_size=train_mb_size))
+        super().__init__(train_mb_size=train_mb_size, plugins=[self.batched_ewc, *(plugins or ())], **template)
