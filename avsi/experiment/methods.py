@@ -293,17 +293,3 @@ def joint() -> Method:
         The method.
     """
     return Method("joint", JointTraining, "joint", "joint training")
-
-
-def grid(build: Callable[[float], Method], strengths: Iterable[float]) -> tuple[Method, ...]:
-    """Candidates for a method's strength, to choose from on validation data.
-
-    Args:
-        build: Builds the method from a strength.
-        strengths: The strengths to try.
-
-    Returns:
-        The candidates, named ``<method>_<strength>``.
-    """
-    built = [(build(float(strength)), strength) for strength in strengths]
-    return tuple(replace(method, name=f"{method.name}_{s:g}", candidate_of=method.name) for method, s in built)

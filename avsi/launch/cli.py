@@ -40,7 +40,7 @@ class Options:
     protocol: str | None = None
     """Whose protocol to follow, where there are several; default: the first named above."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ALL
-    """Methods to run, by name; all: all of the experiment's but candidates."""
+    """Methods to run, by name; all: all of the experiment's."""
     trials: int | None = None
     """Number of trials per method; default: the experiment's."""
     seed: int = 0
@@ -151,10 +151,8 @@ def _describe_experiments(experiments: Sequence[Experiment]) -> str:
     paragraphs = [experiments[0].title]
     for experiment in experiments:
         heading = f"Protocol {experiment.protocol}: " if len(experiments) > 1 else ""
-        names = ", ".join(method.name for method in experiment.methods if not method.candidate_of)
-        candidates = ", ".join(method.name for method in experiment.methods if method.candidate_of)
-        apart = f" Candidates, which run only when named: {candidates}." if candidates else ""
-        paragraphs.append(f"{heading}{experiment.source} Methods: {names}.{apart}")
+        names = ", ".join(method.name for method in experiment.methods)
+        paragraphs.append(f"{heading}{experiment.source} Methods: {names}.")
     return "\n\n".join(paragraphs)
 
 
@@ -195,7 +193,7 @@ def run(experiment: Experiment, options: Options, loggers: tuple[Callable[[Trial
     about: dict[str, dict[str, Any]] = {}
 
     def launch(trials: Sequence[Trial]) -> None:
-        # Methods may share their trials, as a method does with the candidate that was chosen for it.
+        # Methods may share their trials, as candidates of a sweep do with a method that has the same settings.
         different = list({trial.file: trial for trial in trials}.values())
         failures.extend(_launch(different, root, verbosity, options, make_executor, loggers))
 
@@ -308,10 +306,10 @@ def _prepare_data(trial: Trial, setting: Setting) -> Any:
 def _choose_methods(experiment: Experiment, names: Sequence[str]) -> list[Method]:
     # Choose methods by name.
     if not names:
-        known = ", ".join(method.name for method in experiment.methods if not method.candidate_of)
+        known = ", ".join(method.name for method in experiment.methods)
         raise ExperimentError(f"--methods needs names, or all; the methods of {experiment.name} are: {known}")
     if tuple(names) == ALL:
-        return [method for method in experiment.methods if not method.candidate_of]
+        return list(experiment.methods)
     return [experiment.method(name) for name in dict.fromkeys(names)]
 
 

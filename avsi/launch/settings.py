@@ -235,6 +235,9 @@ def with_argument(build: Callable[..., Any], path: str, value: Any, name: str) -
         if not callable(inner):
             raise ExperimentError(f"cannot set {name!r}: {first} is {inner!r}, which has no arguments")
         value = with_argument(inner, rest, value, name)
+    now = keywords.get(first) if place is None else args[place]
+    if type(now) is float and type(value) is int:  # 10 and 10.0 are the same trial
+        value = float(value)
     if place is None:
         keywords[first] = value
     else:

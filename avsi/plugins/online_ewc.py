@@ -27,7 +27,7 @@ class OnlineEWCPlugin(ConsolidationPlugin):
         labels: Which labels the Fisher information is taken over, see :func:`avsi.fisher_diagonal`.
         mode: ``"online"``, or ``"separate"`` for a quadratic term per experience, each about its own parameters.
         max_samples: Measure on so many of an experience's samples, drawn at random; None: on all.
-        seed: Seed of ``labels="sampled"`` and ``max_samples``; by default that of torch's random numbers when the plugin is made.
+        seed: Seed of ``labels="sampled"`` and ``max_samples``; default: that of torch's random numbers when it is made.
         exclude: Glob patterns of parameter names to leave out.
         penalty: ``"explicit"`` or ``"proximal"``, see :class:`avsi.consolidation.QuadraticPenalty`.
 

@@ -228,3 +228,10 @@ def test_fresh_seeds_follow_those_of_the_sweep(swept, tmp_path):
     methods = {m["name"]: m for m in json.loads(file.read_text())["methods"]}
     assert methods["si"]["seeds"] == [7]
     assert methods["si,strength=1.0"]["seeds"] == [5, 6]
+
+
+def test_whole_numbers_are_the_same_trial(swept):
+    """As written on the command line, 1 and 1.0."""
+    method = swept.method("si")
+    files = {Trial(swept, candidate(swept, method, {"si.strength": value}), 0).file for value in (1, 1.0)}
+    assert files == {Trial(swept, method, 0).file}
