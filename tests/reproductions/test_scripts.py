@@ -30,6 +30,8 @@ COMPARISONS = {
     "eta_sensitivity": "Differentiable Hebbian consolidation",
     "transfer": "Zenke",
     "plasticity": "Permuted MNIST, five tasks",
+    "fisher_table": "van de Ven",
+    "close_the_gap": "continual-learning-baselines",
 }
 ANALYSES = {"quadratic", "importance_correlation", "dhp_dynamics"}  # see test_analyses.py
 
