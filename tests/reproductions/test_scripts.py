@@ -33,7 +33,7 @@ COMPARISONS = {
     "fisher_table": "van de Ven",
     "close_the_gap": "continual-learning-baselines",
 }
-ANALYSES = {"quadratic", "importance_correlation", "dhp_dynamics"}  # see test_analyses.py
+ANALYSES = {"quadratic", "importance_correlation", "dhp_dynamics", "task_by_task"}  # see test_analyses.py
 
 
 def test_every_script_is_covered_here():
