@@ -75,7 +75,10 @@ def _read_range(text: str) -> Range:
         raise ExperimentError(advice)
     scale, *numbers = values.split(":")
     if scale not in SCALES:
-        return Range(name, tuple(dict.fromkeys(_values(values))))
+        try:
+            return Range(name, tuple(dict.fromkeys(_values(values))))
+        except TypeError:
+            raise ExperimentError(f"{advice}: values are numbers, words or tuples") from None
     try:
         low, high, *more = map(float, numbers)
         count = int(numbers[2]) if more else 0

@@ -72,7 +72,7 @@ def test_reading_ranges(text, expected):
 @pytest.mark.parametrize(
     "text",
     ["mas.strength", "=1", "mas.strength=", "a.b=log:0:1:3", "a.b=log:2:1:3", "a.b=log:1:2:1", "a.b=linear:1:2:x",
-     "a.b=log:1", "a.b=linear:1:inf:3", "a.b=log:1:2:3:4"],
+     "a.b=log:1", "a.b=linear:1:inf:3", "a.b=log:1:2:3:4", "a.b=[1],[2]"],
 )  # fmt: skip
 def test_ranges_that_cannot_be_read(text):
     with pytest.raises(ExperimentError, match=re.escape(repr(text))):
