@@ -21,6 +21,7 @@ from torch import Tensor
 
 from avsi.data import ImageSet, load
 from avsi.data.arguments import check_count, check_fraction
+from avsi.data.catalog import PUBLISHED
 from avsi.data.dataset import BatchTransform, ImageDataset, scale
 from avsi.scenarios import draws
 from avsi.scenarios.draws import Purpose
@@ -30,7 +31,6 @@ Scenario = Literal["task", "domain", "class"]
 
 Transform = Callable[[Any], Any]
 """Maps an input to an input: one of torchvision's v2 transforms, say."""
-
 
 Draw = Callable[[ImageDataset], ImageDataset]
 """Chooses some of a task's images."""
@@ -393,12 +393,17 @@ def provenance(tasks: Sequence[Task]) -> tuple[list[ImageSet], dict[str, list[in
 
     Returns:
         The image sets, and for each one's name the classes in use.
+
+    Raises:
+        ValueError: If two data sets have the same name.
     """
     sources: dict[str, Source] = {}
     classes: dict[str, set[int]] = {}
     for task in tasks:
         for source in task.source.made_from or (task.source,):
-            sources[source.train.name] = source
+            known = sources.setdefault(source.train.name, source)
+            if known.train.images is not source.train.images and source.train.name not in PUBLISHED:
+                raise ValueError(f"two data sets are called {source.train.name!r}: give each a name of its own")
             used = task.classes if source is task.source else source.classes
             classes.setdefault(source.train.name, set()).update(used)
     image_sets = [image_set for source in sources.values() for image_set in (source.train, source.test)]

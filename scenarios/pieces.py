@@ -92,14 +92,15 @@ def imbalance(
             raise ValueError(f"task {position} has {len(task.classes)} classes, but its counts are {list(row)}")
         train, test = (class_counts(data.labels, len(row)) for data in task.datasets())
         kept = []
-        for label, count, available in zip(task.classes, row, train, strict=True):
-            if not 0 <= count <= available:
+        for label, given, available in zip(task.classes, row, train, strict=True):
+            count = check_count("every count", given, least=0)
+            if count > available:
                 has = "the task" if task.draw else f"{task.source.train.name} (train)"
                 raise ValueError(
                     f"task {position} asks for {count} images of class {label}, and {has} has {available}: ask for at "
                     f"most that"
                 )
-            kept.append(check_count("every count", count, least=0))
+            kept.append(count)
         if not any(kept):
             raise ValueError(f"task {position} would be left without training images: keep at least one")
         keep: Draw = Keep(tuple(kept), seed, position, depth=len(task.draw))

@@ -39,7 +39,9 @@ def fisher_diagonal(
 
     - "empirical": the label in the data. "sampled": one label drawn from the model's own p(.|x_n). "exact": the mean is
       also taken over all labels under p(.|x_n), with one backward pass per class. Martens (2020), "New insights and
-      perspectives on the natural gradient method", discusses the difference.
+      perspectives on the natural gradient method", discusses the difference. The exact one is the diagonal of the
+      generalised Gauss-Newton matrix; where outputs are piecewise linear in each weight (ReLU, max pooling, no weight
+      in two layers) also that of the Hessian of the mean cross-entropy.
     - "predicted": the most likely label, argmax_c f(x_n)_c, as in FACIL (Masana et al. 2022) and Hsu et al. (2018).
     - "reversed": the label in the data, with log softmax(-f(x))_y in place of log softmax(f(x))_y: the "logits
       reversal" of EWC-DR (CVPR 2026), which does not vanish where the data are fit. There it is used with gradients of

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from avsi._numbers import as_number
+
 
 class Batch(NamedTuple):
     """Samples that share a task.
@@ -79,14 +81,20 @@ def unpack(batch: Any) -> tuple[Tensor, Any, Tensor | int | None]:
         raise TypeError(f"the inputs of a batch must be a tensor with samples first, got {_describe(x)}")
     if isinstance(y, Tensor) and y.dim() > 0 and len(y) != len(x):
         raise ValueError(f"a batch holds {len(x)} inputs but {len(y)} labels")
+    integers = "task labels must be integers, one per sample or one for all, got "
     if isinstance(task, list | tuple):
-        task = torch.tensor(task)
-    if isinstance(task, Tensor) and (task.is_floating_point() or task.dim() > 1):
-        raise TypeError(f"task labels must be integers, one per sample or one for all, got {_describe(task)}")
-    if isinstance(task, Tensor) and task.dim() == 0:
-        task = int(task)
-    if not isinstance(task, Tensor | int | None):
-        raise TypeError(f"task labels must be integers, one per sample or one for all, got {_describe(task)}")
+        labels = [as_number(label) for label in task]
+        if not all(isinstance(label, int) for label in labels):
+            raise TypeError(integers + _describe(task))
+        task = torch.tensor(labels)
+    elif isinstance(task, Tensor) and task.dim() > 0:
+        if task.is_floating_point() or task.dim() > 1:
+            raise TypeError(integers + _describe(task))
+    elif task is not None:
+        number = as_number(task)
+        if not isinstance(number, int):
+            raise TypeError(integers + _describe(task))
+        task = number
     if isinstance(task, Tensor) and len(task) != len(x):
         raise ValueError(f"a batch holds {len(x)} inputs but {len(task)} task labels")
     return x, y, task

@@ -194,8 +194,10 @@ def run(experiment: Experiment, options: Options, loggers: tuple[Callable[[Trial
 
     def launch(trials: Sequence[Trial]) -> None:
         # Methods may share their trials, as candidates of a sweep do with a method that has the same settings.
-        different = list({trial.file: trial for trial in trials}.values())
-        failures.extend(_launch(different, root, verbosity, options, make_executor, loggers))
+        different: dict[Path, Trial] = {}
+        for trial in trials:
+            different.setdefault(trial.file, trial)
+        failures.extend(_launch(list(different.values()), root, verbosity, options, make_executor, loggers))
 
     if sweep:
         _check_validation(experiment, options)

@@ -6,16 +6,16 @@ from functools import partial
 import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark
-from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
 from avalanche.logging import BaseLogger
 from avalanche.training import Naive
 from avalanche.training.plugins import SupervisedPlugin
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
-from torch.utils.data import TensorDataset
-from torchvision.datasets import FakeData
+from torch.utils.data import Dataset
 from torchvision.transforms import Compose, RandomHorizontalFlip, ToTensor
+from torchvision.transforms.functional import to_pil_image
 
 from avsi.experiment import Experiment, ExperimentError, Method, Setting, Trial, lazy_imports
 from avsi.experiment.description import describe, resolve
@@ -23,15 +23,29 @@ from avsi.experiment.methods import finetune, joint, scratch, si
 from avsi.models import MLP, GrowingHead, MultiHead
 from avsi.plugins.schedule import Schedule
 from avsi.scenarios import split_digits
+from avsi.scenarios.build import with_task_label
 
 
-def flowers(seed):
-    """Avalanche's own benchmark of a torchvision data set with augmentation, one test set for all tasks."""
-    data = [FakeData(size, (1, 8, 8), 4, transform=None) for size in (160, 40)]
-    for part in data:
-        part.targets = [i % 4 for i in range(part.size)]
+class Rows(Dataset):
+    """A data set as users write it."""
+
+    def __init__(self, inputs, targets, transform=lambda x: x):
+        self.inputs, self.targets, self.transform = inputs, [int(target) for target in targets], transform
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, row):
+        return self.transform(self.inputs[row]), self.targets[row]
+
+
+def pictures(seed):
+    """Avalanche's own benchmark of images with augmentation, one output layer for all."""
+    images, labels = load_digits(n_class=4, return_X_y=True)
+    images = [to_pil_image(torch.tensor(image, dtype=torch.uint8).reshape(1, 8, 8)) for image in images]
     return nc_benchmark(
-        *data,
+        Rows(images[:160], labels[:160]),
+        Rows(images[160:200], labels[160:200]),
         2,
         task_labels=False,
         seed=seed,
@@ -42,18 +56,14 @@ def flowers(seed):
 
 def tabular(seed):
     """Numbers in columns, as a benchmark of Avalanche's with a head for each task."""
-    x = torch.randn(120, 6, generator=torch.Generator().manual_seed(seed))
-    y = torch.arange(120) % 4
-    data = as_classification_dataset(TensorDataset(x, y))
-    data.targets = y.tolist()
+    data = Rows(torch.randn(120, 6, generator=torch.Generator().manual_seed(seed)), torch.arange(120) % 4)
     return nc_benchmark(data, data, 2, task_labels=True, seed=seed, class_ids_from_zero_in_each_exp=True)
 
 
 def bare():
-    """Data sets that say nothing of their classes, with a test set and a validation set for each task."""
+    """Experiences that say nothing of their classes, with a test set and a validation set for each task."""
     generator = torch.Generator().manual_seed(0)
-    data = [TensorDataset(torch.randn(60, 6, generator=generator), torch.arange(60) % 4) for _ in range(6)]
-    plain = [AvalancheDataset(part) for part in data]
+    plain = [with_task_label(Rows(torch.randn(60, 6, generator=generator), torch.arange(60) % 4), 0) for _ in range(6)]
     return benchmark_from_datasets(train=plain[:2], test=plain[2:4], valid=plain[4:])
 
 
@@ -73,7 +83,7 @@ def test_numbers_in_columns_are_data_too(experiment, scenario, head):
 def own(experiment):
     return replace(
         experiment,
-        scenario=flowers,
+        scenario=pictures,
         model=lambda: MLP(64, (8,), GrowingHead),
         optimizer=lambda parameters: SGD(parameters, lr=0.01),
         methods=(finetune(), si(1.0, damping=1e-3), scratch(), joint()),
@@ -226,5 +236,5 @@ def test_loggers_are_told_loss_penalty_and_accuracy(experiment):
 def test_an_experiment_is_shortened_for_a_smoke_test(own):
     smoke = own.as_smoke_test()
     images = Trial(smoke, smoke.methods[0], 0).run()["class_images"]
-    assert sum(images[0]) == 80  # less than there may be
+    assert 60 < sum(images[0]) < 100  # there are fewer than there may be
     assert Experiment.as_smoke_test(smoke) == smoke

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from avalanche.training import Naive
+from torch.optim import SGD
 
 from avsi.experiment import ExperimentError, Method, Patience, Trial, main
 from avsi.launch import cli
@@ -24,7 +25,7 @@ def files(folder, pattern):
 def test_main_runs_trials_and_writes_table_and_figure(experiment, tmp_path, capsys):
     main(experiment, args=["--methods", "finetune", "si", "--trials", "2", "--out", str(tmp_path)])
     output = capsys.readouterr()
-    assert re.search(r"fine-tuning\s+\d\d\.\d\d ± \d+\.\d\d\s+90\.00", output.out)
+    assert re.search(r"fine-tuning\s+2\s+\d\d\.\d\d ± \d+\.\d\d\s.*90\.0", output.out)
     assert "One seed" not in output.out
     assert "finetune, seed 0: accuracy" in output.err
     assert "\x1b[" not in output.err + output.out
@@ -318,16 +319,13 @@ def test_many_trials_come_with_smaller_calls(experiment, tmp_path, capsys, monke
     assert "fewer" not in capsys.readouterr().err
 
 
-class Diverging(Naive):
-    """Its loss is not a number after the first epoch."""
-
-    def training_epoch(self, **arguments):
-        super().training_epoch(**arguments)
-        self.loss = self.loss * float("nan")
-
-
 def test_a_run_with_diverged_trials_says_so_and_is_no_failure(experiment, tmp_path, capsys):
-    unstable = replace(experiment, methods=(Method("unstable", Diverging), *experiment.methods[:1]), epochs=1)
+    unstable = replace(
+        experiment,
+        methods=(Method("unstable", Naive, optimizer=partial(SGD, lr=1e25)), *experiment.methods[1:2]),
+        paper={},
+        epochs=1,
+    )
     main(unstable, args=["--trials", "1", "--out", str(tmp_path)])
     output = capsys.readouterr()
     assert "unstable, seed 0: DIVERGED in task 1, epoch 1" in output.err

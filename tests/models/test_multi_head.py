@@ -19,6 +19,18 @@ def test_heads_appear_with_their_tasks_and_have_just_their_classes(digits):
         assert model.head.heads[str(task)].weight.shape == (2, 16)
 
 
+def test_avalanche_is_told_of_tasks_and_classes(digits):
+    """Its base class counts them; plugins and forward_all_tasks look there."""
+    head = MultiHead(64)
+    avalanche_model_adaptation(head, digits.train_stream[0])
+    assert head.known_train_tasks_labels == {0}
+    assert head.max_class_label == 2
+    head.eval()
+    avalanche_model_adaptation(head, digits.train_stream[1])
+    assert head.known_train_tasks_labels == {0}
+    assert list(head.heads) == ["0", "1"]
+
+
 def test_single_task_batches_use_their_own_head_without_padding():
     head = MultiHead(4)
     head.resize(0, 2)

@@ -61,3 +61,18 @@ def mas(model: nn.Module, batches, names: list[str] | None = None) -> dict[str, 
         yield 1.0, torch.abs, outputs.square().sum()
 
     return _mean(model, batches, of_sample, names)
+
+
+def batched_fisher(model: nn.Module, batches) -> dict[str, Tensor]:
+    """Mean over mini-batches of the squared gradient of the mini-batch's mean log-likelihood.
+
+    This is NOT the Fisher information: it depends on the batch size, and gradients of samples cancel before they are
+    squared. It is what van de Ven (2025) calls "batched" and much published code computes; for comparisons only.
+    """
+    parameters = dict(model.eval().named_parameters())
+    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    for x, y in batches:
+        loss = nn.functional.cross_entropy(model(x), y)
+        for name, gradient in zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True):
+            total[name] += gradient.square() / len(batches)
+    return total

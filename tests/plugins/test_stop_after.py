@@ -1,9 +1,9 @@
 import pytest
 import torch
 from torch.optim import SGD
+from training import naive, seeded_mlp
 
 from avsi.plugins import StopAfter
-from training import naive, seeded_mlp
 
 
 @pytest.mark.parametrize("iterations", [1, 9, 10, 25])

@@ -24,6 +24,7 @@ from avsi.scenarios import (
     permuted_digits,
     permuted_mnist,
     remove_at_random,
+    sequence,
     split,
     split_cifar,
     split_cifar10,
@@ -245,6 +246,14 @@ def test_own_arrays_train(digits):
     assert memory.reason == ""
     x, y, t = samples(benchmark.test_stream[0])
     assert (model(x, t).argmax(1) == y).float().mean() > 0.9
+
+
+def test_two_data_sets_must_not_have_one_name():
+    x, y = np.zeros((2, 3, 4, 4), dtype=np.uint8), np.array([0, 1])
+    sources = [Source.from_arrays((x, y), (x, y)) for _ in range(2)]
+    with pytest.raises(ValueError, match="two data sets are called 'arrays': give each a name of its own"):
+        build(sequence([Source.from_arrays((x + 1, y), (x, y)), sources[0]]))
+    assert len(build(sequence([sources[0], sources[0]])).train_stream) == 2
 
 
 def test_classes_with_large_numbers_and_gaps():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from oracles import importance as oracle
+from oracles.hessian import hessian_diagonal
 from oracles.models_table import CLOSED, OTHERS, MultiHeadNet, build, cast
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -271,6 +272,42 @@ def test_exact_is_the_expectation_over_labels():
             for name, value in fisher.items():
                 expected[name] += p[n, label] * value / len(x)
     assert relative_error(fisher_diagonal(model, batches, labels="exact"), expected) < 1e-10
+
+
+def hessian_by_autograd(model, batches, name):
+    x, y = (torch.cat(column) for column in zip(*batches, strict=True))
+    parameters = {key: value.detach() for key, value in model.named_parameters()}
+
+    def loss(value):
+        outputs = torch.func.functional_call(model, parameters | {name: value}, x)
+        return nn.functional.cross_entropy(outputs, y)
+
+    size = parameters[name].numel()
+    return torch.autograd.functional.hessian(loss, parameters[name]).view(size, size).diagonal()
+
+
+@pytest.mark.parametrize("nonlinearity", [nn.ReLU, nn.Tanh])
+def test_exact_is_the_diagonal_of_the_hessian_where_outputs_are_piecewise_linear(nonlinearity):
+    """Each weight then enters the outputs linearly, at least where it is, whatever the fit."""
+    model = nn.Sequential(nn.Linear(6, 8), nonlinearity(), nn.Linear(8, 5), nonlinearity(), nn.Linear(5, 3)).double()
+    _, batches = build(CLOSED["MLP"])
+    fisher = fisher_diagonal(model, batches, labels="exact")
+    for name in ("0.weight", "2.bias", "4.weight"):
+        expected = hessian_by_autograd(model, batches, name)
+        torch.testing.assert_close(hessian_diagonal(model, batches, name, chunk_size=5), expected)
+        some = torch.tensor([2, 0])
+        torch.testing.assert_close(hessian_diagonal(model, batches, name, some), expected[some])
+        same = torch.allclose(fisher[name].flatten(), expected)
+        assert same == (nonlinearity is nn.ReLU or name == "4.weight")
+
+
+def test_squared_gradients_of_batches_are_another_quantity():
+    """The oracle is for comparisons: of single samples it is the Fisher information, of larger batches it is not."""
+    model, batches = build(CLOSED["MLP"])
+    singles = rebatched(batches, 1)
+    fisher = fisher_diagonal(model, batches)
+    assert relative_error(oracle.batched_fisher(model, singles), fisher) < 1e-10
+    assert relative_error(oracle.batched_fisher(model, batches), fisher) > 0.1
 
 
 def test_predicted_labels_are_the_most_likely_ones():
