@@ -32,7 +32,8 @@ from avsi.experiment.description import resolve
 from avsi.experiment.running import make_benchmark
 from avsi.files import write_json
 from avsi.metrics import average_accuracy
-from avsi.plugins import EvaluationPlugin, InMemoryBatches
+from avsi.plugins import EvaluationPlugin
+from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.early_stopping import validation_error
 from avsi.results import markdown_table, say, terminal_table, trials
 from avsi.selection import choose_strength
