@@ -35,7 +35,7 @@ EXPERIMENT = Experiment(
     scenario=partial(split_digits, validation=0.2),
     model=partial(MLP, 64, (64,), MultiHead),
     optimizer=partial(Adam, lr=3e-3),
-    epochs=5,
+    epochs=2,
     batch_size=16,
     reset_optimizer=True,
     methods=(si(1.0, damping=1e-3),),
