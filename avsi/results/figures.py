@@ -414,7 +414,7 @@ def _sensitivity(axes: Axes, style: _Style, method: Outcome, name: str, points: 
         (method.settings.get(name), "chosen", "-"),
         (method.published.get(name), "the script's own", ":"),
     ):
-        if _is_number(value):
+        if value is not None and _is_number(value):
             axes.axvline(float(value), color=BOUND, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
     axes.tick_params(labelsize=8)
     _open_frame(axes)
