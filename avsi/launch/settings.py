@@ -15,6 +15,7 @@ from avsi.experiment.description import resolve
 from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
 
 BUILDERS = ("scenario", "model", "optimizer", "criterion", "scheduler")
+PARTS = ("model", "optimizer")  # that a method can have of its own
 VALUES = ("epochs", "batch_size", "reset_optimizer", "autocast", "channels_last")
 
 
@@ -88,7 +89,8 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
         return replace(experiment, changes=changes, **{name: value})
     method = method_of(experiment, name)
     if method:
-        changed = changed_method(method, name[len(base_name(method)) + 1 :], value)
+        path = name[len(base_name(method)) + 1 :]
+        changed = changed_method(with_parts(experiment, method, path), path, value)
         others = [m for m in experiment.methods if m.candidate_of != method.name]
         return replace(
             experiment,
@@ -137,6 +139,23 @@ def method_of(experiment: Experiment, name: str) -> Method | None:
     return max(fitting, key=lambda method: len(method.name), default=None)
 
 
+def with_parts(experiment: Experiment, method: Method, path: str) -> Method:
+    """Give a method the experiment's model or optimizer where it has none of its own, so that it can be changed.
+
+    Args:
+        experiment: The experiment.
+        method: The method.
+        path: What is to be changed, such as ``optimizer.lr``.
+
+    Returns:
+        The method; its trials are the same.
+    """
+    part = path.split(".")[0]
+    if part not in PARTS or getattr(method, part) is not None:
+        return method
+    return replace(method, **{part: getattr(experiment, part)})
+
+
 def changed_method(method: Method, path: str, value: Any) -> Method:
     """Change a parameter of a method, which is then called after it.
 
@@ -150,7 +169,7 @@ def changed_method(method: Method, path: str, value: Any) -> Method:
     """
     part, _, rest = path.partition(".")
     whole = f"{base_name(method)}.{path}"
-    if part in {"model", "optimizer"} and rest and getattr(method, part) is not None:
+    if part in PARTS and rest and getattr(method, part) is not None:
         changed = replace(method, **{part: with_argument(getattr(method, part), rest, value, whole)})
     else:
         changed = replace(method, strategy=with_argument(method.strategy, path, value, whole))
@@ -188,10 +207,10 @@ def argument(experiment: Experiment, method: Method, path: str) -> Any:
     Returns:
         Its value; None where it is left to its default.
     """
-    part, _, rest = path.partition(".")
-    builders = {"model": method.model or experiment.model, "optimizer": method.optimizer or experiment.optimizer}
-    found: Any = builders[part] if part in builders and rest else method.strategy
-    for name in (rest if part in builders and rest else path).split("."):
+    first, _, rest = path.partition(".")
+    inner = first in PARTS and bool(rest)
+    found: Any = getattr(with_parts(experiment, method, path), first) if inner else method.strategy
+    for name in (rest if inner else path).split("."):
         found = found.keywords.get(name) if isinstance(found, partial) else None
     return found
 

@@ -14,7 +14,7 @@ from typing import Any
 from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
 from avsi.experiment.trial import Trial
 from avsi.files import write_text
-from avsi.launch.settings import argument, base_name, changed_method, method_of
+from avsi.launch.settings import argument, base_name, changed_method, method_of, with_parts
 from avsi.results import store
 
 SCALES = ("log", "linear")
@@ -224,11 +224,10 @@ def candidate(experiment: Experiment, method: Method, settings: Mapping[str, Any
     Returns:
         The candidate.
     """
-    changed = replace(
-        method, model=method.model or experiment.model, optimizer=method.optimizer or experiment.optimizer
-    )
+    changed = method
     for name, value in settings.items():
-        changed = changed_method(changed, name[len(base_name(method)) + 1 :], value)
+        path = name[len(base_name(method)) + 1 :]
+        changed = changed_method(with_parts(experiment, changed, path), path, value)
     return replace(changed, candidate_of=method.name)
 
 

@@ -213,6 +213,13 @@ def test_several_settings_of_one_method(swept):
     assert method.strategy.keywords == {"strength": 3, "damping": 0.5}
 
 
+def test_a_method_gets_an_optimizer_of_its_own_only_where_that_is_changed(swept):
+    changed = change(swept, read_settings(["si.optimizer.lr=0.5", "mas.strength=2", "optimizer.lr=0.25"]))
+    rates = {m.name: (m.optimizer or changed.optimizer).keywords["lr"] for m in changed.methods}
+    assert rates["si,optimizer.lr=0.5"] == 0.5
+    assert rates["mas,strength=2"] == rates["finetune"] == 0.25
+
+
 def test_what_is_set_stays_in_a_sweep(swept, tmp_path):
     experiment = change(swept, read_settings(["si.damping=0.5"]))
     chosen = run_sweep(experiment, Sweep(read_ranges(["si.strength=1,10"])), Invented(tmp_path, best_at(1)), tmp_path)
