@@ -116,4 +116,5 @@ def correlations(rows: Tensor) -> Tensor:
     for index, row in enumerate(rows):
         if not torch.isfinite(row).all() or bool((row == row[0]).all()):
             raise ValueError(f"row {index} is constant or not finite; its correlation with others is not defined")
-    return torch.corrcoef(rows.double())
+    found = torch.corrcoef(rows.double())
+    return ((found + found.T) / 2).fill_diagonal_(1)  # as rounding does not leave it

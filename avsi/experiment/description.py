@@ -61,7 +61,7 @@ def lazy_imports() -> Iterator[None]:
             raise ImportError(f"lazy_imports() takes `from module import name` with a whole name, not {name!r}")
         return SimpleNamespace(**{item: Name(name, item) for item in fromlist})
 
-    real, builtins.__import__ = builtins.__import__, record  # type: ignore[assignment]
+    real, builtins.__import__ = builtins.__import__, record
     try:
         yield
     finally:

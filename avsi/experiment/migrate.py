@@ -54,7 +54,7 @@ def migrated(description: Any) -> Any:
         return [migrated(item) for item in description]
     if isinstance(description, dict):
         if description.keys() == {"call", "args", "kwargs"}:
-            name = NAMES.get(description["call"], description["call"])
+            name = NAMES.get(str(description["call"]), str(description["call"]))
             renamed = ARGUMENTS.get(name, {})
             given = {renamed.get(key, key): migrated(value) for key, value in description["kwargs"].items()}
             return {"call": name, "args": migrated(description["args"]), "kwargs": DEFAULTS.get(name, {}) | given}

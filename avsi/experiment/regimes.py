@@ -62,7 +62,7 @@ class Finished:
     """
 
     rows: list[list[float]] = field(default_factory=list)
-    class_rows: list[list[list[float]]] = field(default_factory=list)
+    class_rows: list[list[list[float | None]]] = field(default_factory=list)
     train_accuracy: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
     train_time_s: list[float] = field(default_factory=list)

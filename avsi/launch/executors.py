@@ -236,10 +236,11 @@ class InProcesses:
         """
         while self._not_sent:
             yield self._not_sent.pop()
-        for pipe in wait(list(self._running), timeout) if self._running else ():
+        ready: list[Any] = wait(list(self._running), timeout) if self._running else []
+        for pipe in ready:
             job, _, process = self._running[pipe]
             try:
-                message = pipe.recv()
+                message: Any = pipe.recv()
             except (EOFError, OSError):
                 process.join()
                 message = _died(process.exitcode or 0)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from avsi.experiment.trial import Setting, Trial
 from avsi.launch.display import Display
@@ -42,7 +43,7 @@ def run_trials(
         tensorboard: Write TensorBoard logs beside each trial's result.
     """
     waiting, told = list(trials), False
-    held = {}
+    held: dict[Path, Any] = {}
 
     def begin(trial: Trial) -> None:
         path = root / trial.file

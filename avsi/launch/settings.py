@@ -102,9 +102,8 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
     if part == "patience" and experiment.patience and path in vars(experiment.patience):
         return replace(experiment, changes=changes, patience=replace(experiment.patience, **{path: value}))
     if part in BUILDERS and path and getattr(experiment, part) is not None:
-        return replace(
-            experiment, changes=changes, **{part: with_argument(getattr(experiment, part), path, value, name)}
-        )
+        built: dict[str, Any] = {part: with_argument(getattr(experiment, part), path, value, name)}
+        return replace(experiment, changes=changes, **built)
     methods = [method.name for method in experiment.methods]
     hint = did_you_mean(part, [*methods, *VALUES, *BUILDERS, "patience"])
     raise ExperimentError(
@@ -153,7 +152,8 @@ def with_parts(experiment: Experiment, method: Method, path: str) -> Method:
     part = path.split(".")[0]
     if part not in PARTS or getattr(method, part) is not None:
         return method
-    return replace(method, **{part: getattr(experiment, part)})
+    own: dict[str, Any] = {part: getattr(experiment, part)}
+    return replace(method, **own)
 
 
 def changed_method(method: Method, path: str, value: Any) -> Method:
@@ -170,7 +170,8 @@ def changed_method(method: Method, path: str, value: Any) -> Method:
     part, _, rest = path.partition(".")
     whole = f"{base_name(method)}.{path}"
     if part in PARTS and rest and getattr(method, part) is not None:
-        changed = replace(method, **{part: with_argument(getattr(method, part), rest, value, whole)})
+        own: dict[str, Any] = {part: with_argument(getattr(method, part), rest, value, whole)}
+        changed = replace(method, **own)
     else:
         changed = replace(method, strategy=with_argument(method.strategy, path, value, whole))
     settings = (*(setting for setting in method.settings if setting[0] != path), (path, value))

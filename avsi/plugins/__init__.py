@@ -1,5 +1,6 @@
 """avsi in Avalanche: plugins, each a thin adapter over plain PyTorch."""
 
+from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.consolidation import ConsolidationPlugin
 from avsi.plugins.divergence import DivergencePlugin
 from avsi.plugins.evaluation import EvaluationPlugin
@@ -14,6 +15,7 @@ __all__ = [
     "DHPPlugin",
     "DivergencePlugin",
     "EvaluationPlugin",
+    "InMemoryBatches",
     "MASPlugin",
     "OnlineEWCPlugin",
     "SIPlugin",

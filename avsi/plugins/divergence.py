@@ -65,9 +65,7 @@ class DivergencePlugin(SupervisedPlugin):
             return
         value = loss.sum().item()
         if not math.isfinite(value):
-            step, broken = strategy.clock.train_epoch_iterations, what_broke(strategy.model)
-            # Weights that are broken already were broken by the step before.
-            stop(strategy, broken or f"the loss is {value}", max(0, step - 1) if broken else step)
+            stop_within(strategy, f"the loss is {value}")
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Read the device's flag, and look at weights and traces."""
@@ -105,6 +103,18 @@ def what_broke(model: nn.Module) -> str:
         if peak > HUGE:
             return f"the largest {name} is {peak:.3g}"
     return ""
+
+
+def stop_within(strategy: Any, found: str) -> NoReturn:
+    """Stop a strategy within an iteration, before its step.
+
+    Args:
+        strategy: The strategy.
+        found: What was found, if its weights are whole.
+    """
+    step, broken = strategy.clock.train_epoch_iterations, what_broke(strategy.model)
+    # Weights that are broken already were broken by the step before.
+    stop(strategy, broken or found, max(0, step - 1) if broken else step)
 
 
 def stop(strategy: Any, found: str, step: int) -> NoReturn:

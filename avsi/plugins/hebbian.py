@@ -10,7 +10,7 @@ from typing import Any
 from avalanche.training.plugins import CoPEPlugin, CWRStarPlugin, LFLPlugin
 
 from avsi.hebbian import DHPLinear, LabelSource, TakesTargets, show_targets, takers
-from avsi.plugins.divergence import DivergencePlugin
+from avsi.plugins.divergence import DivergencePlugin, stop_within
 
 
 @dataclass
@@ -162,5 +162,8 @@ class DHPPlugin(DivergencePlugin):
         if not (strategy.is_training and self._source.active):
             return method(*args, **kwargs)
         self._labelled_passes += 1
-        with show_targets(self._takers, strategy.mb_y):
-            return method(*args, **kwargs)
+        try:
+            with show_targets(self._takers, strategy.mb_y):
+                return method(*args, **kwargs)
+        except FloatingPointError:  # a DHPLinear refuses features that are not finite; here it is known why
+            stop_within(strategy, "the features of a DHPLinear are not finite")

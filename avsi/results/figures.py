@@ -465,17 +465,15 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     # Not with_suffix, which would cut a stem such as "eta-0.1".
     png_file, svg_file = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg"))
     # Text stays text, and names in the file are the same each time.
-    settings = {
-        "svg.hashsalt": stem.name,
-        "svg.fonttype": "none",
-        "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
-    }
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
+    fonts = ["DejaVu Sans", "Verdana", "Arial"]
+    with (
+        matplotlib.rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "none", "font.sans-serif": fonts}),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", message="Glyph")
         write_bytes(png_file, _draw(figure, "png", dpi=160))
-        write_bytes(
-            svg_file, _draw(figure, "svg", metadata={"Date": None}).replace(b"</style>", f"{DARK}</style>".encode(), 1)
-        )
+        svg = _draw(figure, "svg", metadata={"Date": None})
+        write_bytes(svg_file, svg.replace(b"</style>", f"{DARK}</style>".encode(), 1))
     return [png_file, svg_file]
 
 

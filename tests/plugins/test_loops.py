@@ -13,8 +13,8 @@ from avalanche.benchmarks import (
 )
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.models import MlpVAE, SCRModel
-from avalanche.training import AR1, LFL, MER, SCR, CoPE, CWRStar, ICaRL, LaMAML, Naive, StreamingLDA, VAETraining
-from avalanche.training.plugins import CoPEPlugin, CWRStarPlugin, LFLPlugin, SupervisedPlugin
+from avalanche.training import AR1, LFL, MER, SCR, CoPE, CWRStar, ICaRL, Naive, StreamingLDA, VAETraining
+from avalanche.training.plugins import CoPEPlugin, CWRStarPlugin, EvaluationPlugin, LFLPlugin, SupervisedPlugin
 from oracles import importance as oracle
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -61,15 +61,28 @@ def classes():
 # Loops without steps of an optimizer, or without announcing them
 
 
+class Silent(Naive):
+    """Its own epoch, without the hooks around the step."""
+
+    def training_epoch(self, **kwargs):
+        for self.mbatch in self.dataloader:  # noqa: B020 (as Avalanche does)
+            self._unpack_minibatch()
+            self._before_training_iteration(**kwargs)
+            self.optimizer.zero_grad()
+            self.mb_output = self.forward()
+            self.loss = self.criterion()
+            self.loss.backward()
+            self.optimizer.step()
+            self._after_training_iteration(**kwargs)
+
+
 @pytest.mark.parametrize("name", PLUGINS)
-@pytest.mark.parametrize("strategy", [MER, LaMAML])
+@pytest.mark.parametrize("strategy", [MER, Silent])
 def test_a_loop_that_announces_no_step_is_reported_after_its_first_epoch(digits, name, strategy):
     model = seeded_mlp(head=2)
     arguments = {"mem_size": 20, "n_inner_steps": 1} if strategy is MER else {}
     trainer = naive(model, sgd(model), [PLUGINS[name]()], strategy=strategy, epochs=2, **arguments)
-    with pytest.raises(
-        RuntimeError, match=rf"{strategy.__name__} trained for \d+ iterations without announcing a step"
-    ):
+    with pytest.raises(RuntimeError, match=rf"{strategy.__name__} trained for \d+ iterations without"):
         trainer.train(digits.train_stream[0], eval_streams=[])
     assert trainer.clock.train_exp_epochs == 0
 
@@ -156,6 +169,7 @@ def scr(plugins):
         batch_size_mem=10,
         eval_mb_size=20,
         plugins=plugins,
+        evaluator=EvaluationPlugin(),  # accuracies of embeddings would not be defined
     )
 
 
@@ -276,7 +290,8 @@ def test_an_order_of_ones_own_in_a_batch(digits, name):
 def test_a_task_cut_into_pieces_is_consolidated_like_the_same_steps_uncut(digits, name, boundaries):
     outcomes = []
     for cut in (True, False):
-        model = seeded_mlp(head=10)
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
         plugin = PLUGINS[name]()
         strategy = naive(model, sgd(model), [plugin], batch_size=20)
         for number, experience in enumerate(digits.train_stream[:2]):
@@ -387,7 +402,7 @@ def test_dhp_works_with_cwr_star_where_the_layer_is_named(digits):
     for experience in stream:
         strategy.train(experience, eval_streams=[])
     assert (model.head.hebb[:4].abs().sum(1) > 0).all()
-    assert (model.head.weight[4:] == 0).all()  # CWR* resets what it has not seen
+    assert model.saved_weights.keys() == {0, 1, 2, 3}  # CWR*'s own, from the DHP layer's slow weights
 
 
 # Misuse
@@ -397,7 +412,7 @@ def test_dhp_works_with_cwr_star_where_the_layer_is_named(digits):
 def test_the_same_plugin_twice(digits, name):
     model, plugin = seeded_mlp(), PLUGINS[name]()
     strategy = naive(model, sgd(model), [plugin, plugin])
-    with pytest.raises(ValueError, match=f"the same {type(plugin).__name__} is twice in the strategy's plugins"):
+    with pytest.raises(ValueError, match=f"the same {type(plugin).__name__} is in the strategy's plugins twice"):
         strategy.train(digits.train_stream[0], eval_streams=[])
 
 

@@ -99,7 +99,7 @@ def test_dots_are_final_accuracies_by_task_with_whiskers_training_and_the_papers
         "pale: training accuracy",
         "paper",
     ]
-    assert axes.get_ylim()[0] > 70  # fitted
+    assert axes.get_ylim()[0] > 60  # fitted
 
 
 def test_many_dots_take_several_rows_of_axes_and_hundreds_of_tasks_are_lines():
