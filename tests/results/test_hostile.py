@@ -1,6 +1,7 @@
 """Damaged and foreign files in a results folder: each costs its own row and a line, none the report."""
 
 import json
+import os
 import random
 import warnings
 
