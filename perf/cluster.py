@@ -8,9 +8,11 @@ be there once, with the same weights bit for bit; what Ray takes longer is its o
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -92,17 +94,21 @@ def weights(root: Path) -> dict[str, Any]:
     return {name: (trial or {})["weights"] for name, trial in found.items()}
 
 
-def main() -> None:
-    """Run all three, and compare."""
+def main(parts: Sequence[str] = ("cluster", "killed")) -> None:
+    """Run local processes and the rest, and compare.
+
+    Args:
+        parts: What is run beside local processes.
+    """
     import ray
     from ray.cluster_utils import Cluster
 
     from avsi.launch.on_ray import OnRay
 
     with tempfile.TemporaryDirectory() as folder:
-        roots = {name: Path(folder) / name for name in ("local", "cluster", "killed")}
+        roots = {name: Path(folder) / name for name in ("local", *parts)}
         seconds = {"local": run(roots["local"], lambda show: InProcesses(show, 2, threads=1))}
-        for name in ("cluster", "killed"):
+        for name in parts:
             cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
             second = cluster.add_node(num_cpus=1)
             cluster.wait_for_nodes()
@@ -113,7 +119,7 @@ def main() -> None:
             ray.shutdown()
             cluster.shutdown()
         ends = {name: weights(root) for name, root in roots.items()}
-    equal = {name: ends[name] == ends["local"] for name in ("cluster", "killed")}
+    equal = {name: ends[name] == ends["local"] for name in parts}
     print(json.dumps({"trials": len(ends["local"]), "seconds": seconds, "equal_to_local": equal}, indent=1))
 
 
@@ -125,4 +131,4 @@ def _kill(cluster: Any, node: Any, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or ("cluster", "killed"))
