@@ -357,7 +357,7 @@ def _sensitivity_figure(study: Study) -> Figure | None:
         return None
     across = min(len(panels), 3)
     down = ceil(len(panels) / across)
-    figure = Figure(figsize=(max(5.2, 3.4 * across + 1.6), 3.0 * down), layout="constrained")
+    figure = Figure(figsize=(max(6.5, 3.4 * across + 1.6), 3.0 * down), layout="constrained")
     grid = figure.subplots(down, across, squeeze=False)
     for axes, (method, name, points) in zip(grid.flat, panels, strict=False):
         _sensitivity(axes, _styles(study)[method.name], method, name, points)
@@ -371,7 +371,7 @@ def _sensitivity_figure(study: Study) -> Figure | None:
     for axes in grid.flat:
         handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(
-        list(handles.values()), list(handles), frameon=False, fontsize=9, loc="outside right upper", handlelength=3
+        list(handles.values()), list(handles), frameon=False, fontsize=9, loc="outside right center", handlelength=3
     )
     _titled(figure, study, _note(study, [c for _, _, points in panels for c in points], "whisker"))
     return figure
