@@ -24,10 +24,10 @@ import split_digits
 import split_mnist
 import torch
 import tyro
+from analysis import run_analysis
 from avalanche.training.determinism.rng_manager import RNGManager
 
 from avsi.experiment import Experiment, Setting
-from avsi.experiment.analysis import run_analysis
 from avsi.experiment.description import resolve
 from avsi.experiment.running import make_benchmark
 from avsi.files import write_json
