@@ -376,6 +376,87 @@ def _classes_figure(study: Study) -> Figure | None:
     return figure
 
 
+def _sensitivity_figure(study: Study) -> Figure | None:
+    # Plot accuracy against each parameter of a sweep; with several parameters, the best of the others at each value.
+    panels = []
+    for method in study.methods:
+        tried = [c for c in study.methods if c.candidate_of == method.name and c.trials and c.settings]
+        for name in dict.fromkeys(key for candidate in tried for key in candidate.settings):
+            points = [c for c in tried if _is_number(c.settings.get(name))]
+            if len({c.settings[name] for c in points}) > 1:
+                panels.append((method, name, points))
+    panels = panels[:MOST]
+    if not panels:
+        return None
+    across = min(len(panels), 3)
+    down = ceil(len(panels) / across)
+    figure = Figure(figsize=(max(6.5, 3.4 * across + 1.6), 3.0 * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False)
+    for axes, (method, name, points) in zip(grid.flat, panels, strict=False):
+        _sensitivity(axes, _styles(study)[method.name], method, name, points)
+        axes.set_title(_text(method.label, 40), fontsize=9)
+        axes.set_xlabel(_text(name, 40), fontsize=9)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("mean accuracy (%)", fontsize=9)
+    handles: dict[str, Any] = {}
+    for axes in grid.flat:
+        handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        list(handles.values()), list(handles), frameon=False, fontsize=9, loc="outside right center", handlelength=3
+    )
+    _titled(figure, study, _note(study, [c for _, _, points in panels for c in points], "whisker"))
+    return figure
+
+
+def _sensitivity(axes: Axes, style: _Style, method: Outcome, name: str, points: Sequence[Outcome]) -> None:
+    place = {c.name: float(c.settings[name]) for c in points}
+    places = sorted(set(place.values()))
+    if places[0] > 0 and places[-1] / places[0] >= 20:
+        axes.set_xscale("log")
+    elif places[0] == 0 and places[-1] / places[1] >= 20:
+        axes.set_xscale("symlog", linthresh=places[1])
+    # At each value the best on validation data, and its test accuracy.
+    best: dict[float, Outcome] = {}
+    for c in points:
+        validation = c.values("validation_accuracy").mean()
+        if c.values("accuracy").empty or any(trial.get("status") == "diverged" for trial in c.trials):
+            continue
+        at = place[c.name]
+        if at not in best or validation > best[at].values("validation_accuracy").mean():
+            best[at] = c
+    shown = sorted(best)
+    for key, label, dashes, fill in (
+        ("validation_accuracy", "validation data", DASHES[1], "white"),
+        ("accuracy", "test data", "-", style.colour),
+    ):
+        values = [100 * best[at].values(key) for at in shown]
+        if any(len(value) for value in values):
+            error = [value.sem() if len(value) > 1 else 0.0 for value in values]
+            axes.errorbar(
+                shown, [value.mean() for value in values], error if any(error) else None, color=style.colour,
+                marker=style.marker, markersize=5, linestyle=dashes, linewidth=1.4, elinewidth=1, markerfacecolor=fill,
+                label=label,
+            )  # fmt: skip
+    lost = sorted({place[c.name] for c in points} - set(shown))
+    if lost:
+        across = axes.get_xaxis_transform()
+        axes.plot(lost, [0.03] * len(lost), "x", color="#d64550", markersize=7, transform=across, label="diverged")
+    for value, label, dashes in (
+        (method.settings.get(name), "chosen", "-"),
+        (method.published.get(name), "the script's own", ":"),
+    ):
+        if value is not None and _is_number(value):
+            axes.axvline(float(value), color=BOUND, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
+    axes.tick_params(labelsize=8)
+    _open_frame(axes)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
 KINDS: dict[str, tuple[Callable[[Study], Figure | None], str]] = {
     "accuracy": (
         _accuracy_figure,
@@ -392,6 +473,10 @@ KINDS: dict[str, tuple[Callable[[Study], Figure | None], str]] = {
     "classes": (
         _classes_figure,
         "Final test accuracy on classes against their number of training images; whiskers: one standard error.",
+    ),
+    "sensitivity": (
+        _sensitivity_figure,
+        "Mean accuracy after the last task against the parameters of a sweep; whiskers: one standard error.",
     ),
     "matrix": (
         _matrix_figure,
