@@ -1,6 +1,6 @@
 """The first seconds: importing, ``--help`` and the first training step, against importing torch.
 
-Each is a fresh process, in interleaved rounds; one round is not counted, so that files are in the system's cache.
+Each is a fresh process, in interleaved rounds; medians are shown, so that a first round with cold files does not count.
 
     python -m perf.first_seconds [--rounds 5] [--cpu-time] [--json FILE]
 """
@@ -79,7 +79,7 @@ class Arguments:
     """The first seconds, against importing torch."""
 
     rounds: int = 5
-    """Interleaved rounds that count."""
+    """Interleaved rounds."""
     cpu_time: bool = False
     """Whether to count the processes' CPU seconds in place of wall time."""
     json: Path | None = None
@@ -108,11 +108,9 @@ def seconds(command: Sequence[str], *, cpu_time: bool) -> float:
 def measure(arguments: Arguments) -> list[dict[str, Any]]:
     """One row per command."""
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for turn in range(-1, arguments.rounds):
+    for _ in range(arguments.rounds):
         for name, command in COMMANDS.items():
-            taken = seconds(command, cpu_time=arguments.cpu_time)
-            if turn >= 0:
-                times[name].append(taken)
+            times[name].append(seconds(command, cpu_time=arguments.cpu_time))
     return [
         {
             "what": name,
