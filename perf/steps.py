@@ -142,7 +142,8 @@ def measure_consolidation(
         plugin, strategy = plugins[name][0], paused[name].strategy
 
         def again() -> None:
-            plugin.core.steps_seen = 1  # SI refuses to consolidate a task without a step
+            if hasattr(plugin, "core"):  # one of avsi's; SI refuses to consolidate a task without a step
+                plugin.core.steps_seen = 1
             plugin.after_training_exp(strategy)
 
         return again
