@@ -113,6 +113,30 @@ class Item:
         return "<br>".join(cell.text(finished) for cell in self.cells)
 
 
+class Curvature(Item):
+    """SI's importance against measures at the end point, whose numbers are correlations."""
+
+    def ours(self, results: pd.DataFrame) -> str:
+        """Write the correlations out.
+
+        Args:
+            results: Not needed.
+
+        Returns:
+            A line for each layer and measure; that it was not run where there is no file.
+        """
+        file = RESULTS / self.experiment / "correlations.json"
+        if not file.is_file():
+            return "not run"
+        found = pd.DataFrame(json.loads(file.read_text())["rows"])
+        means = found.groupby(["layer", "measure"], sort=False)[["spearman", "pearson"]].mean()
+        lines = [
+            f"{layer}, {measure}: rank correlation {row.spearman:.2f}, Pearson's {row.pearson:.2f}"
+            for (layer, measure), row in means.iterrows()
+        ]
+        return "<br>".join([*lines, f"n = {found.seed.nunique()}"])
+
+
 class Quadratic(Item):
     """The analysis of quadratic losses, whose numbers are relative errors."""
 
@@ -216,6 +240,12 @@ ITEMS = (
         verdict="not run at full size; shortened, its first layer agrees and its second does not",
     ),
     Quadratic("SI, section 4: quadratic losses", "quadratic", "quadratic.py", verdict="reproduced"),
+    Curvature(
+        "SI, section 4: importance and measures at the end point",
+        "importance_and_curvature",
+        "importance_and_curvature.py",
+        verdict="reproduced: correlated, as the paper says without numbers",
+    ),
     Item(
         "Workshop, Figure 3, left: CIFAR-10",
         "transfer_cifar",

@@ -158,6 +158,39 @@ def _over_seen(matrix: Sequence[Sequence[float]]) -> np.ndarray:
     return rows.sum(1) / np.arange(1, len(rows) + 1)
 
 
+def _panels_figure(study: Study) -> Figure | None:
+    # Plot the accuracy on each task against the tasks trained, a panel a task, and their mean: Zenke et al.'s Figure 3.
+    methods = [method for method in _shown(study) if method.regime == "sequential"]
+    if not methods or not 2 <= study.tasks <= 11:
+        return None
+    across = ceil((study.tasks + 1) / (1 if study.tasks < 6 else 2))
+    lines = ceil((study.tasks + 1) / across)
+    figure = Figure(figsize=(min(1.8 * across + 2.2, 11.5), 2.3 * lines + 0.5), layout="constrained")
+    panels = list(figure.subplots(lines, across, squeeze=False, sharex=True, sharey=True).flat)
+    for method, label in zip(methods, _labels(methods), strict=True):
+        style = _styles(study)[method.name]
+        matrices = np.array([trial["accuracy_matrix"] for trial in method.finished])  # (seeds, tasks trained, tasks)
+        curves = [matrices[:, task:, task] for task in range(study.tasks)]
+        curves.append(np.array([_over_seen(matrix) for matrix in matrices]))
+        for axes, curve in zip(panels, curves, strict=False):
+            frame = 100 * pd.DataFrame(curve, columns=range(study.tasks - curve.shape[1] + 1, study.tasks + 1))
+            mean, error = frame.mean(), frame.sem()
+            dots = {"marker": style.marker, "markersize": 4, "markerfacecolor": style.fill}
+            axes.plot(mean, color=style.colour, linestyle=style.dashes, linewidth=1.4, label=label, **dots)
+            if len(frame) > 1:
+                axes.fill_between(mean.index, mean - error, mean + error, color=style.colour, alpha=0.18, linewidth=0)
+    for index, axes in enumerate(panels):
+        axes.set_title(f"task {index + 1}" if index < study.tasks else "mean of tasks seen", loc="left", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_visible(index <= study.tasks)
+        _open_frame(axes)
+    figure.supxlabel("tasks trained", fontsize=10)
+    figure.supylabel("test accuracy (%)", fontsize=10)
+    _legend(figure, panels[0])
+    _titled(figure, study, _note(study, methods), _labels(methods))
+    return figure
+
+
 def _tasks_figure(study: Study) -> Figure | None:
     # Plot the final test accuracy on each task as dots, and their mean; whiskers are one standard error.
     methods = _shown(study)
@@ -428,6 +461,10 @@ KINDS: dict[str, tuple[Callable[[Study], Figure | None], str]] = {
     "accuracy": (
         _accuracy_figure,
         "Mean test accuracy on the tasks learned so far, after each task; bands: one standard error.",
+    ),
+    "panels": (
+        _panels_figure,
+        "Test accuracy on each task against the tasks trained, and mean over tasks seen; bands: one standard error.",
     ),
     "tasks": (
         _tasks_figure,

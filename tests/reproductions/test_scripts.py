@@ -33,7 +33,8 @@ COMPARISONS = {
     "fisher_table": "van de Ven",
     "close_the_gap": "continual-learning-baselines",
 }
-ANALYSES = {"quadratic", "importance_correlation", "dhp_dynamics", "task_by_task"}  # see test_analyses.py
+# See test_analyses.py.
+ANALYSES = {"quadratic", "importance_correlation", "importance_and_curvature", "dhp_dynamics", "task_by_task"}
 
 
 def test_every_script_is_covered_here():
