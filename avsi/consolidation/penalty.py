@@ -250,6 +250,8 @@ class QuadraticPenalty:
         Raises:
             ValueError: If the penalty is proximal and there is no optimizer.
         """
+        if optimizer is not None:
+            self._listen(optimizer)
         # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
         if self.strength == 0 or self.experiences_seen == 0:
             return
@@ -497,11 +499,15 @@ class QuadraticPenalty:
         self._optimizer = ref(inner)
         mine = ref(self)
 
-        def note(*_: Any) -> None:
+        def note(stepped: Optimizer, *_: Any) -> None:
             if (penalty := mine()) is not None:
-                penalty._stepped = True
+                penalty._note_step(stepped)
 
         inner.register_step_post_hook(note)
+
+    def _note_step(self, optimizer: Optimizer) -> None:
+        # Called by the optimizer, at the end of its step.
+        self._stepped = True
 
 
 class Step:
@@ -529,10 +535,9 @@ class Step:
                 other.observe()
                 if other is not penalty:
                     self._early.append(other)
-        if optimizer is not None:
-            penalty._listen(optimizer)
-            penalty._stepped = penalty._optimizer is None
         penalty.add(optimizer)
+        if optimizer is not None:
+            penalty._stepped = penalty._optimizer is None
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         penalty = self._penalty

@@ -243,7 +243,8 @@ def test_a_gradient_scaler_changes_nothing_and_steps_it_skips_count_for_nothing(
     torch.testing.assert_close(omega(penalty), omega(reference), rtol=1e-6, atol=1e-12)
 
 
-def test_a_fused_optimizer_that_leaves_out_a_step_leaves_omega_alone(tasks):
+@pytest.mark.parametrize("hooks", [False, True])
+def test_a_fused_optimizer_that_leaves_out_a_step_leaves_omega_alone(tasks, hooks):
     """It does so on the device, where nobody sees it: the parameters do not move and the gradient is infinite."""
     model = mlp(dtype=torch.float32)
     optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.1, fused=True), SIPenalty(model, 1.0)
@@ -256,8 +257,14 @@ def test_a_fused_optimizer_that_leaves_out_a_step_leaves_omega_alone(tasks):
             model[0].weight.grad[0, 0] = float("inf")
         scaler.unscale_(optimizer)
         before = {name: value.clone() for name, value in penalty.path_integral.items()}
-        with penalty.step(optimizer):
+        if hooks:  # as a plugin calls them
+            penalty.observe()
+            penalty.add(optimizer)
             scaler.step(optimizer)
+            penalty.finish()
+        else:
+            with penalty.step(optimizer):
+                scaler.step(optimizer)
         scaler.update()
         assert torch.equal(before["0.weight"], penalty.path_integral["0.weight"]) is overflow
     assert all(value.isfinite().all() for value in penalty.path_integral.values())
@@ -409,6 +416,119 @@ def test_a_step_that_fails_or_does_not_step_counts_for_nothing(tasks):
     with penalty.step(optimizer):
         optimizer.step()
     assert penalty.steps_seen == 1
+
+
+def test_infinite_gradients_are_looked_for_under_a_scaler_alone(tasks, monkeypatch):
+    """It is a pass over memory in each step."""
+    looked = []
+    monkeypatch.setattr(torch.Tensor, "nan_to_num_", lambda gradient, *_: looked.append(gradient))
+    scaler = torch.amp.GradScaler("cpu")
+    for scale in (False, True, False):
+        model = mlp(dtype=torch.float32)
+        optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.1, fused=True), SIPenalty(model, 1.0)
+        x, y = tasks[0][0]
+        loss = cross_entropy(model(x.float()), y)
+        (scaler.scale(loss) if scale else loss).backward()
+        with penalty.step(optimizer):
+            if scale:
+                scaler.step(optimizer)
+            else:
+                optimizer.step()
+        assert bool(looked) is scale
+        looked.clear()
+
+
+def test_a_step_that_reaches_no_parameter_adds_nothing(tasks):
+    model = mlp()
+    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.05), SIPenalty(model, 1.0)
+    x, y = tasks[0][0]
+    cross_entropy(model(x), y).backward()
+    for reached in (True, False):
+        if not reached:
+            optimizer.zero_grad()
+        before = {name: value.clone() for name, value in penalty.path_integral.items()}
+        with penalty.step(optimizer):
+            optimizer.step()
+        same = all(torch.equal(before[name], value) for name, value in penalty.path_integral.items())
+        assert same is not reached
+
+
+def test_si_looks_anew_where_another_penaltys_step_showed_it_a_gradient(tasks):
+    """Steps that only the other one encloses count for nothing."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    si, mas = SIPenalty(model, 1.0), MASPenalty(model, 1.0)
+    for batch, penalty in zip(tasks[0][:2], (mas, si), strict=True):
+        optimizer.zero_grad()
+        cross_entropy(model(batch[0]), batch[1]).backward()
+        gradient = model[0].weight.grad.clone()
+        with penalty.step(optimizer):
+            optimizer.step()
+    torch.testing.assert_close(si.path_integral["0.weight"], 0.05 * gradient**2)
+
+
+def unfinished(how, model, penalty, optimizer):
+    """Begin a step that is not taken."""
+    if how == "error":
+        with pytest.raises(KeyboardInterrupt), penalty.step(optimizer):
+            raise KeyboardInterrupt
+        return
+    penalty.observe()
+    penalty.add(optimizer)
+    if how == "consolidation":
+        penalty.consolidate([(torch.ones(1, 64, dtype=torch.float64), None)])
+    else:
+        penalty.load_state_dict(penalty.state_dict())
+        penalty.bind()
+
+
+@pytest.mark.parametrize("how", ["error", "consolidation", "loading"])
+def test_the_proximal_step_of_a_step_that_was_not_taken_is_forgotten(tasks, how):
+    model = mlp()
+    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.05), MASPenalty(model, 1.0, penalty="proximal")
+    penalty.consolidate(tasks[0])
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    cross_entropy(model(tasks[1][0][0]), tasks[1][0][1]).backward()
+    unfinished(how, model, penalty, optimizer)
+    before = weights(model)
+    penalty.finish()
+    assert torch.equal(weights(model), before)
+
+
+@pytest.mark.parametrize("how", ["error", "loading"])
+def test_the_gradient_of_a_step_that_was_not_taken_is_forgotten(tasks, how):
+    model = mlp()
+    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.05), SIPenalty(model, 1.0)
+    for number, (x, y) in enumerate(tasks[0][:2]):
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        gradient = model[0].weight.grad.clone()
+        if number == 0:
+            unfinished(how, model, penalty, optimizer)
+    with penalty.step(optimizer):
+        optimizer.step()
+    torch.testing.assert_close(penalty.path_integral["0.weight"], 0.05 * gradient**2)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_no_state_remembers_how_it_was_computed(tasks, name):
+    """No autograd graph, also where the hooks are called with gradients on, as Avalanche does."""
+    model = mlp()
+    optimizer, penalty = OPTIMIZERS["sgd"](model.parameters()), PENALTIES[name](model)
+    for task in tasks:
+        penalty.begin_task(optimizer)
+        for x, y in task:
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            penalty.observe()
+            penalty.add(optimizer)
+            assert not any(p.grad.requires_grad for p in model.parameters())
+            optimizer.step()
+            penalty.finish()
+            kept = [tensor for tensors in penalty._step_state() for tensor in tensors.values()]
+            assert not any(tensor.requires_grad for tensor in kept)
+        penalty.consolidate(task)
 
 
 def test_a_model_is_needed_and_lbfgs_refused():
