@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from avsi.consolidation.arguments import Strength, check_choice, check_count, check_patterns, check_strengths
+from avsi._numbers import check_count
+from avsi.consolidation.arguments import Strength, check_choice, check_patterns, check_strengths
 from avsi.consolidation.divergence import HUGE, DivergenceError, FirstFault, largest
 from avsi.consolidation.parameters import fit, penalised_parameters, unwrap
 from avsi.consolidation.reached import Reached
@@ -399,7 +400,6 @@ class QuadraticPenalty:
         transient = {"_pattern": [], "_reached": None, "_pull": None, "_peers": [], "_optimizer": None, "_ready": False}
         return self.__dict__ | transient | {"_seen_gradient": False, "_stepped": True}
 
-    @torch.no_grad()
     def bind(self, model: nn.Module | None = None) -> None:
         """Make the state match the model's penalised parameters in shape, dtype and device.
 
@@ -558,4 +558,4 @@ def _checked(key: str, value: Any) -> Any:
             if not isinstance(tensor, Tensor) or not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"the state's {key} of {name} is not a tensor of finite numbers")
         return {name: tensor.clone() for name, tensor in value.items()}
-    return check_count(f"the state's {key}", value)
+    return check_count(f"the state's {key}", value, least=0)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from avsi.consolidation.arguments import Strength, check_number
+from avsi._numbers import check_number
+from avsi.consolidation.arguments import Strength
 from avsi.consolidation.parameters import fit
 from avsi.consolidation.penalty import PenaltyStep, QuadraticPenalty
 from avsi.consolidation.reached import Reached
@@ -66,9 +67,7 @@ class SIPenalty(QuadraticPenalty):
         exclude: Iterable[str] = (),
         penalty: PenaltyStep = "explicit",
     ) -> None:
-        self.damping = check_number("damping", damping)
-        if not math.isfinite(self.damping) or self.damping <= 0:
-            raise ValueError(f"damping must be finite and greater than 0, got {damping!r}")
+        self.damping = check_number("damping", damping, "finite and greater than 0", lambda xi: 0 < xi < math.inf)
         self.path_integral: dict[str, Tensor] = {}
         """omega of the running task: parameter name -> tensor of the parameter's shape."""
         # Where a task starts away from the anchor (weights changed between tasks). Usually empty.
@@ -202,7 +201,6 @@ class SIPenalty(QuadraticPenalty):
         self._forget_kept()
 
     def _bound_changed(self) -> None:
-        self._forget_kept()
         for name, parameter in self._bound.items():
             self.path_integral[name] = fit(self.path_integral.get(name), torch.zeros_like(parameter), name)
             self._previous[name] = torch.empty_like(parameter)

@@ -227,7 +227,7 @@ def test_gamma_out_of_range(gamma):
 
 
 def test_gamma_of_the_wrong_type():
-    with pytest.raises(TypeError, match="gamma must be a number, got '1'"):
+    with pytest.raises(TypeError, match=r"gamma must be in \[0, 1\], got '1'"):
         OnlineEWCPlugin(1.0, gamma="1")
 
 
