@@ -1,0 +1,128 @@
+"""What the reproductions of analyses share, which are not comparisons of methods over trials."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import tyro
+from avalanche.training import Naive
+from avalanche.training.plugins import SupervisedPlugin
+from torch import Tensor, nn
+
+from avsi.data import DataError
+from avsi.experiment.spec import ExperimentError
+from avsi.launch.cli import exits_explained
+from avsi.plugins import SIPlugin
+from avsi.plugins.batches import InMemoryBatches
+from avsi.plugins.evaluation import EvaluationPlugin
+
+Options = TypeVar("Options")
+
+
+def run_analysis(
+    analyse: Callable[[Options], None], options: type[Options], description: str, args: list[str] | None = None
+) -> None:
+    """Run an analysis from the command line; exits with status 2 on a user's mistake.
+
+    Args:
+        analyse: What is run.
+        options: A dataclass of its options.
+        description: What ``--help`` says.
+        args: The command line, default ``sys.argv[1:]``.
+
+    Raises:
+        ExperimentError: Never outside: a data set that is not there is one, and ends with status 2 like all mistakes.
+    """
+    chosen = tyro.cli(options, description=description, args=args)
+    with exits_explained("stopped"):
+        try:
+            analyse(chosen)
+        except DataError as error:
+            raise ExperimentError(str(error)) from error
+
+
+class RecordingSI(SIPlugin):
+    """Synaptic Intelligence that keeps what each experience added, and measures without penalty by default.
+
+    Args:
+        strength: c of the paper.
+        damping: xi of the paper.
+
+    Attributes:
+        omega: For each experience, parameter name -> omega at its end, of the parameter's shape.
+        added: For each experience, parameter name -> omega / (Delta^2 + xi), of the parameter's shape.
+    """
+
+    def __init__(self, strength: float = 0.0, *, damping: float = 0.1) -> None:
+        super().__init__(strength, damping=damping)
+        self.omega: list[dict[str, Tensor]] = []
+        self.added: list[dict[str, Tensor]] = []
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Keep what the experience adds, and consolidate."""
+        parameters = {name: p for name, p in strategy.model.named_parameters() if name in self.path_integral}
+        self.omega.append({name: omega.clone() for name, omega in self.path_integral.items()})
+        self.added.append(self.core.added_importance(parameters))
+        super().after_training_exp(strategy, *args, **kwargs)
+
+
+def train_plainly(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    experiences: Iterable[Any],
+    plugins: Sequence[SupervisedPlugin],
+    *,
+    criterion: Callable[[Tensor, Tensor], Tensor] | None = None,
+    batch_size: int,
+    epochs: int = 1,
+    device: str = "cpu",
+) -> None:
+    """Train on one experience after the other, without evaluation.
+
+    Args:
+        model: The model, on the device.
+        optimizer: Its optimizer, whose state is kept between experiences.
+        experiences: What to train on.
+        plugins: Avalanche plugins.
+        criterion: The task loss; default: cross entropy.
+        batch_size: Training batch size.
+        epochs: Epochs per experience.
+        device: A torch device.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified")
+        silent = EvaluationPlugin()
+    strategy = Naive(
+        model=model,
+        optimizer=optimizer,
+        criterion=criterion or nn.CrossEntropyLoss(),
+        train_mb_size=batch_size,
+        train_epochs=epochs,
+        device=device,
+        evaluator=silent,
+        plugins=[*plugins, InMemoryBatches(on_device=device != "cpu")],
+    )
+    for experience in experiences:
+        strategy.train(experience, eval_streams=[])
+
+
+def correlations(rows: Tensor) -> Tensor:
+    """Compute Pearson's correlation coefficients between the rows of a matrix, in float64.
+
+    Args:
+        rows: (T, K), one variable per row.
+
+    Returns:
+        (T, T), symmetric, with 1 on the diagonal.
+
+    Raises:
+        ValueError: If a row is constant or not finite, where no correlation is defined.
+    """
+    for index, row in enumerate(rows):
+        if not torch.isfinite(row).all() or bool((row == row[0]).all()):
+            raise ValueError(f"row {index} is constant or not finite; its correlation with others is not defined")
+    found = torch.corrcoef(rows.double())
+    return ((found + found.T) / 2).fill_diagonal_(1)  # as rounding does not leave it
