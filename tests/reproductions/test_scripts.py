@@ -30,6 +30,7 @@ COMPARISONS = {
     "eta_sensitivity": "Differentiable Hebbian consolidation",
     "transfer": "Zenke",
     "plasticity": "Permuted MNIST, five tasks",
+    "proximal": "three tasks of three epochs",
 }
 ANALYSES = {"quadratic", "importance_correlation", "dhp_dynamics"}  # see test_analyses.py
 
