@@ -310,9 +310,9 @@ class QuadraticPenalty:
             if self._bound and not bool(largest(self._bound.values()) < math.sqrt(HUGE)):
                 self._stop(self.steps_seen - 1, str(error))
             raise
-        for name, importance in measured.items():
-            if not torch.isfinite(importance).all():
-                self._stop(self.steps_seen - 1, f"the importance of {name} is not finite")
+        if measured and not torch.isfinite(largest(measured.values())):
+            broken = next(name for name, importance in measured.items() if not torch.isfinite(importance).all())
+            self._stop(self.steps_seen - 1, f"the importance of {broken} is not finite")
         for name, parameter in self._bound.items():
             self.anchor[name].copy_(self.new_anchor(name, measured.get(name, self.importance[name]), parameter))
         self.importance.update(measured)
@@ -397,7 +397,14 @@ class QuadraticPenalty:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without what is looked up anew in the next step: its many views would be pickled with their whole storage.
-        transient = {"_pattern": [], "_reached": None, "_pull": None, "_peers": [], "_optimizer": None, "_ready": False}
+        transient: dict[str, Any] = {
+            "_pattern": [],
+            "_reached": None,
+            "_pull": None,
+            "_peers": [],
+            "_optimizer": None,
+            "_ready": False,
+        }
         return self.__dict__ | transient | {"_seen_gradient": False, "_stepped": True}
 
     def bind(self, model: nn.Module | None = None) -> None:

@@ -246,6 +246,8 @@ def test_the_first_fault_is_found_on_a_device_without_asking_it_in_each_step():
 
 def test_largest_magnitude():
     assert largest([torch.tensor([1.0, -3.0]), torch.zeros(0), torch.tensor(2.0, dtype=torch.float64)]) == 3
+    assert largest([torch.tensor([1.0, -2.0]), torch.tensor([3.0, 1.0])]) == 3
+    assert largest([torch.tensor([0.0, -math.inf])]) == math.inf
     assert largest([torch.tensor([1.0, float("nan")]), torch.tensor([5.0])]).isnan()
 
 
