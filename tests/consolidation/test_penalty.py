@@ -409,7 +409,7 @@ def test_numbers_of_a_state_may_be_of_any_kind():
 CLASSES = {SIPenalty: SIPlugin, OnlineEWCPenalty: OnlineEWCPlugin, MASPenalty: MASPlugin}
 OPTIONS = {
     SIPenalty: {"damping": 0.25},
-    OnlineEWCPenalty: {"gamma": 0.5, "labels": "exact", "mode": "separate", "seed": 7},
+    OnlineEWCPenalty: {"gamma": 0.5, "labels": "exact", "mode": "separate", "max_samples": 9, "seed": 7},
     MASPenalty: {"decay": 0.5},
 }
 
