@@ -533,7 +533,7 @@ def unfinished(how, model, penalty, optimizer):
     penalty.observe()
     penalty.add(optimizer)
     if how == "consolidation":
-        penalty.consolidate([(torch.ones(1, 64, dtype=torch.float64), None)])
+        penalty.consolidate([(torch.ones(1, 64, dtype=torch.float64), torch.zeros(1, dtype=torch.int64))])
     else:
         penalty.load_state_dict(penalty.state_dict())
         penalty.bind()
@@ -542,7 +542,8 @@ def unfinished(how, model, penalty, optimizer):
 @pytest.mark.parametrize("how", ["error", "consolidation", "loading"])
 def test_the_proximal_step_of_a_step_that_was_not_taken_is_forgotten(tasks, how):
     model = mlp()
-    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.05), MASPenalty(model, 1.0, penalty="proximal")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    penalty = OnlineEWCPenalty(model, 100.0, mode="separate", penalty="proximal")  # its anchor is not where weights are
     penalty.consolidate(tasks[0])
     with torch.no_grad():
         model[0].weight.add_(1.0)
