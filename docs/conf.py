@@ -12,6 +12,8 @@ from docutils.utils.math.latex2mathml import tex2mathml
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # reproductions and perf are named in examples
 
+RESULTS = Path(__file__).parents[1] / "reproductions" / "results"
+
 project = "avsi"
 author = "The avsi authors"
 copyright = "2026, the avsi authors"
@@ -60,6 +62,15 @@ def show_display(translator: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def add_results(app: Any, page: str, source: list[str]) -> None:
+    """Append every committed summary to the page of results."""
+    if page == "results":
+        for summary in sorted(RESULTS.glob("*/summary.md")):
+            path = f"../reproductions/results/{summary.parent.name}/summary.md"
+            source[0] += f"\n```{{include}} {path}\n:heading-offset: 1\n:relative-images:\n```\n"
+
+
 def setup(app: Any) -> None:
-    """Register the formulas' renderer."""
+    """Register the formulas' renderer and what fills the page of results."""
+    app.connect("source-read", add_results)
     app.add_html_math_renderer("mathml", (show_inline, None), (show_display, None))
