@@ -1,10 +1,9 @@
 """Check an installed wheel: python .ci/check_wheel.py WHEEL REPOSITORY, run from another folder, without extras.
 
-The repository is looked at for its list of files alone.
+The repository is looked at for its list of files alone; it must be a fresh checkout.
 """
 
 import importlib
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -14,11 +13,12 @@ PACKAGES = {"avsi": "avsi", "scenarios": "avsi/scenarios", "strategies": "avsi/s
 
 
 def check_files(wheel: str, repository: str) -> None:
-    """Every tracked file of the packages is in the wheel, where it belongs, and nothing else is."""
-    tracked = subprocess.run(
-        ["git", "-C", repository, "ls-files", *PACKAGES], check=True, capture_output=True, text=True
-    ).stdout.split()
-    expected = {"/".join([PACKAGES[path.split("/")[0]], *path.split("/")[1:]]) for path in tracked}
+    """Every file of the packages is in the wheel, where it belongs, and nothing else is."""
+    expected = set()
+    for folder, home in PACKAGES.items():
+        files = [path for path in (Path(repository) / folder).rglob("*") if path.is_file()]
+        names = (path.relative_to(Path(repository) / folder).as_posix() for path in files)
+        expected |= {f"{home}/{name}" for name in names if "__pycache__" not in name}
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == expected, f"only in the wheel or only in the repository: {sorted(packed ^ expected)}"
     assert "avsi/py.typed" in packed
