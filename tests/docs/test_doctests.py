@@ -25,4 +25,5 @@ def test_examples(name, monkeypatch):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         done = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS, report=False)
-    assert done.attempted and not done.failed
+    assert done.attempted
+    assert not done.failed
