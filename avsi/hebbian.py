@@ -1,4 +1,7 @@
-"""Differentiable Hebbian plasticity (DHP): a softmax layer with fast weights, and how it is shown labels."""
+"""Differentiable Hebbian plasticity (DHP): a softmax layer with fast weights, and how it is shown labels.
+
+Index letters, in the order of dimensions: n samples, o classes (the paper's d), i features (the paper's m).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
+from avsi._numbers import check_count, check_number
 from avsi.importance.closed_forms import CLOSED_FORMS, ClosedForm, Grads, Phi, add_linear
 
 EtaConstraint = Literal["project", "none", "sigmoid"]
@@ -159,29 +163,24 @@ class DHPLinear(TakesTargets, nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("in_features", in_features), ("out_features", out_features)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be a positive integer, got {size!r}")
-        if isinstance(eta, bool) or not isinstance(eta, int | float) or not 0 <= eta <= 1:
-            raise ValueError(f"eta must be a number from 0 to 1, got {eta!r}")
+        self.in_features = check_count("in_features", in_features)
+        self.out_features = check_count("out_features", out_features)
+        self.initial_eta = check_number("eta", eta, "a number from 0 to 1", lambda value: 0 <= value <= 1)
         if eta_constraint not in get_args(EtaConstraint):
             raise ValueError(
                 f"eta_constraint must be one of {', '.join(get_args(EtaConstraint))}, got {eta_constraint!r}"
             )
-        if eta_constraint == "sigmoid" and eta in {0, 1}:
+        if eta_constraint == "sigmoid" and self.initial_eta in {0, 1}:
             raise ValueError(
                 f'with eta_constraint="sigmoid" eta must lie between 0 and 1, which it never reaches, got {eta!r}'
             )
         for name, flag in (("per_connection_eta", per_connection_eta), ("unit_features", unit_features)):
             if not isinstance(flag, bool):
                 raise ValueError(f"{name} must be True or False, got {flag!r}")
-        self.in_features = in_features
-        self.out_features = out_features
-        self.initial_eta = float(eta)
         self.per_connection_eta = per_connection_eta
         self.eta_constraint = eta_constraint
         self.unit_features = unit_features
-        shape = (out_features, in_features)
+        shape = (self.out_features, self.in_features)
 
         def empty(*size: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(size, device=device, dtype=dtype))
@@ -230,6 +229,9 @@ class DHPLinear(TakesTargets, nn.Module):
         Raises:
             RuntimeError: If there are no targets in training.
             ValueError: If shapes, devices or classes do not match. Targets that are not integers are a TypeError.
+                Features that are not finite are, in training on a CPU, a FloatingPointError, and leave the traces as
+                they are. Elsewhere a check would stall the device; there such features show in the traces, which never
+                become finite again, whenever they are next looked at.
         """
         if h.dim() != 2 or h.shape[1] != self.in_features:
             raise ValueError(f"features must have shape (samples, {self.in_features}), got {tuple(h.shape)}")
@@ -263,11 +265,15 @@ class DHPLinear(TakesTargets, nn.Module):
         if self.unit_features:
             features = normalize(features, dim=1)
         # Each sample moves its class's trace by its share; the sum over a class is eta * (mean - trace).
-        eta = eta.index_select(0, classes) if self.per_connection_eta else eta
-        rates = eta / counts.index_select(0, classes).unsqueeze(1)
+        eta = eta.index_select(0, classes) if self.per_connection_eta else eta  # (n, i) or ()
+        rates = eta / counts.index_select(0, classes).unsqueeze(1)  # (n, i) or (n, 1)
         hebb = self.hebb.index_add(0, classes, (features - self.hebb.index_select(0, classes)) * rates)
         outputs = linear(h, self.weight + self.alpha * hebb)
-        if torch.compiler.is_compiling():
+        compiled = torch.compiler.is_compiling()
+        # Each output of a sample holds all of its features, and outputs are few.
+        if outputs.device.type == "cpu" and not compiled and not math.isfinite(outputs.detach().sum().item()):
+            _refuse_infinite(h)
+        if compiled:
             # A compiled backward pass may read the old traces once more, unaware that they were changed in place.
             self.hebb = hebb.detach()
         else:
@@ -297,6 +303,17 @@ class DHPLinear(TakesTargets, nn.Module):
         parts += [f"eta_constraint={self.eta_constraint!r}"] if self.eta_constraint != "project" else []
         parts += ["unit_features=True"] if self.unit_features else []
         return ", ".join(parts)
+
+
+def _refuse_infinite(h: Tensor) -> None:
+    finite = h.detach().isfinite()
+    if not finite.all():
+        row, column = (~finite).nonzero()[0].tolist()
+        raise FloatingPointError(
+            f"the features of {int((~finite.all(1)).sum())} of {len(h)} samples are not finite (sample {row}, feature "
+            f"{column}: {h[row, column].item()}), and a Hebbian trace that met them would never be finite again. "
+            "Either training has diverged (lower the learning rate), or the inputs hold such values"
+        )
 
 
 def init_slow_weights(weight: Tensor) -> None:
@@ -331,7 +348,7 @@ def add_dhp_linear(
     if "alpha" not in totals:
         add_linear(module, inputs, grads, phi, totals, workspace)
         return
-    outer = torch.zeros_like(module.hebb)
+    outer = torch.zeros_like(totals["alpha"])
     add_linear(module, inputs, grads, phi, {"weight": outer}, workspace)
     if "weight" in totals:
         totals["weight"].add_(outer)

@@ -1,4 +1,7 @@
-"""Accuracy matrix, average accuracy and backward transfer, from Avalanche's evaluation metrics."""
+"""Accuracy matrix, average accuracy and backward transfer, from Avalanche's evaluation metrics.
+
+A matrix of another shape than a function asks for, or with a value that is not a finite number, is a ValueError.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics, forgetting_metrics
+
+from avsi._numbers import as_number
 
 
 def evaluation_metrics() -> list:
@@ -39,12 +44,13 @@ def average_accuracy(matrix: Sequence[Sequence[float]]) -> float:
     """Compute ACC = mean_i R[T, i], tasks equally weighted.
 
     Args:
-        matrix: R, whose last row holds the accuracies after the last experience, in [0, 1].
+        matrix: R, (any number, T), whose last row holds the accuracies after the last experience, in [0, 1].
 
     Returns:
         ACC, in [0, 1].
     """
-    return math.fsum(matrix[-1]) / len(matrix[-1])
+    last = _checked(matrix)[-1]
+    return math.fsum(last) / len(last)
 
 
 def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:
@@ -56,6 +62,7 @@ def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:
     Returns:
         BWT, in [-1, 1]; negative means forgetting. 0 for a single task.
     """
+    matrix = _checked(matrix, square=True)
     last = len(matrix) - 1
     return math.fsum(matrix[last][i] - matrix[i][i] for i in range(last)) / last if last else 0.0
 
@@ -81,7 +88,24 @@ def accuracy_over_seen(matrix: Sequence[Sequence[float]]) -> list[float]:
     Returns:
         mean_{i<=t} R[t, i] for each t.
     """
-    return [math.fsum(row[: t + 1]) / (t + 1) for t, row in enumerate(matrix)]
+    return [math.fsum(row[: t + 1]) / (t + 1) for t, row in enumerate(_checked(matrix, square=True))]
+
+
+def _checked(matrix: Sequence[Sequence[float]], *, square: bool = False) -> list[list[float]]:
+    try:
+        rows = [[as_number(value) for value in row] for row in matrix]
+    except TypeError:
+        raise ValueError(f"R must be a matrix, a sequence of rows, got {matrix!r:.80}") from None
+    if len({len(row) for row in rows}) != 1 or not rows[0] or (square and len(rows) != len(rows[0])):
+        wanted = "a row and a column for each task" if square else "at least one row, all of the same length"
+        raise ValueError(f"R must have {wanted}, got {len(rows)} rows of lengths {[len(row) for row in rows]}")
+    checked = []
+    for t, row in enumerate(rows):
+        for i, value in enumerate(row):
+            if value is None or not math.isfinite(value):
+                raise ValueError(f"R[{t}][{i}] must be a finite number, got {matrix[t][i]!r}")
+        checked.append([float(value) for value in row if value is not None])
+    return checked
 
 
 def check_against_avalanche(matrix: Sequence[Sequence[float]], results: Mapping[str, float], stream: Sequence) -> None:

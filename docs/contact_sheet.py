@@ -79,7 +79,7 @@ def main(sheet: Sheet) -> None:
     """
     options = {"datasets": sheet.datasets} if sheet.datasets else {}
     builder = getattr(scenarios, sheet.benchmark)
-    benchmark = builder(seed=sheet.seed, root=sheet.data_root, download=sheet.download, **options)
+    benchmark = builder(seed=sheet.seed, dataset_root=sheet.data_root, download=sheet.download, **options)
     rows = len(benchmark.train_stream)
     figure, axes = plt.subplots(rows, TRAIN + TEST, figsize=(0.6 * (TRAIN + TEST), 0.75 * rows), squeeze=False)
     for row, (train, test) in enumerate(zip(benchmark.train_stream, benchmark.test_stream, strict=True)):

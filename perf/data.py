@@ -17,21 +17,18 @@ from pathlib import Path
 import torch
 import tyro
 from avalanche.benchmarks import PermutedMNIST, benchmark_from_datasets, with_classes_timeline, with_task_labels
-from avalanche.benchmarks.utils import (
-    ConstantSequence,
-    DataAttribute,
-    TaskAwareSupervisedClassificationDataset,
-    TaskLabels,
-)
+from avalanche.benchmarks.utils import TaskAwareSupervisedClassificationDataset
 from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.training import Naive
 from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor, nn
+from torchvision.transforms import v2
 
-from avsi.data.batches import InMemoryBatches, InMemoryLoader
 from avsi.data.dataset import BatchTransform, ImageDataset, scale
 from avsi.data.transforms import Compose, Permute
+from avsi.plugins.batches import InMemoryBatches, InMemoryLoader
+from avsi.scenarios.build import with_task_label
 from perf.rounds import interleave, ratio
 from perf.trial import write_mnist
 
@@ -62,12 +59,6 @@ def dataset(count: int, classes: int, transform: BatchTransform) -> ImageDataset
     """Random images."""
     images = torch.randint(256, (count, 1, 28, 28), dtype=torch.uint8)
     return ImageDataset(images, torch.arange(count), torch.randint(classes, (count,)), transform)
-
-
-def with_task(data: ImageDataset) -> TaskAwareSupervisedClassificationDataset:
-    """As the experiences of a benchmark hold it."""
-    attributes = [DataAttribute(data.targets, "targets"), TaskLabels(ConstantSequence(0, len(data)))]
-    return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
 
 
 def permuted_mnist(data: ImageDataset) -> TaskAwareSupervisedClassificationDataset:
@@ -104,19 +95,25 @@ INDEXING = "tensor indexing, images ready"
 
 
 def delivery(arguments: Arguments) -> dict[str, Callable[[], None]]:
-    """One epoch of permuted MNIST, delivered batch by batch on the CPU."""
+    """One epoch of permuted MNIST, delivered batch by batch on the CPU; augmented by random crops and flips."""
     transform = Compose(Permute(torch.randperm(784)), scale)
     data = dataset(IMAGES, 10, transform)
     ready = transform(data.images)
-    loader = TaskBalancedDataLoader(with_task(data), batch_size=BATCH, shuffle=True)
+    loader = TaskBalancedDataLoader(with_task_label(data, 0), batch_size=BATCH, shuffle=True)
+    crop = v2.Compose([v2.RandomCrop(28, padding=2), v2.RandomHorizontalFlip()])
+    augmented = TaskBalancedDataLoader(with_task_label(data, 0, crop), batch_size=BATCH, shuffle=True)
     theirs = TaskBalancedDataLoader(permuted_mnist(data), batch_size=BATCH, shuffle=True)
     fast = InMemoryLoader(loader)
+    by_image, by_batch = InMemoryLoader(augmented), InMemoryLoader(augmented, augment="batch")
     return {
         INDEXING: epoch(indexing(ready, data.labels, lambda x: x)),
         "tensor indexing, then transform": epoch(indexing(data.images, data.labels, transform)),
         "batches in memory": epoch(lambda: iter(fast)),
         "Avalanche over the same data": epoch(lambda: iter(loader)),
         "Avalanche's PermutedMNIST": epoch(lambda: iter(theirs)),
+        "in memory, augmented batches": epoch(lambda: iter(by_batch)),
+        "in memory, augmented images": epoch(lambda: iter(by_image)),
+        "Avalanche, augmented": epoch(lambda: iter(augmented)),
     }
 
 
@@ -133,7 +130,7 @@ BARE = "bare PyTorch loop"
 def training(arguments: Arguments) -> dict[str, Callable[[], None]]:
     """One epoch of training on two classes."""
     data = dataset(PAIR, 2, scale)
-    benchmark = with_classes_timeline(with_task_labels(benchmark_from_datasets(train=[with_task(data)])))
+    benchmark = with_classes_timeline(with_task_labels(benchmark_from_datasets(train=[with_task_label(data, 0)])))
     ready = scale(data.images).to(arguments.device), data.labels.to(arguments.device)
     images, labels = data.images.to(arguments.device), ready[1]
 
@@ -177,7 +174,12 @@ SETTINGS: dict[str, tuple[Callable[[Arguments], dict[str, Callable[[], None]]], 
     "One epoch of permuted MNIST, batch 64": (delivery, INDEXING, IMAGES),
     "Naive on two classes, MLP 784-256-256-2, batch 64": (training, BARE, PAIR),
 }
-SLOW = {"Avalanche over the same data", "Avalanche's PermutedMNIST"}
+SLOW = {
+    "Avalanche over the same data",
+    "Avalanche's PermutedMNIST",
+    "in memory, augmented images",
+    "Avalanche, augmented",
+}
 TARGETS = {"batches in memory": 3.0, "Naive, batches in memory": 1.6}
 SPEEDUP = ("batches in memory", "Avalanche's PermutedMNIST", 20.0)
 

@@ -16,10 +16,10 @@ from torch import nn
 from torchvision.models import resnet18
 
 from avsi import DHPPlugin, MASPlugin, OnlineEWCPlugin, SIPlugin
-from avsi.data.batches import InMemoryBatches
 from avsi.data.dataset import ImageDataset, scale
 from avsi.models import MLP, DHPLinear, MultiHead, SplitCIFARNet
 from avsi.models.headed import Head
+from avsi.plugins.batches import InMemoryBatches
 from avsi.scenarios.build import with_task_label
 
 CLASSES = 10

@@ -15,10 +15,10 @@ from avalanche.training import SynapticIntelligence as AvalancheSI
 from avalanche.training.plugins import EvaluationPlugin as AvalancheEvaluationPlugin
 from torch import Tensor, nn
 
-from avsi.data.batches import InMemoryBatches
 from avsi.evaluation import EvaluationPlugin
 from avsi.metrics import accuracy_row, average_accuracy, evaluation_metrics
 from avsi.models import MLP
+from avsi.plugins.batches import InMemoryBatches
 from avsi.scenarios import permuted_mnist
 from avsi.strategies import SynapticIntelligence
 from perf.rounds import synchronise
@@ -57,7 +57,7 @@ def measure(device: str, tasks: int = TASKS) -> dict[str, object]:
     """Train and evaluate task by task, the two in turns."""
     seconds: dict[str, list[list[float]]] = {"avsi": [], "Avalanche": []}
     start = time.perf_counter()
-    ours = permuted_mnist(tasks=tasks, seed=0)
+    ours = permuted_mnist(tasks, seed=0)
     building = {"avsi": time.perf_counter() - start}
     with tempfile.TemporaryDirectory() as root:
         train, test = (images for images in ours.image_sets)

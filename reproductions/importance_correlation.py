@@ -109,7 +109,7 @@ def measure(options: Options, strength: float) -> dict:
         For "omega" and "normalised", layer -> correlations between tasks, (tasks, tasks).
     """
     source = Source.load(options.dataset, options.data_root, options.download)
-    stream = build(permute(source, tasks=options.tasks, seed=options.seed), task_labels=False).train_stream
+    stream = build(permute(source, tasks=options.tasks, seed=options.seed), scenario="domain").train_stream
     torch.manual_seed(options.seed)
     inputs, classes = source.train.images[0].numel(), len(source.classes)
     model = MLP(inputs, options.hidden, classes, init=glorot_uniform).to(options.device)

@@ -61,7 +61,7 @@ EXPERIMENT = Experiment(
     name="plasticity",
     title="What moves eta, and what plasticity contributes",
     source="Permuted MNIST, five tasks; the DHP paper (ICLR 2020 submission) has no such table.",
-    scenario=partial(permuted_mnist, tasks=5, permute_first=True, validation=0.1),
+    scenario=partial(permuted_mnist, n_experiences=5, permute_first=True, validation=0.1),
     model=DHP.model,
     optimizer=DHP.optimizer,
     epochs=10,

@@ -1,8 +1,8 @@
 """Digits with natural images behind them.
 
 The original MNIST with background images (Larochelle et al. 2007) put MNIST's digits on patches of twenty black and
-white pictures that are not published. The rebuild follows its description with a published data set in place of the
-pictures: each digit lies on a patch of an image drawn at random, of which the position is drawn too, in shades of grey
+white pictures that are not published. The rebuild follows its description with other natural images, photographs as a
+rule: each digit lies on a patch of an image drawn at random, of which the position is drawn too, in shades of grey
 (luma of ITU-R BT.601); at each pixel the brighter of digit and patch shows. Training digits lie on patches of training
 images, test digits on patches of test images. Unlike the original, patches with little texture are not left out.
 """
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from avsi.data import ImageSet
+from avsi.data.photographs import load_photographs
 from avsi.scenarios import draws
 from avsi.scenarios.build import Source
 from avsi.scenarios.draws import Purpose
@@ -35,6 +36,15 @@ def on_backgrounds(digits: Source, natural: Source, *, seed: int = 0) -> Source:
     train = _compose(digits.train, natural.train, seed, 0)
     test = _compose(digits.test, natural.test, seed, 1)
     return Source(train, test, made_from=(digits, natural))
+
+
+def photographs() -> Source:
+    """Take the natural photographs that come with scikit-learn and, where it is installed, scikit-image.
+
+    Returns:
+        Colour tiles of 64 x 64 pixels; training and test tiles share no pixel. Its metadata names the pictures.
+    """
+    return Source(*load_photographs())
 
 
 def upright(source: Source, like: Source) -> Source:
@@ -62,6 +72,12 @@ def upright(source: Source, like: Source) -> Source:
 
 
 def _compose(front: ImageSet, back: ImageSet, seed: int, key: int) -> ImageSet:
+    for image_set in (front, back):
+        if image_set.images.ndim != 4 or image_set.images.dtype != torch.uint8:
+            raise ValueError(
+                f"{image_set.name} has {image_set.images.dtype} of the shape {tuple(image_set.images.shape)}, not "
+                f"uint8 images (N, C, H, W)"
+            )
     count, (channels, height, width) = len(front), front.images.shape[1:]
     rows, columns = back.images.shape[2] - height + 1, back.images.shape[3] - width + 1
     if channels != 1 or rows < 1 or columns < 1:
@@ -75,12 +91,12 @@ def _compose(front: ImageSet, back: ImageSet, seed: int, key: int) -> ImageSet:
         draws.below(bound, count, seed, Purpose.BACKGROUND, key, what)
         for what, bound in enumerate((len(back), rows, columns))
     )
+    grey = torch.cat([_luma(images) for images in back.images.split(CHUNK)])
     for start in range(0, count, CHUNK):
         part = slice(start, start + CHUNK)
-        grey = _luma(back.images[picked[part]])
         y = top[part, None, None] + torch.arange(height)[:, None]
         x = left[part, None, None] + torch.arange(width)
-        patches = grey[torch.arange(len(grey))[:, None, None], y, x]
+        patches = grey[picked[part, None, None], y, x]
         images[part, 0] = torch.maximum(front.images[part, 0], patches)
     metadata = {
         "source": f"{front.name} on patches of {back.name}",

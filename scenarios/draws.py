@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from avsi.data.arguments import check_count
+
 
 class Purpose(IntEnum):
     """What is drawn; one seed gives independent draws for each purpose."""
@@ -36,13 +38,25 @@ def integers(count: int, seed: int, *key: int) -> np.ndarray:
 
     Returns:
         uint64, (count,).
+    """
+    return np.random.PCG64(np.random.SeedSequence(check_seed(seed), spawn_key=key)).random_raw(count)
+
+
+def check_seed(seed: int) -> int:
+    """Take a seed.
+
+    Args:
+        seed: A whole number of any library, not negative.
+
+    Returns:
+        The seed.
 
     Raises:
-        ValueError: If the seed is negative.
+        ValueError: If it is negative.
     """
-    if seed < 0:
+    if isinstance(seed, int) and seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
-    return np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)).random_raw(count)
+    return check_count("seed", seed, least=0)
 
 
 def permutation(size: int, seed: int, *key: int) -> Tensor:

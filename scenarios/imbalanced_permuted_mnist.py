@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from avsi.data.arguments import check_count
 from avsi.scenarios import draws
-from avsi.scenarios.build import ImageScenario, Source, Task, build
+from avsi.scenarios.build import ImageScenario, Scenario, Source, Task, Transform, build
 from avsi.scenarios.draws import Purpose
 from avsi.scenarios.pieces import imbalance, permute, remove_at_random
 
@@ -28,15 +29,18 @@ TABLE_2 = (
 
 
 def imbalanced_permuted_mnist(
+    n_experiences: int = 10,
     *,
-    tasks: int = 10,
+    scenario: Scenario = "domain",
     permute_first: bool = False,
     counts: Literal["table2", "random"] | Sequence[Sequence[int]] = "table2",
     removal_seed: int = 0,
     thin_test: bool = False,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
     validation: float = 0.0,
     seed: int = 0,
-    root: str | Path | None = None,
+    dataset_root: str | Path | None = None,
     download: bool = True,
 ) -> ImageScenario:
     """Build imbalanced permuted MNIST (DHP paper, section 4.2): permuted MNIST with training images removed.
@@ -45,7 +49,8 @@ def imbalanced_permuted_mnist(
     are thinned out too. One head serves all tasks; every experience carries the task label 0. See `permuted_mnist`.
 
     Args:
-        tasks: How many; at most ten for "table2".
+        n_experiences: How many; at most ten for "table2".
+        scenario: "task", "domain", as in the paper, or "class"; see `split`.
         permute_first: Whether the first task is permuted too.
         counts: Training images left, validation included: the paper's own numbers ("table2"); numbers drawn as the
             paper drew them, a probability of removal for each task and digit from U(0, 1), then each image removed with
@@ -53,18 +58,28 @@ def imbalanced_permuted_mnist(
         removal_seed: For "random": decides the probabilities, apart from ``seed``, since the paper keeps one set of
             them over all its trials.
         thin_test: Whether test images are removed in the same proportions; else test sets stay whole.
+        train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone; see `split`.
+        eval_transform: Applied to the inputs wherever ``train_transform`` is not.
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1).
         seed: Decides the permutations, which images are left, and which of these go to ``valid_stream``.
-        root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
+        dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
         download: Whether to obtain missing data from its publisher.
 
     Returns:
         The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
     """
-    mnist = Source.load("mnist", root, download)
-    made = permute(mnist, tasks=tasks, permute_first=permute_first, seed=seed)
+    mnist = Source.load("mnist", dataset_root, download)
+    n_experiences = check_count("n_experiences", n_experiences)
+    made = permute(mnist, tasks=n_experiences, permute_first=permute_first, seed=seed)
     thinned = _thin_out(made, counts, removal_seed, seed, thin_test)
-    return build(thinned, validation=validation, seed=seed, task_labels=False)
+    return build(
+        thinned,
+        train_transform=train_transform,
+        eval_transform=eval_transform,
+        validation=validation,
+        seed=seed,
+        scenario=scenario,
+    )
 
 
 def _thin_out(

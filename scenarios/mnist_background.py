@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from avsi.data import available
-from avsi.scenarios.backgrounds import on_backgrounds, upright
-from avsi.scenarios.build import ImageScenario, Source, Task, build
+from avsi.data.arguments import check_count, check_flag
+from avsi.scenarios.backgrounds import on_backgrounds, photographs, upright
+from avsi.scenarios.build import ImageScenario, Source, Task, Transform, build
 from avsi.scenarios.pieces import imbalance
 
 ORIGINAL = "mnist_background"
@@ -16,11 +17,13 @@ def mnist_background(
     *,
     images_per_class: int = 10,
     original: bool | None = None,
-    backgrounds: str = "cifar10",
+    backgrounds: str | Source = "photographs",
     background_seed: int = 0,
+    train_transform: Transform | None = None,
+    eval_transform: Transform | None = None,
     validation: float = 0.0,
     seed: int = 0,
-    root: str | Path | None = None,
+    dataset_root: str | Path | None = None,
     download: bool = True,
 ) -> ImageScenario:
     """Build the transfer task from MNIST to MNIST with background images (Zenke et al. 2017, workshop paper, Figure 3).
@@ -36,22 +39,36 @@ def mnist_background(
     Args:
         images_per_class: Training images of each digit in task 1, validation included.
         original: Whether to use the original files (True) or a rebuild (False); None: the files where they are.
-        backgrounds: For a rebuild: name of the data set that the patches are taken from.
+        backgrounds: For a rebuild: what the patches are taken from: "photographs", the natural photographs that come
+            with scikit-learn and, where it is installed, scikit-image; another data set's name; or a `Source`.
         background_seed: For a rebuild: decides the patches, apart from ``seed``, since the data set is fixed.
+        train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone; see `split`.
+        eval_transform: Applied to the inputs wherever ``train_transform`` is not.
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1).
         seed: Decides which images of task 1 these are, and which go to ``valid_stream``.
-        root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
+        dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
         download: Whether to obtain missing data from its publisher.
 
     Returns:
         The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
     """
-    mnist = Source.load("mnist", root, download)
+    images_per_class = check_count("images_per_class", images_per_class)
+    if original is not None:
+        check_flag("original", original)
+    mnist = Source.load("mnist", dataset_root, download)
     notes = []
-    if original or (original is None and available(ORIGINAL, root=root)):
-        with_background = upright(Source.load(ORIGINAL, root, download), mnist)
+    if original or (original is None and available(ORIGINAL, dataset_root=dataset_root)):
+        with_background = upright(Source.load(ORIGINAL, dataset_root, download), mnist)
     else:
-        with_background = on_backgrounds(mnist, Source.load(backgrounds, root, download), seed=background_seed)
+        natural = photographs() if backgrounds == "photographs" else Source.of(backgrounds, dataset_root, download)
+        with_background = on_backgrounds(mnist, natural, seed=background_seed)
         notes.append(f"rebuild: {with_background.train.metadata['source']}, not the original files")
     rest = imbalance([Task(with_background, with_background.classes)], [[images_per_class] * 10], seed=seed)
-    return build([Task(mnist, mnist.classes), *rest], validation=validation, seed=seed, notes=notes)
+    return build(
+        [Task(mnist, mnist.classes), *rest],
+        train_transform=train_transform,
+        eval_transform=eval_transform,
+        validation=validation,
+        seed=seed,
+        notes=notes,
+    )

@@ -5,12 +5,19 @@ Tasks made of one piece can go through the next:
     >>> from avsi.scenarios import Source, build, imbalance, permute
     >>> digits = Source.load("digits")
     >>> tasks = imbalance(permute(digits, tasks=2), [[100] * 10, [10] * 10])
-    >>> [len(experience.dataset) for experience in build(tasks, task_labels=False).train_stream]
+    >>> [len(experience.dataset) for experience in build(tasks, scenario="domain").train_stream]
     [1000, 100]
+
+What is thinned out can be thinned out further; every count is of what is left:
+
+    >>> tasks = imbalance(tasks, [[50] * 10, [5] * 10])
+    >>> [len(experience.dataset) for experience in build(tasks, scenario="domain").train_stream]
+    [500, 50]
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +25,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from avsi.data.arguments import check_count, check_flag
 from avsi.data.dataset import BatchTransform, ImageDataset, scale
-from avsi.data.transforms import Compose, Normalise, Pad, Permute, RepeatChannels, channel_statistics
+from avsi.data.transforms import Compose, Normalise, Pad, Permute, RepeatChannels, channel_statistics, positions
 from avsi.scenarios import draws
-from avsi.scenarios.build import Source, Task
+from avsi.scenarios.build import Draw, Source, Task
 from avsi.scenarios.draws import Purpose
 
 Statistics = Mapping[str, tuple[Sequence[float], Sequence[float]]]
@@ -32,7 +40,8 @@ def permute(source: Source, *, tasks: int = 10, permute_first: bool = False, see
     """Make tasks of all classes of a data set, each with its pixels permuted in a way of its own.
 
     The permutation of a task depends on the seed and the task's position alone: more tasks leave the first ones as they
-    were. The channels of a pixel stay together.
+    were. The channels of a pixel stay together; of samples that are no images, (N, ...) of less than four dimensions,
+    all values are permuted.
 
     Args:
         source: The data set.
@@ -42,18 +51,15 @@ def permute(source: Source, *, tasks: int = 10, permute_first: bool = False, see
 
     Returns:
         The tasks.
-
-    Raises:
-        ValueError: If there is no task, or the seed is negative.
     """
-    if tasks < 1:
-        raise ValueError(f"tasks must be at least 1, got {tasks}")
-    height, width = source.train.images.shape[2:]
+    tasks, permute_first = check_count("tasks", tasks), check_flag("permute_first", permute_first)
+    draws.check_seed(seed)
+    size = math.prod(positions(source.train.images))
     made = []
     for position in range(tasks):
         transform: BatchTransform = scale
         if position or permute_first:
-            order = draws.permutation(height * width, seed, Purpose.PERMUTATION, position)
+            order = draws.permutation(size, seed, Purpose.PERMUTATION, position)
             transform = Compose(Permute(order), scale)  # the bytes are permuted: a quarter of the floats' memory
         made.append(Task(source, source.classes, transform))
     return made
@@ -66,7 +72,7 @@ def imbalance(
 
     Args:
         tasks: The tasks.
-        counts: For each task, how many training images of each of its classes to keep.
+        counts: For each task, how many of the training images that it has to keep of each of its classes.
         seed: Decides which images.
         thin_test: Whether to keep the same share of each class's test images, rounded; else all of them.
 
@@ -74,32 +80,51 @@ def imbalance(
         The tasks, thinned out.
 
     Raises:
-        ValueError: If the counts are not one row per task, one number per class, or ask for more than there is.
+        ValueError: If the counts are not one row per task, one number per class, ask for more than there is, or leave
+            nothing.
     """
+    check_flag("thin_test", thin_test)
     if len(counts) != len(tasks):
         raise ValueError(f"counts of {len(counts)} tasks, but there are {len(tasks)} tasks: give one row for each")
     thinned = []
     for position, (task, row) in enumerate(zip(tasks, counts, strict=True)):
         if len(row) != len(task.classes):
             raise ValueError(f"task {position} has {len(task.classes)} classes, but its counts are {list(row)}")
-        for label, count in zip(task.classes, row, strict=True):
-            available = int((task.source.train.labels == label).sum())
-            if not 0 <= count <= available:
+        train, test = (class_counts(data.labels, len(row)) for data in task.datasets())
+        kept = []
+        for label, given, available in zip(task.classes, row, train, strict=True):
+            count = check_count("every count", given, least=0)
+            if count > available:
+                has = "the task" if task.draw else f"{task.source.train.name} (train)"
                 raise ValueError(
-                    f"task {position} asks for {count} images of class {label}, and {task.source.train.name} (train) "
-                    f"has {available}: ask for at most that"
+                    f"task {position} asks for {count} images of class {label}, and {has} has {available}: ask for at "
+                    f"most that"
                 )
+            kept.append(count)
+        if not any(kept):
+            raise ValueError(f"task {position} would be left without training images: keep at least one")
+        keep: Draw = Keep(tuple(kept), seed, position, depth=len(task.draw))
         draw_test = task.draw_test
         if thin_test:
-            kept = (_in_proportion(task.source, label, count) for label, count in zip(task.classes, row, strict=True))
-            draw_test = Keep(tuple(kept), seed, position, Purpose.TEST_CHOICE)
-        thinned.append(replace(task, draw=Keep(tuple(row), seed, position), draw_test=draw_test))
+            shares = tuple(
+                round(count * there / of) if of else 0 for count, there, of in zip(kept, test, train, strict=True)
+            )
+            draw_test += (Keep(shares, seed, position, Purpose.TEST_CHOICE, depth=len(draw_test)),)
+        thinned.append(replace(task, draw=(*task.draw, keep), draw_test=draw_test))
     return thinned
 
 
-def _in_proportion(source: Source, label: int, count: int) -> int:
-    train, test = (int((images.labels == label).sum()) for images in (source.train, source.test))
-    return round(count * test / train)
+def class_counts(labels: Tensor, classes: int) -> list[int]:
+    """Count the samples of each class.
+
+    Args:
+        labels: int64, (N,).
+        classes: Number of classes.
+
+    Returns:
+        How many there are of class 0, 1, 2, ...
+    """
+    return labels.bincount(minlength=classes).tolist()
 
 
 def remove_at_random(
@@ -115,13 +140,28 @@ def remove_at_random(
 
     Returns:
         The tasks, thinned out.
+
+    Raises:
+        ValueError: If the probabilities are not one row per task, one number per class, in [0, 1], or leave nothing.
     """
+    rows = probabilities.tolist() if isinstance(probabilities, Tensor) else [list(row) for row in probabilities]
+    if len(rows) != len(tasks):
+        raise ValueError(
+            f"probabilities for {len(rows)} tasks, but there are {len(tasks)} tasks: give one row for each"
+        )
     counts = []
-    for position, (task, row) in enumerate(zip(tasks, torch.as_tensor(probabilities).tolist(), strict=True)):
-        kept = []
-        for label, (old, probability) in enumerate(zip(task.classes, row, strict=True)):
-            size = int((task.source.train.labels == old).sum())
-            survives = draws.uniform(size, seed, Purpose.REMOVAL, position, label) >= probability
+    for position, (task, row) in enumerate(zip(tasks, rows, strict=True)):
+        if len(row) != len(task.classes):
+            raise ValueError(f"task {position} has {len(task.classes)} classes, but its probabilities are {row}")
+        kept, deeper = [], (len(task.draw),) if task.draw else ()
+        for label, size in enumerate(class_counts(task.datasets()[0].labels, len(row))):
+            probability = row[label]
+            if not 0 <= probability <= 1:  # not a number fails this too
+                raise ValueError(
+                    f"the probability of removing images of class {task.classes[label]} from task {position} is "
+                    f"{probability}: give one in [0, 1]"
+                )
+            survives = draws.uniform(size, seed, Purpose.REMOVAL, position, label, *deeper) >= probability
             kept.append(int(survives.sum()))
         counts.append(kept)
     # How many images survive is binomial; given that, which ones is uniform, which is what `imbalance` draws.
@@ -137,12 +177,14 @@ class Keep:
         seed: Decides which.
         task: The task's position; every task draws anew.
         purpose: What is drawn: training and test images are drawn apart.
+        depth: How many draws came before: each one draws anew.
     """
 
     counts: tuple[int, ...]
     seed: int
     task: int
     purpose: Purpose = Purpose.CHOICE
+    depth: int = 0
 
     def __call__(self, data: ImageDataset) -> ImageDataset:
         """Draw.
@@ -156,7 +198,8 @@ class Keep:
         chosen = torch.zeros(len(data), dtype=torch.bool)
         for label, count in enumerate(self.counts):
             members = torch.nonzero(data.labels == label).flatten()
-            order = draws.permutation(len(members), self.seed, self.purpose, self.task, label)
+            deeper = (self.depth,) if self.depth else ()
+            order = draws.permutation(len(members), self.seed, self.purpose, self.task, label, *deeper)
             chosen[members[order[:count]]] = True
         return data.select(torch.nonzero(chosen).flatten())
 
@@ -182,12 +225,22 @@ def sequence(
         The tasks.
 
     Raises:
+        TypeError: If ``normalise`` is neither a flag nor a mapping.
         ValueError: If a data set does not fit the size or the channels, or ``normalise`` lacks one.
     """
+    if not isinstance(normalise, Mapping):
+        try:
+            check_flag("normalise", normalise)
+        except TypeError as error:
+            raise TypeError(f"{error}; or a mapping from each data set to its means and standard deviations") from None
     shapes = [source.train.images.shape[1:] for source in sources]
-    height = size or max((shape[1] for shape in shapes), default=0)
-    width = size or max((shape[2] for shape in shapes), default=0)
-    channels = channels or max((shape[0] for shape in shapes), default=0)
+    for source, shape in zip(sources, shapes, strict=True):
+        if len(shape) != 3:
+            raise ValueError(f"{source.train.name} has samples of the shape {tuple(shape)}, not images (C, H, W)")
+    height, width, channels = (
+        max((shape[axis] for shape in shapes), default=0) if wanted is None else check_count(name, wanted)
+        for name, wanted, axis in (("size", size, 1), ("size", size, 2), ("channels", channels, 0))
+    )
     tasks = []
     for source, shape in zip(sources, shapes, strict=True):
         name = source.train.name
@@ -207,20 +260,27 @@ def sequence(
         elif normalise is not False:
             if name not in normalise:
                 raise ValueError(f"normalise gives no mean and standard deviation for {name!r}, only {list(normalise)}")
-            steps.append(Normalise(*normalise[name]))
+            mean, std = normalise[name]
+            for values in (mean, std):
+                if len(values) not in {1, channels}:
+                    raise ValueError(
+                        f"normalise gives {len(values)} numbers for {name!r}, whose inputs have {channels} channels: "
+                        f"give as many means and standard deviations, or one"
+                    )
+            steps.append(Normalise(mean, std))
         tasks.append(Task(source, source.classes, Compose(*steps) if len(steps) > 1 else scale))
     return tasks
 
 
-def load_all(names: Sequence[str], root: str | Path | None, download: bool) -> list[Source]:
+def load_all(names: Sequence[str], dataset_root: str | Path | None, download: bool) -> list[Source]:
     """Load several data sets.
 
     Args:
         names: Their names.
-        root: Folder of prepared data sets; see ``avsi.data.load``.
+        dataset_root: Folder of prepared data sets; see ``avsi.data.load``.
         download: Whether to obtain what is missing.
 
     Returns:
         The data sets, in order.
     """
-    return [Source.load(name, root, download) for name in names]
+    return [Source.load(name, dataset_root, download) for name in names]

@@ -8,8 +8,8 @@ from typing import Any
 from avalanche.training.templates import SupervisedTemplate
 from torch import nn, optim
 
-from avsi.data.batches import InMemoryBatches
 from avsi.evaluation import default_evaluator
+from avsi.plugins.batches import InMemoryBatches
 
 
 class MethodTemplate(SupervisedTemplate):

@@ -3,6 +3,7 @@ import inspect
 import io
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from oracles import importance as oracle_importance
@@ -121,6 +122,13 @@ def test_bad_sizes(bad):
         DHPLinear(2, bad)
     with pytest.raises(ValueError, match="in_features must be a positive integer"):
         MatchedLinear(bad, 2)
+
+
+def test_numbers_of_every_kind_are_taken():
+    layer = DHPLinear(np.int64(3), torch.tensor(2), eta=np.float32(0.5))
+    assert layer.weight.shape == (2, 3)
+    assert DHPLinear(3, 2, eta=torch.tensor(0.25)).eta.item() == 0.25
+    assert MatchedLinear(np.int64(3), torch.tensor(2)).weight.shape == (2, 3)
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan"), "0.1", True])
@@ -364,6 +372,43 @@ def test_empty_batch():
     hebb = layer.hebb.clone()
     assert layer(torch.zeros(0, 7, dtype=torch.float64), torch.zeros(0, dtype=torch.long)).shape == (0, 5)
     assert torch.equal(layer.hebb, hebb)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("low", [False, True])
+def test_features_that_are_not_finite(value, low):
+    layer = make(dtype=torch.float32, eta=0.5)
+    h, y = batch(dtype=torch.float32)
+    layer(h, y)
+    hebb = layer.hebb.clone()
+    h = h.detach().clone()
+    h[[3, 5], 2] = value
+    message = rf"features of 2 of 16 samples are not finite \(sample 3, feature 2: {value}\).*lower the learning rate"
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low), pytest.raises(FloatingPointError, match=message):
+        layer(h.bfloat16() if low else h, y)
+    assert torch.equal(layer.hebb, hebb)
+    layer.eval()
+    assert not layer(h)[3].isfinite().any()  # evaluation leaves the traces alone, and says what it finds
+    assert layer(h)[4].isfinite().all()
+
+
+def test_large_features_are_none_of_the_layers_business():
+    layer = make(dtype=torch.float32)
+    h, y = batch(dtype=torch.float32)
+    assert not layer(h * 1e38, y).isfinite().all()
+    assert layer.hebb.isfinite().all()
+
+
+def test_traces_that_met_such_features_show_it_ever_after():
+    """This is where they are found on a GPU, which is not asked in every step."""
+    layer = make()
+    for value in (float("nan"), float("inf")):
+        with torch.no_grad():
+            layer.hebb[1, 2] = value
+            for _ in range(10):
+                h, y = batch(labels=[0, 1])
+                layer(h, y)
+            assert not layer.hebb[1, 2].isfinite()
 
 
 def test_a_failed_pass_leaves_the_traces_alone():

@@ -28,6 +28,39 @@ def test_definitions_written_out():
     assert str(forgetting([[0.4]])) == "0.0"
 
 
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, lambda rows: [np.float32(row) for row in rows], tuple])
+def test_matrices_of_every_kind(kind):
+    assert backward_transfer(kind(R)) == pytest.approx(backward_transfer(R))
+    assert average_accuracy(kind(R)) == pytest.approx(average_accuracy(R))
+    assert average_accuracy(kind(R[-1:])) == pytest.approx(average_accuracy(R))  # joint training has just one row
+
+
+SQUARE = (backward_transfer, forgetting, accuracy_over_seen)
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message", "functions"),
+    [
+        ([[0.9], [0.7, 0.8]], r"2 rows of lengths \[1, 2\]", (*SQUARE, average_accuracy)),
+        ([[0.9, 0.1], [0.7]], r"2 rows of lengths \[2, 1\]", (*SQUARE, average_accuracy)),
+        ([], r"0 rows of lengths \[\]", (*SQUARE, average_accuracy)),
+        ([[]], r"1 rows of lengths \[0\]", (*SQUARE, average_accuracy)),
+        ([0.9, 0.8], r"a sequence of rows, got \[0.9, 0.8\]", (*SQUARE, average_accuracy)),
+        (0.9, "a sequence of rows, got 0.9", (*SQUARE, average_accuracy)),
+        ([[0.9, NAN], [0.7, 0.8]], r"R\[0\]\[1\] must be a finite number, got nan", (*SQUARE, average_accuracy)),
+        ([[0.9, 0.1], [0.7, None]], r"R\[1\]\[1\] must be a finite number, got None", (*SQUARE, average_accuracy)),
+        ([[0.9, "0.1"], [0.7, 0.8]], r"R\[0\]\[1\] must be a finite number, got '0.1'", (*SQUARE, average_accuracy)),
+        ([[0.9, 0.1]], "a row and a column for each task, got 1 rows", SQUARE),
+        ([[0.9], [0.1]], "a row and a column for each task, got 2 rows", SQUARE),
+    ],
+)
+def test_bad_matrices(matrix, message, functions):
+    for function in functions:
+        with pytest.raises(ValueError, match=message):
+            function(matrix)
+
+
 def test_matrix_agrees_with_predictions_counted_by_hand_and_with_avalanche(digits):
     model = seeded_mlp()
     strategy = Naive(

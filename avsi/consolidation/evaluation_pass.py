@@ -11,7 +11,7 @@ from avalanche.models.utils import is_multi_task_module
 from avalanche.training import JointTraining
 from tqdm import tqdm
 
-from avsi.data.batches import InMemoryBatches
+from avsi.plugins.batches import InMemoryBatches
 
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """Shows progress over an iterable, given what it is about and its length."""

@@ -8,7 +8,7 @@
 `digits` comes with scikit-learn. Every other data set of `DATASETS` lies in
 ``ROOT/<name>/{train,test}.safetensors``; `data_root` says what ROOT is. What is missing is obtained through
 torchvision (`notmnist`: from its public repository), or made from the publisher's files in ``ROOT/<name>/source``.
-`mnist_background` is made from such files alone: nothing vouches for a download.
+`mnist_background` is made from such files alone: nothing vouches for a download. Prepared files carry a checksum.
 
 `avsi.data.transforms` makes inputs of whole batches of images: permuted, padded, repeated, normalised.
 """

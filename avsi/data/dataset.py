@@ -9,19 +9,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 BatchTransform = Callable[[Tensor], Tensor]
-"""Maps uint8 images (N, C, H, W) to float inputs (N, ...)."""
+"""Maps images (N, ...), uint8 as a rule, to float inputs (N, ...); what it makes of an image depends on that alone."""
 
 
 def scale(images: Tensor) -> Tensor:
-    """Map pixel values 0..255 to floats in [0, 1].
+    """Map pixel values 0..255 to floats in [0, 1]; floats are taken as they are.
 
     Args:
-        images: uint8, any shape.
+        images: uint8 or floats, any shape.
 
     Returns:
         float32 (torch's default dtype) of the same shape.
     """
-    return images.to(torch.get_default_dtype()) / 255
+    inputs = images.to(torch.get_default_dtype())
+    return inputs if images.is_floating_point() else inputs / 255
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
@@ -30,10 +31,10 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     The images are shared, not copied; :meth:`batch` reads many rows at once, indexing reads one.
 
     Args:
-        images: uint8, (M, C, H, W).
+        images: uint8 or floats, (M, ...); (M, C, H, W) as a rule.
         rows: Rows of ``images``, (N,), int64.
         targets: Labels of those rows, (N,), int64.
-        transform: Applied to uint8 batches (n, C, H, W).
+        transform: Applied to batches of images.
     """
 
     def __init__(self, images: Tensor, rows: Tensor, targets: Tensor, transform: BatchTransform = scale) -> None:

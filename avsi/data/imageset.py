@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from avsi.data.catalog import PUBLISHED
+from avsi.data.errors import DataError
 
 # A file is told apart by device, inode, size and time of change, so that one that was replaced is hashed anew.
 FileKey = tuple[int, int, int, int]
@@ -27,7 +31,7 @@ class ImageSet:
     Attributes:
         name: Name of the data set.
         split: "train" or "test".
-        images: uint8, (N, C, H, W), values 0..255.
+        images: uint8, (N, C, H, W), values 0..255. A user's own may also be floats, and of any shape (N, ...).
         labels: int64, (N,), classes counted from 0.
         metadata: Where it comes from: ``source``, ``complete`` ("true" or "false"), ``note``.
     """
@@ -63,14 +67,23 @@ class ImageSet:
         Returns:
             SHA-256 in hexadecimal.
         """
+        check_whole(self.images)
         if self._file is None or self.images._version or self.labels._version:
-            return _sha256(self.images, self.labels)
+            return fingerprint(self.images, self.labels)
         if self._file not in _fingerprints:
-            _fingerprints[self._file] = _sha256(self.images, self.labels)
+            _fingerprints[self._file] = fingerprint(self.images, self.labels)
         return _fingerprints[self._file]
 
 
-def mapped(name: str, split: str, images: Tensor, labels: Tensor, metadata: dict[str, str], file: FileKey) -> ImageSet:
+def mapped(
+    name: str,
+    split: str,
+    images: Tensor,
+    labels: Tensor,
+    metadata: dict[str, str],
+    path: Path,
+    status: os.stat_result,
+) -> ImageSet:
     """Make an `ImageSet` that remembers the file its tensors are mapped from.
 
     Args:
@@ -79,19 +92,59 @@ def mapped(name: str, split: str, images: Tensor, labels: Tensor, metadata: dict
         images: Mapped images.
         labels: Mapped labels.
         metadata: The file's metadata.
-        file: What identifies the file's present content.
+        path: The file.
+        status: Its status, which identifies its present content.
 
     Returns:
         The image set.
     """
     imageset = ImageSet(name, split, images, labels, metadata)
+    file = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    images.mapped_from = path, file  # type: ignore[attr-defined]
     # Not a parameter of the constructor: `dataclasses.replace` must not carry it over to other tensors.
     object.__setattr__(imageset, "_file", file)
     return imageset
 
 
-def _sha256(images: Tensor, labels: Tensor) -> str:
-    digest = hashlib.sha256(f"{tuple(images.shape)} {tuple(labels.shape)}".encode())
-    digest.update(np.ascontiguousarray(images.cpu().numpy(), dtype="u1").data)
+def check_whole(images: Tensor) -> None:
+    """Check that the file behind mapped images has not been cut short since.
+
+    Reading pages that are no longer there ends a process with SIGBUS; whoever is about to read many looks first.
+
+    Args:
+        images: Images, mapped or not.
+
+    Raises:
+        DataError: If bytes of the file are gone.
+    """
+    path, (device, inode, size, _) = getattr(images, "mapped_from", (None, (0, 0, 0, 0)))
+    if path is None:
+        return
+    try:
+        now = os.stat(path)
+    except OSError:  # removed: the mapping keeps its content
+        return
+    # A file that was replaced is another one, and the mapping keeps the old one.
+    if (now.st_dev, now.st_ino) == (device, inode) and now.st_size < size:
+        raise DataError(
+            f"{path} was cut short from {size} to {now.st_size} bytes while it was in use. Delete it and run again: it "
+            f"is then prepared anew."
+        )
+
+
+def fingerprint(images: Tensor, labels: Tensor) -> str:
+    """Identify pixels and labels; see `ImageSet.fingerprint`.
+
+    Args:
+        images: uint8 or floats, (N, ...).
+        labels: int64, (N,).
+
+    Returns:
+        SHA-256 in hexadecimal.
+    """
+    floats = "" if images.dtype == torch.uint8 else f"{images.dtype} "
+    digest = hashlib.sha256(f"{floats}{tuple(images.shape)} {tuple(labels.shape)}".encode())
+    pixels = images.cpu().numpy()
+    digest.update(np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<")).view(np.uint8).data)
     digest.update(np.ascontiguousarray(labels.cpu().numpy(), dtype="<i8").data)  # the same on every platform
     return digest.hexdigest()

@@ -8,6 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from avsi.data import preparing, store
+from avsi.data.arguments import check_flag
 from avsi.data.catalog import SPLITS, check_known
 from avsi.data.digits import load_digits
 from avsi.data.imageset import ImageSet
@@ -26,12 +27,12 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("avsi", appauthor=False)
 
 
-def available(name: str, *, root: str | os.PathLike[str] | None = None) -> bool:
+def available(name: str, *, dataset_root: str | os.PathLike[str] | None = None) -> bool:
     """Check whether a data set can be loaded without a download.
 
     Args:
         name: One of `DATASETS`.
-        root: Where prepared files are kept; see `data_root`.
+        dataset_root: Where prepared files are kept; see `data_root`.
 
     Returns:
         Whether both splits are prepared, or can be prepared from the user's files.
@@ -39,12 +40,14 @@ def available(name: str, *, root: str | os.PathLike[str] | None = None) -> bool:
     check_known(name, SPLITS[0])
     if name == "digits":
         return True
-    folder = data_root(root)
-    prepared = all(os.path.lexists(store.prepared_path(folder, name, split)) for split in SPLITS)
+    folder = data_root(dataset_root)
+    prepared = all(store.is_there(store.prepared_path(folder, name, split)) for split in SPLITS)
     return prepared or preparing.is_given(folder, name)
 
 
-def load(name: str, split: str, *, root: str | os.PathLike[str] | None = None, download: bool = True) -> ImageSet:
+def load(
+    name: str, split: str, *, dataset_root: str | os.PathLike[str] | None = None, download: bool = True
+) -> ImageSet:
     """Load one split of a data set.
 
     ``digits`` is read from scikit-learn. The others are mapped from their prepared files. A data set that has none yet
@@ -54,16 +57,17 @@ def load(name: str, split: str, *, root: str | os.PathLike[str] | None = None, d
     Args:
         name: One of `DATASETS`.
         split: "train" or "test".
-        root: Where prepared files are kept; see `data_root`.
+        dataset_root: Where prepared files are kept; see `data_root`.
         download: Whether missing files may be downloaded.
 
     Returns:
         The images and labels.
     """
     check_known(name, split)
+    check_flag("download", download)
     if name == "digits":
         return load_digits(split)
-    folder = data_root(root)
-    if not os.path.lexists(store.prepared_path(folder, name, split)):
+    folder = data_root(dataset_root)
+    if not store.is_there(store.prepared_path(folder, name, split)):
         preparing.prepare(folder, name, download=download)
     return store.read(folder, name, split)

@@ -43,7 +43,7 @@ def prepare(root: Path, name: str, *, download: bool) -> None:
         if not download:
             raise DataError(_missing(folder, name, source, "it may not be downloaded (download=False)"))
     with _locked(folder, name):
-        wanted = [split for split in SPLITS if not store.prepared_path(root, name, split).exists()]
+        wanted = [split for split in SPLITS if not store.is_there(store.prepared_path(root, name, split))]
         if not wanted:  # another process was faster
             return
         with _work_folder(folder, name, source) as work:
@@ -189,20 +189,27 @@ def _missing(folder: Path, name: str, source: Source, reason: str) -> str:
     given = folder / "source"
     intact = set(source.intact_archives(given))
     files = [path for path, _ in source.archives()]
-    altered = [path for path in files if path not in intact and (given / path).exists()]
+    altered = [path for path in files if path not in intact and os.path.lexists(given / path)]
     prepared = f"{name}/train.safetensors and {name}/test.safetensors"
     lines = [
         f"the data set {name!r} is not in {folder} (no train.safetensors and test.safetensors) and {reason}.",
-        *(
-            f"{given / path} is there, but cannot be read or is not what the publisher made: wrong checksum."
-            for path in altered
-        ),
+        *(f"{given / path} is there, but {_flaw(given / path)}." for path in altered),
         "To mend this, do one of:",
         *(["- connect to the network and run again, downloads allowed;"] if source.downloadable else []),
-        f"- say --data-root FOLDER (root= in Python) or set AVSI_DATA=FOLDER, a folder that holds {prepared};",
+        f"- say --data-root FOLDER (dataset_root= in Python) or set AVSI_DATA=FOLDER, a folder that holds {prepared};",
         f"- put the publisher's files into {given} and run again: {', '.join(files)} (from {source.address}).",
     ]
     return "\n".join(lines)
+
+
+def _flaw(path: Path) -> str:
+    if not os.path.isfile(path):
+        return "is no regular file"
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        return f"may not be read ({error}): give yourself the permission"
+    return "is not what the publisher made: wrong checksum"
 
 
 def _unusable(raw: Path, name: str, split: str, problem: str) -> str:
@@ -215,7 +222,7 @@ def _unusable(raw: Path, name: str, split: str, problem: str) -> str:
 def _not_writable(folder: Path, name: str, error: Exception) -> str:
     return (
         f"the data set {name!r} must be prepared, but {folder} is not writable ({error}). Make it writable, or choose"
-        " another folder by --data-root FOLDER (root= in Python) or AVSI_DATA=FOLDER."
+        " another folder by --data-root FOLDER (dataset_root= in Python) or AVSI_DATA=FOLDER."
     )
 
 

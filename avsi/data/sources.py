@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -293,7 +294,7 @@ class NotMnistSource(Source):
             Whether it is.
         """
         try:
-            return git_blob_sha1(path) == checksum
+            return os.path.isfile(path) and git_blob_sha1(path) == checksum
         except OSError:
             return False
 
@@ -373,7 +374,7 @@ class AmatSource(Source):
         Returns:
             Whether it is.
         """
-        return path.is_file()
+        return os.path.isfile(path)
 
     def fetch(self, folder: Path) -> None:
         """Refuse.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from avsi.data.catalog import PUBLISHED
 from avsi.data.errors import DataError
-from avsi.data.imageset import ImageSet, mapped
+from avsi.data.imageset import ImageSet, fingerprint, mapped
 
 
 def prepared_path(root: Path, name: str, split: str) -> Path:
@@ -29,10 +30,32 @@ def prepared_path(root: Path, name: str, split: str) -> Path:
     return root / name / f"{split}.safetensors"
 
 
+def is_there(path: Path) -> bool:
+    """Check for a file without taking one that is out of reach for one that is missing.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Whether something of that name exists, be it a link to nothing.
+
+    Raises:
+        DataError: If its folder may not be searched.
+    """
+    try:
+        path.lstat()
+    except PermissionError as error:
+        raise DataError(_forbidden(path, error)) from error
+    except OSError:
+        return False
+    return True
+
+
 def read(root: Path, name: str, split: str) -> ImageSet:
     """Map a prepared file into memory.
 
-    Only the header and the labels are read.
+    Of a file without a checksum only the header and the labels are read. One that has a checksum is read whole when
+    this process maps it for the first time, and compared with it (47 MB: 26 ms); the images' fingerprint is known then.
 
     Args:
         root: The data root.
@@ -48,10 +71,17 @@ def read(root: Path, name: str, split: str) -> ImageSet:
     path = prepared_path(root, name, split)
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait for ever
+            raise DataError(_damaged(path, "it cannot be read (it is no regular file)"))
+        path.open("rb").close()  # safetensors calls a file missing that may not be read
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             held = set(file.keys())
             tensors = {key: file.get_tensor(key) for key in ("images", "labels") if key in held}
+    except DataError:
+        raise
+    except PermissionError as error:
+        raise DataError(_forbidden(path, error)) from error
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise DataError(_damaged(path, f"it cannot be read ({error})")) from error
 
@@ -66,10 +96,12 @@ def read(root: Path, name: str, split: str) -> ImageSet:
     about = {
         "source": "",
         "note": "",
-        **{key: value for key, value in metadata.items() if key not in {"name", "split"}},
+        **{key: value for key, value in metadata.items() if key not in {"name", "split", "sha256"}},
     }
-    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    return mapped(name, split, tensors["images"], tensors["labels"], about, identity)
+    found = mapped(name, split, tensors["images"], tensors["labels"], about, path, status)
+    if "sha256" in metadata and found.fingerprint() != metadata["sha256"]:
+        raise DataError(_damaged(path, "its images and labels are not those that were written to it (wrong checksum)"))
+    return found
 
 
 def write(path: Path, work: Path, images: Tensor, labels: Tensor, metadata: dict[str, str]) -> None:
@@ -80,8 +112,9 @@ def write(path: Path, work: Path, images: Tensor, labels: Tensor, metadata: dict
         work: A folder of the same file system for the unfinished file, the caller's alone.
         images: uint8, (N, C, H, W).
         labels: int64, (N,).
-        metadata: ``name``, ``split``, ``source``, ``complete`` and ``note``.
+        metadata: ``name``, ``split``, ``source``, ``complete`` and ``note``; the checksum is added.
     """
+    metadata = metadata | {"sha256": fingerprint(images, labels)}
     part = work / f"{path.name}.part"
     with open(part, "wb") as file:
         mode = os.fstat(file.fileno()).st_mode & 0o777  # what the umask grants; safetensors would write 0600
@@ -132,6 +165,13 @@ def _find_metadata_problem(name: str, split: str, metadata: dict[str, str]) -> s
 
 def _damaged(path: Path, problem: str) -> str:
     return f"{path} is not a sound prepared file: {problem}. Delete it and run again: it is then prepared anew."
+
+
+def _forbidden(path: Path, error: Exception) -> str:
+    return (
+        f"{path} may not be read ({error}). Give yourself the permission, or choose another folder by --data-root "
+        f"FOLDER (dataset_root= in Python) or AVSI_DATA=FOLDER."
+    )
 
 
 def _sync(path: Path) -> None:

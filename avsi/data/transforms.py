@@ -1,4 +1,4 @@
-"""Transforms of whole batches: uint8 images (N, C, H, W) in, and out again, or float inputs.
+"""Transforms of whole batches: images (N, C, H, W) in, uint8 as a rule, and out again, or float inputs.
 
 Every transform is a pure function of the batch: what comes out for an image depends on that image alone. Each one can
 be pickled, so that the workers of a data loader apply the same one, and follows its batches to any device.
@@ -6,6 +6,7 @@ be pickled, so that the workers of a data loader apply the same one, and follows
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from avsi.data.arguments import check_count
 from avsi.data.dataset import BatchTransform
 
 
@@ -57,6 +59,8 @@ class Compose(Transform):
 class Permute(Transform):
     """Move the pixels of every image in the same way; the channels of a pixel stay together.
 
+    Samples that are no images with channels, (N, ...) of less than four dimensions, have all their values moved.
+
     Args:
         permutation: Pixel i of the result, counted row by row, is pixel ``permutation[i]`` of the image; (H * W,).
     """
@@ -72,13 +76,14 @@ class Permute(Transform):
         return self._permutation.value
 
     def _apply(self, images: Tensor) -> Tensor:
-        pixels = images.flatten(2)
-        if pixels.shape[2] != len(self.permutation):
-            height, width = images.shape[2:]
-            raise ValueError(f"images of {height} x {width} pixels, but the permutation is of {len(self.permutation)}")
+        size = positions(images)
+        pixels = images.flatten(-len(size))
+        if pixels.shape[-1] != len(self.permutation):
+            shape = " x ".join(map(str, size))
+            raise ValueError(f"images of {shape} pixels, but the permutation is of {len(self.permutation)}")
         # On bytes, `gather` is three times as fast as indexing.
         index = self._permutation.to(images.device, torch.int64).expand(pixels.shape)
-        return pixels.gather(2, index).view(images.shape)
+        return pixels.gather(-1, index).view(images.shape)
 
     def __repr__(self) -> str:
         return f"Permute({self.permutation[:3].tolist()} ... of {len(self.permutation)})"
@@ -95,6 +100,10 @@ class Pad(Transform):
 
     height: int
     width: int
+
+    def __post_init__(self) -> None:
+        check_count("height", self.height)
+        check_count("width", self.width)
 
     def _apply(self, images: Tensor) -> Tensor:
         rows, columns = self.height - images.shape[2], self.width - images.shape[3]
@@ -116,6 +125,9 @@ class RepeatChannels(Transform):
 
     channels: int
 
+    def __post_init__(self) -> None:
+        check_count("channels", self.channels)
+
     def _apply(self, images: Tensor) -> Tensor:
         if images.shape[1] not in {1, self.channels}:
             raise ValueError(f"images of {images.shape[1]} channels cannot be brought to {self.channels} by repetition")
@@ -131,12 +143,20 @@ class Normalise(Transform):
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        if not all(value > 0 for value in std):
-            raise ValueError(f"standard deviations must be positive, got {tuple(std)}")
-        self.mean, self.std = tuple(mean), tuple(std)
+        mean, std = (tuple(float(value) for value in values) for values in (mean, std))
+        if not all(map(math.isfinite, mean)):
+            raise ValueError(f"means must be finite numbers, got {mean}")
+        if not all(math.isfinite(value) and value > 0 for value in std):
+            raise ValueError(f"standard deviations must be positive, got {std}")
+        if not mean or len({1, len(mean), len(std)}) > 2:
+            raise ValueError(f"{len(mean)} means and {len(std)} standard deviations: give as many as channels, or one")
+        self.mean, self.std = mean, std
         self._mean, self._std = (_Constant(torch.tensor(v, dtype=torch.float64)[:, None, None]) for v in (mean, std))
 
     def _apply(self, images: Tensor) -> Tensor:
+        given = max(len(self.mean), len(self.std))
+        if given not in {1, images.shape[1]}:
+            raise ValueError(f"images of {images.shape[1]} channels, but means or standard deviations for {given}")
         mean, std = (value.to(images.device, images.dtype) for value in (self._mean, self._std))
         return (images - mean) / std
 
@@ -144,27 +164,41 @@ class Normalise(Transform):
         return f"Normalise(mean={self.mean}, std={self.std})"
 
 
-def channel_statistics(images: Tensor, pixels: int | None = None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Compute mean and standard deviation of each channel, pixel values on the scale [0, 1].
-
-    Sums are made of integers, so the result is the same on every platform.
+def positions(images: Tensor) -> torch.Size:
+    """Say how many positions a sample's values lie at, along each axis.
 
     Args:
-        images: uint8, (N, C, H, W).
+        images: (N, C, H, W), or more axes; or samples of less, (N, ...).
+
+    Returns:
+        (H, W), or all axes of a sample that has no channels.
+    """
+    return images.shape[2 if images.ndim >= 4 else 1 :]
+
+
+def channel_statistics(images: Tensor, pixels: int | None = None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Compute mean and standard deviation of each channel: of bytes on the scale [0, 1], of floats as they are.
+
+    Sums over bytes are made of integers, so the result is the same on every platform.
+
+    Args:
+        images: uint8 or floats, (N, C, H, W).
         pixels: H * W of the images once they are padded with zeros, where they will be.
 
     Returns:
         Means and standard deviations, one of each per channel.
     """
-    total, squares = torch.zeros(2, images.shape[1], dtype=torch.int64)
+    floats = images.is_floating_point()
+    unit, kind = (1, torch.float64) if floats else (255, torch.int64)
+    total, squares = torch.zeros(2, images.shape[1], dtype=kind)
     for chunk in images.split(4096):  # bounds the memory
-        values = chunk.transpose(0, 1).flatten(1).int()
+        values = chunk.transpose(0, 1).flatten(1).to(torch.float64 if floats else torch.int32)
         total += values.sum(1)
         squares += (values * values).sum(1)
     count = len(images) * (images.shape[2] * images.shape[3] if pixels is None else pixels)
     mean = total.double() / count
-    std = (squares.double() / count - mean * mean).sqrt()
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+    std = (squares.double() / count - mean * mean).clamp(min=0).sqrt()
+    return tuple((mean / unit).tolist()), tuple((std / unit).tolist())
 
 
 class _Constant:

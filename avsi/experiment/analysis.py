@@ -13,9 +13,9 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
 from avsi.consolidation import SIPlugin
-from avsi.data.batches import InMemoryBatches
 from avsi.evaluation import EvaluationPlugin
 from avsi.experiment.cli import exits_explained
+from avsi.plugins.batches import InMemoryBatches
 
 Options = TypeVar("Options")
 

@@ -117,7 +117,7 @@ def prepare_data(experiment: Experiment, setting: Setting, seed: int) -> None:
         DataError: If a data set cannot be had.
     """
     try:
-        experiment.scenario(seed=seed, root=setting.data_root, download=setting.download)
+        experiment.scenario(seed=seed, dataset_root=setting.data_root, download=setting.download)
     except DataError:
         raise
     except Exception:  # the trials will meet it, and report it with its traceback

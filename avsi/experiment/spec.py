@@ -69,8 +69,8 @@ class Experiment:
         name: Names the results folder.
         title: Heading of tables and figures.
         source: The paper's table or figure, or where the protocol comes from.
-        scenario: Builds the benchmark; called with ``seed``, ``root`` and ``download``, and with ``validation`` where
-            ``patience`` needs it.
+        scenario: Builds the benchmark; called with ``seed``, ``dataset_root`` and ``download``, and with ``validation``
+            where ``patience`` needs it.
         model: Builds the model.
         optimizer: Builds the optimizer from the model's parameters.
         epochs: Epochs per task, at most with ``patience``.

@@ -19,9 +19,9 @@ from avalanche.training.templates.base_sgd import PeriodicEval
 from avalanche.training.utils import ParamData
 from torch import Tensor
 
-from avsi.data.batches import InMemoryBatches
 from avsi.evaluation import EvaluationPlugin
 from avsi.hebbian_plugin import DHPPlugin
+from avsi.plugins.batches import InMemoryBatches
 
 ATTRIBUTES: dict[type, tuple[str, ...]] = {
     # The strategy's own.

@@ -67,7 +67,7 @@ def run_trial(
     """
     clock = time.perf_counter()
     validation = {"validation": experiment.patience.validation} if experiment.patience else {}
-    benchmark = experiment.scenario(seed=seed, root=setting.data_root, download=setting.download, **validation)
+    benchmark = experiment.scenario(seed=seed, dataset_root=setting.data_root, download=setting.download, **validation)
     description = experiment.describe(method)
     data, environment = describe_data(benchmark), describe_environment(setting.device)
     trial = {

@@ -4,7 +4,16 @@ Let phi be the square or the absolute value. Both are multiplicative, phi(ab) = 
 used of them. A closed form adds sum_n phi(d L_n / d theta) to a running total for the parameters theta of one layer,
 given the layer's input for all samples n and the gradient of sum_n L_n with respect to its output. Row n of either
 must belong to sample n alone. There may be several such L, one per class for instance, that share the input: the
-closed form is given the output gradients of each, and adds all their sums.
+closed form is given the output gradients of each, and adds all their sums. Inputs (but indices) and gradients have the
+totals' type, float32 at least.
+
+Index letters, in the order of dimensions:
+
+    n  samples              g  groups               i  inputs, or input channels of a group times places in a kernel row
+    s  places of a sample   h  kernel rows          o  outputs, or output channels of a group
+    c  channels             k  kernel columns       v  rows of an embedding
+
+A is a layer's input and G a gradient of its output.
 
 `CLOSED_FORMS` maps layer types to closed forms. A layer defined elsewhere registers itself there:
 
@@ -94,13 +103,13 @@ def chunks(samples: int, bytes_per_sample: int, workspace: int) -> Iterator[slic
 
 
 def _add_products(total: Tensor, lefts: Grads, right: Tensor, phi: Phi, workspace: int) -> None:
-    """Add sum_n phi(left_n @ right_n), for each left (N, ..., M, L) and right (N, ..., L, K), to total (..., M, K)."""
+    """Add sum_n phi(left_n @ right_n), for each left (n, ..., o, s) and right (n, ..., s, i), to total (..., o, i)."""
     if right.shape[-2] == 1:  # outer products: phi goes through them, and their sum over samples is one product
         left, right = reduce(torch.add, (phi(left.squeeze(-1)) for left in lefts)), phi(right.squeeze(-2))
         if total.dim() == 2:
             total.addmm_(left.T, right)
         else:
-            total.add_(torch.einsum("n...m,n...k->...mk", left, right))
+            total.add_(torch.einsum("n...o,n...i->...oi", left, right))
         return
     bytes_per_row = total.numel() // total.shape[-2] * total.element_size()
     whole = bytes_per_row * total.shape[-2]
@@ -149,7 +158,7 @@ def add_linear(
         totals: What to add to: `weight` and/or `bias`.
         workspace: Bytes of working memory.
     """
-    a, *gs = (t.reshape(len(t), -1, t.shape[-1]) for t in (inputs, *grads))
+    a, *gs = (t.reshape(len(t), -1, t.shape[-1]) for t in (inputs, *grads))  # (n, s, i) and (n, s, o)
     workspace = _cache_sized(workspace, a)
     if "weight" in totals:
         _add_products(totals["weight"], [g.transpose(1, 2) for g in gs], a, phi, workspace)
@@ -205,7 +214,7 @@ def add_conv(module: Any, inputs: Tensor, grads: Grads, phi: Phi, totals: Mappin
         a = inputs[part].contiguous()
         if any(padding):
             a = pad(a, padding, mode=mode)
-        gs = [grad[part].reshape(len(a), *lead, out_per_group, out_h * out_w) for grad in grads]
+        gs = [grad[part].reshape(len(a), *lead, out_per_group, out_h * out_w) for grad in grads]  # (n, g, o, s)
         sample, channel, line, column = a.stride()
         for first, rows in row_classes.items():
             height = (rows[-1] * dilation_h - first) // stride_h + out_h
@@ -214,11 +223,12 @@ def add_conv(module: Any, inputs: Tensor, grads: Grads, phi: Phi, totals: Mappin
                 (sample, channel, dilation_w * column, stride_h * line, stride_w * column),
                 a.storage_offset() + first * line,
             )
-            unfolded = windows.reshape(len(a), *lead, in_per_group * kernel_w, height * out_w)
+            unfolded = windows.reshape(len(a), *lead, in_per_group * kernel_w, height * out_w)  # (n, g, i, s)
             for row in rows:
                 start = (row * dilation_h - first) // stride_h * out_w
                 met = unfolded[..., start : start + out_h * out_w]
                 _add_products(total[row], gs, met.transpose(-1, -2), phi, workspace)
+    # (h, g, o, i) -> (h, o of all groups, c, k) -> (o, c, h, k)
     weight = total.view(kernel_h, module.out_channels, in_per_group, kernel_w).permute(1, 2, 0, 3)
     totals["weight"].add_(weight.reshape(totals["weight"].shape))
 
@@ -247,8 +257,9 @@ def add_batch_norm(
         workspace: Bytes of working memory.
     """
     shared = tuple(range(2, inputs.dim()))
+    mean, variance = module.running_mean.to(inputs.dtype), module.running_var.to(inputs.dtype)
     for part in chunks(len(inputs), 2 * inputs[0].nbytes, _cache_sized(workspace, inputs)):
-        normalised = batch_norm(inputs[part], module.running_mean, module.running_var, eps=module.eps)
+        normalised = batch_norm(inputs[part], mean, variance, eps=module.eps)
         _add_affine(normalised, [grad[part] for grad in grads], phi, totals, shared)
 
 

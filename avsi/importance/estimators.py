@@ -6,12 +6,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from avsi.importance.per_sample import Objective, PerSampleSums
+from avsi._numbers import as_number, check_count
+from avsi.importance.per_sample import Cotangents, Objective, PerSampleSums
 from avsi.importance.samples import check_labels, split_by_task, subset, unpack
 from avsi.importance.state import undisturbed
 
-Labels = Literal["empirical", "sampled", "exact"]
-"""Which labels a Fisher information is taken over."""
+Labels = Literal["empirical", "sampled", "exact", "predicted", "reversed", "gaussian"]
+"""Which labels, or likelihood, a Fisher information is taken over; see :func:`fisher_diagonal`."""
 
 WORKSPACE_BYTES = 64 * 2**20
 
@@ -26,27 +27,39 @@ def fisher_diagonal(
     seed: int = 0,
     workspace_bytes: int = WORKSPACE_BYTES,
 ) -> dict[str, Tensor]:
-    r"""Compute the diagonal of the Fisher information matrix, as Elastic Weight Consolidation needs it.
+    """Compute the diagonal of the Fisher information matrix, as Elastic Weight Consolidation needs it.
 
     For a classifier with outputs f(x) and log-likelihood log p(y|x) = log softmax(f(x))_y,
 
-        F_k = 1/N \\sum_n (d log p(y_n|x_n) / d theta_k)^2,
+        F_k = 1/N sum_n (d log p(y_n|x_n) / d theta_k)^2,
 
     the mean of the squares of per-sample gradients (Kirkpatrick et al. 2017; Schwarz et al. 2018, "Progress &
     Compress"). Squares of gradients of mini-batches are a different quantity. The result does not depend on how
-    samples are batched. y_n is the label in the data ("empirical"), one label drawn from the model's own p(.|x_n)
-    ("sampled"), or the mean is also taken over all labels under p(.|x_n) ("exact", one backward pass per class).
-    Martens (2020), "New insights and perspectives on the natural gradient method", discusses the difference.
+    samples are batched. `labels` says what y_n is:
+
+    - "empirical": the label in the data. "sampled": one label drawn from the model's own p(.|x_n). "exact": the mean is
+      also taken over all labels under p(.|x_n), with one backward pass per class. Martens (2020), "New insights and
+      perspectives on the natural gradient method", discusses the difference. The exact one is the diagonal of the
+      generalised Gauss-Newton matrix; where outputs are piecewise linear in each weight (ReLU, max pooling, no weight
+      in two layers) also that of the Hessian of the mean cross-entropy.
+    - "predicted": the most likely label, argmax_c f(x_n)_c, as in FACIL (Masana et al. 2022) and Hsu et al. (2018).
+    - "reversed": the label in the data, with log softmax(-f(x))_y in place of log softmax(f(x))_y: the "logits
+      reversal" of EWC-DR (CVPR 2026), which does not vanish where the data are fit. There it is used with gradients of
+      mini-batches, clipped.
+    - "gaussian": for regression. The likelihood is N(y; f(x), 1), whose Fisher information needs no labels:
+      F_k = 1/N sum_n sum_o (d f_o(x_n) / d theta_k)^2, with one backward pass per output (Martens 2020).
+      For noise of another variance divide by it.
 
     The model is evaluated in evaluation mode; its mode, gradients, buffers and the global random states are untouched
     afterwards. A parameter that none of the samples' outputs depends on, another task's head say, gets zeros.
 
     Args:
         model: Maps inputs (N, ...), or inputs and task labels, to outputs (N, classes), treating every sample by
-        itself.
+            itself.
         batches: Yields (x, y) for `model(x)` or (x, y, task_labels) for `model(x, task_labels)`. Batches that hold
             several tasks are split, so that for each sample only its own task's outputs count. Gone through once.
-        labels: "empirical", "sampled" or "exact".
+            Only "empirical" and "reversed" look at y.
+        labels: "empirical", "sampled", "exact", "predicted", "reversed" or "gaussian".
         parameters: Names of the parameters, as in `model.named_parameters()`; by default all that require gradients.
         max_samples: Use a random subset of that many samples, chosen uniformly while going through all batches. The
             choice does not depend on their size. Its samples are held in memory.
@@ -55,12 +68,13 @@ def fisher_diagonal(
             batch takes. At least what one sample needs is used.
 
     Returns:
-        A tensor of the parameter's shape by parameter name.
+        A tensor of the parameter's shape and type by parameter name. Sums are taken in float32 at least, also where the
+        model enters autocast in its own forward pass. (The caller's autocast does not reach the model.)
 
     Raises:
-        ValueError: If `labels` is none of the three; also if there are no samples, names are unknown, or labels or
-            outputs are not valid. Batches of another form are a TypeError, and a model that mixes the samples of a
-            batch or draws random numbers is a RuntimeError.
+        ValueError: If `labels` is none of these; also if there are no samples, names are unknown, labels or outputs are
+            not valid, or a single output leaves a classifier no choice. Batches of another form are a TypeError, and a
+            model that mixes the samples of a batch or draws random numbers is a RuntimeError.
 
     Examples:
         >>> model = nn.Linear(2, 2, bias=False)
@@ -71,8 +85,12 @@ def fisher_diagonal(
     """
     if labels not in get_args(Labels):
         raise ValueError(f"labels must be one of {', '.join(get_args(Labels))}, got {labels!r}")
-    cotangents = _expected_scores if labels == "exact" else _sampled_scores if labels == "sampled" else _scores
-    objective = Objective(cotangents, torch.square, targets_are_classes=labels == "empirical")
+    objective = Objective(
+        _COTANGENTS[labels],
+        torch.square,
+        targets_are_classes=labels in _LABELS_OF_THE_DATA,
+        needs_classes=labels != "gaussian",
+    )
     return _means(model, batches, objective, labels, parameters, max_samples, seed, workspace_bytes)
 
 
@@ -85,17 +103,17 @@ def mas_importance(
     seed: int = 0,
     workspace_bytes: int = WORKSPACE_BYTES,
 ) -> dict[str, Tensor]:
-    r"""Compute the importance of Memory Aware Synapses (Aljundi et al. 2018).
+    """Compute the importance of Memory Aware Synapses (Aljundi et al. 2018).
 
     For outputs f(x),
 
-        M_k = 1/N \\sum_n | d ||f(x_n)||_2^2 / d theta_k |,
+        M_k = 1/N sum_n | d ||f(x_n)||_2^2 / d theta_k |,
 
     with the absolute value taken per sample. Labels are ignored. In all else this is like `fisher_diagonal`.
 
     Args:
         model: Maps inputs (N, ...), or inputs and task labels, to outputs (N, classes), treating every sample by
-        itself.
+            itself.
         batches: Yields (x, y) for `model(x)` or (x, y, task_labels) for `model(x, task_labels)`; y may be None.
         parameters: Names of the parameters, as in `model.named_parameters()`; by default all that require gradients.
         max_samples: Use a random subset of that many samples.
@@ -125,15 +143,17 @@ def _means(
     seed: int,
     workspace_bytes: int,
 ) -> dict[str, Tensor]:
-    for name, value in (("max_samples", max_samples), ("workspace_bytes", workspace_bytes)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be positive, got {value}")
+    workspace_bytes = check_count("workspace_bytes", workspace_bytes)
+    if max_samples is not None:
+        max_samples = check_count("max_samples", max_samples)
+    if not isinstance(as_number(seed), int):
+        raise ValueError(f"seed must be an integer, got {seed!r}")
     selected = _select(model, parameters)
     _refuse_inexact_layers(model)
     if not selected:
         return {}
     device = next(iter(selected.values())).device
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     if max_samples is not None:
         batches = subset(batches, max_samples, generator)
     with undisturbed(model, selected.values()):
@@ -141,8 +161,8 @@ def _means(
         for batch in batches:
             x, y, task = unpack(batch)
             targets = None
-            if labels == "empirical":
-                targets = check_labels(y, len(x))
+            if labels in _LABELS_OF_THE_DATA:
+                targets = check_labels(y, len(x), labels)
             elif labels == "sampled":
                 targets = torch.rand(len(x), generator=generator)
             for part in split_by_task(x, targets, task, device):
@@ -206,6 +226,36 @@ def _expected_scores(outputs: Tensor, _: Tensor | None) -> Iterator[Tensor]:
     for label in range(outputs.shape[1]):
         (score,) = _scores(outputs, torch.full_like(outputs[:, 0], label, dtype=torch.long))
         yield root[:, label : label + 1] * score
+
+
+def _predicted_scores(outputs: Tensor, _: Tensor | None) -> Iterator[Tensor]:
+    # the same for the most likely label
+    return _scores(outputs, outputs.argmax(1))
+
+
+def _reversed_scores(outputs: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
+    # derivative of log softmax(-outputs)_labels
+    for score in _scores(-outputs, labels):
+        yield -score
+
+
+def _unit_vectors(outputs: Tensor, _: Tensor | None) -> Iterator[Tensor]:
+    # derivative of each output in turn: for independent y - f ~ N(0, 1), E[(J^T (y - f))^2] is the sum of their squares
+    for output in range(outputs.shape[1]):
+        vector = torch.zeros_like(outputs)
+        vector[:, output] = 1
+        yield vector
+
+
+_LABELS_OF_THE_DATA = ("empirical", "reversed")
+_COTANGENTS: dict[str, Cotangents] = {
+    "empirical": _scores,
+    "sampled": _sampled_scores,
+    "exact": _expected_scores,
+    "predicted": _predicted_scores,
+    "reversed": _reversed_scores,
+    "gaussian": _unit_vectors,
+}
 
 
 def _squared_norm(outputs: Tensor, _: Tensor | None) -> Iterator[Tensor]:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
@@ -18,12 +19,14 @@ class Call:
         inputs: Its first argument, if that is a tensor and was given by position.
         version: How often these inputs had been changed in place by then.
         edge: Where the gradient of its output arrives in the graph, also if that output is later changed in place.
+        dtype: The type of its output, if that is a tensor.
         first_row: The output for the first sample, if asked for.
     """
 
     inputs: Tensor | None
     version: int
     edge: GradientEdge | None
+    dtype: torch.dtype | None
     first_row: Tensor | None = None
 
 
@@ -48,6 +51,7 @@ def recorded(modules: Iterable[nn.Module], *, first_rows: bool = False) -> Itera
                 inputs,
                 inputs._version if inputs is not None else 0,
                 get_gradient_edge(output) if is_tensor and output.requires_grad else None,
+                output.dtype if is_tensor else None,
                 output.detach()[:1].clone() if first_rows and is_tensor and output.dim() else None,
             )
         )
@@ -67,9 +71,11 @@ def trace(outputs: Tensor) -> tuple[Counter[int], set[Any]]:
         outputs: The outputs.
 
     Returns:
-        How many edges lead to each parameter, by the parameter's id; and all the nodes of the graph.
+        How often each parameter is used, by the parameter's id; and all the nodes of the graph.
     """
     edges: Counter[int] = Counter()
+    casts: list[tuple[Any, int]] = []
+    arrivals: Counter[Any] = Counter()
     seen: set[Any] = {outputs.grad_fn}
     stack = [outputs.grad_fn]
     while stack:
@@ -78,9 +84,15 @@ def trace(outputs: Tensor) -> tuple[Counter[int], set[Any]]:
             continue
         for following, _ in node.next_functions:
             parameter = getattr(following, "variable", None)
-            if parameter is not None:
+            arrivals[following] += 1
+            if parameter is None:
+                if following is not None and following not in seen:
+                    seen.add(following)
+                    stack.append(following)
+            elif node.name().startswith("ToCopy"):  # autocast may keep a parameter's cast, and use it several times
+                casts.append((node, id(parameter)))
+            else:
                 edges[id(parameter)] += 1
-            elif following is not None and following not in seen:
-                seen.add(following)
-                stack.append(following)
+    for node, parameter in casts:
+        edges[parameter] += arrivals[node]
     return edges, seen

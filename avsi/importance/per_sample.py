@@ -18,6 +18,9 @@ from avsi.importance.samples import Batch
 CPU_INPUT_BYTES = 2**24
 """Most that a layer's input should take on a CPU. Far larger ones are mapped anew in each pass, which costs a third."""
 
+Cotangents = Callable[[Tensor, Tensor | None], Iterator[Tensor]]
+"""(outputs, targets) -> tensors like the outputs, one for each derivative that is taken."""
+
 Calls = dict[nn.Module, list[Call]]
 Closed = dict[nn.Module, tuple[Tensor, Any, ClosedForm, dict[str, Tensor]]]  # inputs, edge of the output, form, totals
 
@@ -31,11 +34,13 @@ class Objective:
             contributes sum_n phi(J_n^T v_n), with J_n the Jacobian of the outputs for sample n.
         phi: The square or the absolute value.
         targets_are_classes: Whether targets index the outputs.
+        needs_classes: Whether outputs are those of a classifier, of two classes at least.
     """
 
-    cotangents: Callable[[Tensor, Tensor | None], Iterator[Tensor]]
+    cotangents: Cotangents
     phi: Phi
     targets_are_classes: bool = False
+    needs_classes: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class PerSampleSums:
     def __init__(
         self, model: nn.Module, parameters: dict[str, nn.Parameter], objective: Objective, workspace: int
     ) -> None:
-        self.totals = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+        self.totals = {name: torch.zeros_like(p, dtype=_precise(p.dtype)) for name, p in parameters.items()}
         self.samples = 0
         self._model = model
         self._parameters = parameters
@@ -131,7 +136,7 @@ class PerSampleSums:
                 f"none of the parameters {_some(list(self._parameters))} influences the outputs of the model; "
                 "does its forward detach, or run under no_grad or inference_mode?"
             )
-        means = {name: total.div_(self.samples) for name, total in self.totals.items()}
+        means = {name: total.div_(self.samples).to(self._parameters[name].dtype) for name, total in self.totals.items()}
         flags = [mean.isfinite().all() for mean in means.values()]
         finite = torch.stack([flag.to(flags[0].device) for flag in flags]).tolist()  # the device is asked once
         overflown = [name for name, is_finite in zip(means, finite, strict=True) if not is_finite]
@@ -150,6 +155,12 @@ class PerSampleSums:
 
     def _check(self, batch: Batch, outputs: Tensor) -> None:
         where = f"in batch {self._batches}" + (f", task {batch.task_label}" if batch.task is not None else "")
+        if self._objective.needs_classes and outputs.shape[1] == 1:
+            raise ValueError(
+                f"the model has a single output {where}, and a softmax over one class is always 1, so its Fisher "
+                'information is 0. For regression choose labels="gaussian"; a binary classifier with one logit z is '
+                "the same as one with the two outputs (0, z)"
+            )
         bad = ~outputs.detach().isfinite().all(1)
         self._raise_if(bad.any(), lambda: f"the model's outputs are not finite for some samples {where}")
         if self._objective.targets_are_classes and batch.targets is not None:
@@ -202,7 +213,9 @@ class PerSampleSums:
         with recorded(self._layers) as few_calls:
             few_outputs = batch.call(self._model, inputs)
         scale = outputs.detach().abs().max()
-        tolerance = 10 * torch.finfo(outputs.dtype).eps ** 0.5
+        types = {outputs.dtype, *(call.dtype for made in calls.values() for call in made)}
+        coarsest = max(torch.finfo(dtype).eps for dtype in types if dtype is not None and dtype.is_floating_point)
+        tolerance = min(10 * coarsest**0.5, 0.03)
         mixed = (few_outputs[0] - outputs[0]).abs().max() > tolerance * scale
 
         once = {m: c[0] for m, c in few_calls.items() if len(c) == 1 and len(calls.get(m, ())) == 1}
@@ -277,7 +290,7 @@ class PerSampleSums:
         if not closed:
             return
         edges: list[Any] = [edge for _, edge, _, _ in closed.values()]
-        cotangents = self._objective.cotangents(outputs.detach(), batch.targets)
+        cotangents = self._cotangents(outputs.detach(), batch.targets)
         cotangent = next(cotangents, None)
         held: list[tuple[Tensor, ...]] = []  # what several cotangents share is computed once for all that fit
         while cotangent is not None:
@@ -288,8 +301,16 @@ class PerSampleSums:
                 held.clear()
                 with torch.no_grad():
                     for module, (inputs, _, form, totals) in reversed(closed.items()):
-                        form.add(module, inputs, gradients.pop(), self._objective.phi, totals, self._workspace)
+                        # Under autocast in the model's forward, activations are coarser than what is summed.
+                        dtype = next(iter(totals.values())).dtype
+                        grads = [gradient.to(dtype) for gradient in gradients.pop()]
+                        inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
+                        form.add(module, inputs, grads, self._objective.phi, totals, self._workspace)
             cotangent = following
+
+    def _cotangents(self, outputs: Tensor, targets: Tensor | None) -> Iterator[Tensor]:
+        for cotangent in self._objective.cotangents(outputs.to(_precise(outputs.dtype)), targets):
+            yield cotangent.to(outputs.dtype)
 
     def _add_vectorised(self, batch: Batch, outputs: Tensor, names: list[str]) -> None:
         parameters = {name: self._parameters[name].detach() for name in names}
@@ -297,7 +318,7 @@ class PerSampleSums:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no batching rule
             for part in chunks(len(outputs), part_size, self._workspace):
                 targets = batch.targets[part] if batch.targets is not None else None
-                cotangents = torch.stack(list(self._objective.cotangents(outputs[part], targets)), dim=1)
+                cotangents = torch.stack(list(self._cotangents(outputs[part], targets)), dim=1)
                 sums = self._sums_by_vmap if self._vectorises else self._sums_by_loop
                 for name, total in sums(batch, parameters, batch.inputs[part], cotangents).items():
                     self.totals[name].add_(total)
@@ -347,7 +368,8 @@ class PerSampleSums:
     def _sum_phi(self, gradients: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         for gradient in gradients:
-            sums = {name: self._objective.phi(g) + (sums[name] if sums else 0) for name, g in gradient.items()}
+            values = {name: self._objective.phi(g.to(self.totals[name].dtype)) for name, g in gradient.items()}
+            sums = {name: value + sums[name] if sums else value for name, value in values.items()}
         return sums
 
     def _bytes_per_sample(self, batch: Batch, outputs: Tensor, names: list[str]) -> int:
@@ -380,6 +402,11 @@ def _find_homes(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[s
             if form and parameter is not None and id(parameter) in names:
                 homes[names[id(parameter)]] = _Home(module, local, form)
     return homes
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    # the type to sum in
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _has_rows(call: Call, samples: int) -> bool:

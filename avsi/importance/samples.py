@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from avsi._numbers import as_number
+
 
 class Batch(NamedTuple):
     """Samples that share a task.
@@ -36,6 +38,7 @@ class Batch(NamedTuple):
             What the model returns.
         """
         inputs = self.inputs if inputs is None else inputs
+        torch.clear_autocast_cache()  # which may hold casts of weights as they were at an earlier call
         if self.task is None:
             return model(inputs)
         task = self.task[:1].expand(len(inputs)) if isinstance(self.task, Tensor) else self.task
@@ -78,25 +81,32 @@ def unpack(batch: Any) -> tuple[Tensor, Any, Tensor | int | None]:
         raise TypeError(f"the inputs of a batch must be a tensor with samples first, got {_describe(x)}")
     if isinstance(y, Tensor) and y.dim() > 0 and len(y) != len(x):
         raise ValueError(f"a batch holds {len(x)} inputs but {len(y)} labels")
+    integers = "task labels must be integers, one per sample or one for all, got "
     if isinstance(task, list | tuple):
-        task = torch.tensor(task)
-    if isinstance(task, Tensor) and (task.is_floating_point() or task.dim() > 1):
-        raise TypeError(f"task labels must be integers, one per sample or one for all, got {_describe(task)}")
-    if isinstance(task, Tensor) and task.dim() == 0:
-        task = int(task)
-    if not isinstance(task, Tensor | int | None):
-        raise TypeError(f"task labels must be integers, one per sample or one for all, got {_describe(task)}")
+        labels = [as_number(label) for label in task]
+        if not all(isinstance(label, int) for label in labels):
+            raise TypeError(integers + _describe(task))
+        task = torch.tensor(labels)
+    elif isinstance(task, Tensor) and task.dim() > 0:
+        if task.is_floating_point() or task.dim() > 1:
+            raise TypeError(integers + _describe(task))
+    elif task is not None:
+        number = as_number(task)
+        if not isinstance(number, int):
+            raise TypeError(integers + _describe(task))
+        task = number
     if isinstance(task, Tensor) and len(task) != len(x):
         raise ValueError(f"a batch holds {len(x)} inputs but {len(task)} task labels")
     return x, y, task
 
 
-def check_labels(y: Any, samples: int) -> Tensor:
+def check_labels(y: Any, samples: int, labels: str) -> Tensor:
     """Check class indices; their range is checked when the number of classes is known.
 
     Args:
         y: The labels of a batch.
         samples: How many there should be.
+        labels: The kind of Fisher information that needs them.
 
     Returns:
         The labels.
@@ -107,8 +117,8 @@ def check_labels(y: Any, samples: int) -> Tensor:
     """
     if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise TypeError(
-            f'labels="empirical" needs class indices as an integer tensor, got {_describe(y)}; '
-            "convert one-hot labels with argmax(1), or choose labels='sampled' or 'exact', which need none"
+            f'labels="{labels}" needs class indices as an integer tensor, got {_describe(y)}; for regression choose '
+            'labels="gaussian"; convert one-hot labels with argmax(1), or choose "sampled" or "exact", which need none'
         )
     if y.shape != (samples,):
         raise ValueError(f"labels must have shape ({samples},), one class index per sample, got {tuple(y.shape)}")

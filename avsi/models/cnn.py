@@ -6,6 +6,7 @@ import math
 
 from torch import nn
 
+from avsi._numbers import check_number
 from avsi.models.headed import Head, HeadedModel
 from avsi.models.initialisation import Initialise
 from avsi.models.multi_head import MultiHead
@@ -69,10 +70,8 @@ class VisionMixtureNet(HeadedModel):
     def __init__(
         self, head: Head = MultiHead, *, slope: float = 0.3, dropout: float = 0.0, init: Initialise | None = None
     ) -> None:
-        if not 0 <= slope < math.inf:
-            raise ValueError(f"slope must be finite and at least 0, got {slope!r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
+        slope = check_number("slope", slope, "finite and at least 0", lambda value: 0 <= value < math.inf)
+        dropout = check_number("dropout", dropout, "in [0, 1)", lambda value: 0 <= value < 1)
         layers: list[nn.Module] = []
         for channels_in, channels in ((3, 20), (20, 50)):
             layers += [nn.Conv2d(channels_in, channels, 5, padding=1), nn.LeakyReLU(slope), nn.MaxPool2d(2)]

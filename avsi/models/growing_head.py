@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from avalanche.models import DynamicModule
 from torch import Tensor, nn
 
-from avsi.models.multi_head import check_size, keep_old_classes, number_of_classes
+from avsi._numbers import check_count, check_number
+from avsi.models.multi_head import keep_old_classes, number_of_classes
 
 
 class GrowingHead(DynamicModule):
@@ -18,6 +20,7 @@ class GrowingHead(DynamicModule):
     It grows when Avalanche adapts the model to an experience with labels that it has no outputs for, in training and
     in evaluation; old outputs keep their weights, and in a ``DHPLinear`` their traces. Outputs whose class has not
     been trained on yet are masked: they hold a constant, so that they take no part in softmax or loss and cannot win.
+    ``load_state_dict`` grows it too: load before an optimizer is made of the parameters.
 
     Args:
         in_features: Size of the features, at least 1.
@@ -30,7 +33,7 @@ class GrowingHead(DynamicModule):
         seen: Which classes have been trained on, (classes,).
 
     Raises:
-        ValueError: If a size is not a positive integer.
+        ValueError: If a size is not a positive integer, or the mask's value is not finite.
     """
 
     def __init__(
@@ -42,10 +45,13 @@ class GrowingHead(DynamicModule):
         mask_value: float | None = -1000.0,
     ) -> None:
         super().__init__()
-        self.in_features = check_size("in_features", in_features)
+        self.in_features = check_count("in_features", in_features)
         self.make_head = head
+        if mask_value is not None:
+            mask_value = check_number("mask_value", mask_value, "a finite number or None", math.isfinite)
         self.mask_value = mask_value
-        self.head = head(in_features, check_size("initial_classes", initial_classes))
+        initial_classes = check_count("initial_classes", initial_classes)
+        self.head = head(self.in_features, initial_classes)
         self.register_buffer("seen", torch.zeros(initial_classes, dtype=torch.bool))
         self.seen: Tensor
 
@@ -66,8 +72,9 @@ class GrowingHead(DynamicModule):
         """Make sure that there are at least so many outputs.
 
         Args:
-            classes: The number of classes wanted.
+            classes: The number of classes wanted, at least 1.
         """
+        classes = check_count("classes", classes)
         if number_of_classes(self.head) >= classes:
             return
         placement = next(self.head.parameters())

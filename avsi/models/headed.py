@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from avalanche.models import MultiTaskModule
 from torch import Tensor, nn
 
+from avsi._numbers import check_count
 from avsi.models.initialisation import Initialise
 from avsi.models.multi_head import MultiHead, call_with_targets
 
@@ -25,12 +27,17 @@ class HeadedModel(MultiTaskModule):
             such as ``MultiHead``, ``functools.partial(MultiHead, head=DHPLinear)``, ``GrowingHead``, or
             ``functools.partial(DHPLinear, out_features=10)``.
         init: Initialises each layer of the features, see ``avsi.models.initialisation``; default: PyTorch's own.
+
+    Raises:
+        ValueError: If ``head`` is neither a positive integer nor a function.
     """
 
     def __init__(self, features: nn.Module, feature_size: int, head: Head, init: Initialise | None = None) -> None:
         super().__init__()
         self.features = features if init is None else features.apply(init)
-        self.head = nn.Linear(feature_size, head) if isinstance(head, int) else head(feature_size)
+        if not callable(head):
+            head = partial(nn.Linear, out_features=check_count("head, as a number of classes,", head))
+        self.head = head(feature_size)
 
     def forward(
         self, x: Tensor, task_labels: Tensor | int | None = UNSPECIFIED, targets: Tensor | None = None

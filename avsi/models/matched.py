@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from avsi._numbers import check_count
 from avsi.hebbian import init_slow_weights
 from avsi.importance.closed_forms import CLOSED_FORMS, ClosedForm, Grads, Phi, add_linear
-from avsi.models.multi_head import check_size
 
 
 class MatchedLinear(nn.Module):
@@ -46,9 +46,9 @@ class MatchedLinear(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.in_features = check_size("in_features", in_features)
-        self.out_features = check_size("out_features", out_features)
-        self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
+        self.in_features = check_count("in_features", in_features)
+        self.out_features = check_count("out_features", out_features)
+        self.weight = nn.Parameter(torch.empty(self.out_features, self.in_features, device=device, dtype=dtype))
         self.extra_weight = nn.Parameter(torch.empty_like(self.weight))
         self.reset_parameters()
 
@@ -90,7 +90,7 @@ def add_matched_linear(
         totals: What to add to: `weight` and/or `extra_weight`.
         workspace: Bytes of working memory.
     """
-    both = torch.zeros_like(module.weight)
+    both = torch.zeros_like(next(iter(totals.values())))
     add_linear(module, inputs, grads, phi, {"weight": both}, workspace)
     for total in totals.values():
         total.add_(both)

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from torch import nn
 
+from avsi._numbers import check_count, check_number
 from avsi.models.headed import Head, HeadedModel
 from avsi.models.initialisation import Initialise
-from avsi.models.multi_head import check_size
 
 
 class MLP(HeadedModel):
@@ -35,9 +35,8 @@ class MLP(HeadedModel):
         dropout: float = 0.0,
         init: Initialise | None = None,
     ) -> None:
-        sizes = [check_size("in_features", in_features), *(check_size("a hidden layer's size", h) for h in hidden)]
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout!r}")
+        sizes = [check_count("in_features", in_features), *(check_count("a hidden layer's size", h) for h in hidden)]
+        dropout = check_number("dropout", dropout, "in [0, 1)", lambda value: 0 <= value < 1)
         layers: list[nn.Module] = [nn.Flatten()]
         for size, next_size in pairwise(sizes):
             layers += [nn.Linear(size, next_size), nn.ReLU()]

@@ -9,6 +9,7 @@ import torch
 from avalanche.models import MultiTaskModule
 from torch import Tensor, nn
 
+from avsi._numbers import as_number, check_count
 from avsi.hebbian import TakesTargets, show_targets
 
 
@@ -16,7 +17,8 @@ class MultiHead(TakesTargets, MultiTaskModule):
     """One output layer per task label, sized by the task's classes (labels from 0 within each task).
 
     Heads appear when Avalanche adapts the model to an experience, in training and in evaluation, and grow if a later
-    experience of the same task brings higher labels (old outputs keep their weights).
+    experience of the same task brings higher labels (old outputs keep their weights). ``load_state_dict`` adds and
+    grows them too: load before an optimizer is made of the parameters.
 
     Args:
         in_features: Size of the features, at least 1.
@@ -30,7 +32,7 @@ class MultiHead(TakesTargets, MultiTaskModule):
 
     def __init__(self, in_features: int, head: Callable[[int, int], nn.Module] = nn.Linear) -> None:
         super().__init__()
-        self.in_features = check_size("in_features", in_features)
+        self.in_features = check_count("in_features", in_features)
         self.head = head
         self.heads = nn.ModuleDict()
         # Where new heads go: a module without parameters has no device of its own.
@@ -58,8 +60,14 @@ class MultiHead(TakesTargets, MultiTaskModule):
         Args:
             task: The task label.
             classes: The number of classes wanted.
+
+        Raises:
+            ValueError: If the task is not an integer, or the number of classes not a positive one.
         """
-        key = str(task)
+        number = as_number(task)
+        if not isinstance(number, int):
+            raise ValueError(f"a task label must be an integer, got {task!r}")
+        key, classes = str(number), check_count("classes", classes)
         old = self.heads[key] if key in self.heads else None  # noqa: SIM401 (ModuleDict has no get)
         if old is not None and number_of_classes(old) >= classes:
             return
@@ -133,6 +141,18 @@ class MultiHead(TakesTargets, MultiTaskModule):
             )
         return call_with_targets(self.heads[key], x, targets)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The state of other heads: add and grow to them, or what follows would refuse it.
+        start = f"{prefix}heads."
+        sizes: dict[str, int] = {}
+        for key, value in state_dict.items():
+            if key.startswith(start) and value.dim():
+                sizes.setdefault(key[len(start) :].partition(".")[0], len(value))
+        for task, classes in sizes.items():
+            if task.lstrip("-").isdecimal():
+                self.resize(int(task), classes)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
 
 def call_with_targets(module: nn.Module, x: Tensor, targets: Tensor | None) -> Tensor:
     """Call a module, and let what takes targets within it have them.
@@ -178,21 +198,3 @@ def keep_old_classes(old: nn.Module, new: nn.Module) -> None:
         after.requires_grad_(before.requires_grad)
     if isinstance(old, TakesTargets) and isinstance(new, TakesTargets):
         new.label_source = old.label_source
-
-
-def check_size(name: str, value: int) -> int:
-    """Validate a layer size.
-
-    Args:
-        name: What it is, for the error.
-        value: The size.
-
-    Returns:
-        The size.
-
-    Raises:
-        ValueError: If it is not a positive integer.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    return value

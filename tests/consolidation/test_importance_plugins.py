@@ -232,7 +232,9 @@ def test_gamma_of_the_wrong_type():
 
 
 def test_unknown_labels():
-    with pytest.raises(ValueError, match="labels must be one of empirical, sampled, exact, got 'true'"):
+    with pytest.raises(
+        ValueError, match="labels must be one of empirical, sampled, exact, predicted, reversed, gaussian, got 'true'"
+    ):
         OnlineEWCPlugin(1.0, labels="true")
 
 

@@ -27,8 +27,8 @@ def hashed(monkeypatch):
     """Counts how often pixels are hashed."""
     calls = []
     monkeypatch.setattr(imageset, "_fingerprints", {})
-    original = imageset._sha256
-    monkeypatch.setattr(imageset, "_sha256", lambda *tensors: calls.append(1) or original(*tensors))
+    original = imageset.fingerprint
+    monkeypatch.setattr(imageset, "fingerprint", lambda *tensors: calls.append(1) or original(*tensors))
     return calls
 
 
@@ -49,26 +49,26 @@ def test_fingerprint_depends_on_shapes_pixels_and_labels_alone(tensors):
 
 
 def test_a_file_is_hashed_once_in_a_process(root, hashed):
-    fingerprints = {load("mnist", "test", root=root).fingerprint() for _ in range(3)}
+    fingerprints = {load("mnist", "test", dataset_root=root).fingerprint() for _ in range(3)}
     assert len(fingerprints) == 1
     assert len(hashed) == 1
 
 
 def test_a_replaced_file_is_hashed_anew(root, tensors, hashed):
-    before = load("mnist", "test", root=root).fingerprint()
+    before = load("mnist", "test", dataset_root=root).fingerprint()
     path = root / "mnist" / "test.safetensors"
     store.write(path, root, 255 - tensors[0], tensors[1], META)
-    assert load("mnist", "test", root=root).fingerprint() != before
+    assert load("mnist", "test", dataset_root=root).fingerprint() != before
     store.write(path, root, *tensors, META | {"source": "elsewhere", "complete": "false"})
-    assert load("mnist", "test", root=root).fingerprint() == before
+    assert load("mnist", "test", dataset_root=root).fingerprint() == before
     assert len(hashed) == 3
 
 
 def test_tensors_that_were_written_into_do_not_pass_for_the_file(root, hashed):
-    written = load("mnist", "test", root=root)
+    written = load("mnist", "test", dataset_root=root)
     written.images[0] = 7
-    assert written.fingerprint() != load("mnist", "test", root=root).fingerprint()
-    replaced = load("mnist", "test", root=root)
+    assert written.fingerprint() != load("mnist", "test", dataset_root=root).fingerprint()
+    replaced = load("mnist", "test", dataset_root=root)
     half = dataclasses.replace(replaced, images=replaced.images[:50], labels=replaced.labels[:50])
     assert half.fingerprint() != replaced.fingerprint()
 
@@ -92,7 +92,15 @@ def test_it_is_frozen():
 
 def test_a_file_key_tells_files_apart_that_differ_in_time_only(root, tensors, hashed):
     path = root / "mnist" / "test.safetensors"
-    load("mnist", "test", root=root).fingerprint()
+    load("mnist", "test", dataset_root=root).fingerprint()
     os.utime(path, ns=(1, 1))
-    load("mnist", "test", root=root).fingerprint()
+    load("mnist", "test", dataset_root=root).fingerprint()
     assert len(hashed) == 2
+
+
+def test_floats_are_told_apart_from_bytes_and_by_their_type():
+    labels = torch.zeros(3, dtype=torch.int64)
+    images = torch.arange(6, dtype=torch.uint8).view(3, 2)
+    found = {ImageSet("mine", "train", x, labels, {}).fingerprint() for x in (images, images.float(), images.double())}
+    assert len(found) == 3
+    assert ImageSet("mine", "train", images.float() + 1e-3, labels, {}).fingerprint() not in found

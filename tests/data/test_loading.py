@@ -19,7 +19,7 @@ def test_data_root_is_the_argument_then_the_environment_then_the_cache(monkeypat
 
 def test_an_unknown_data_set_is_refused_by_name(tmp_path):
     with pytest.raises(DataError, match=r"unknown data set 'minst'; known are digits, mnist, .*cifar100"):
-        load("minst", "train", root=tmp_path)
+        load("minst", "train", dataset_root=tmp_path)
     with pytest.raises(DataError, match=r"unknown data set 'minst'"):
         published_counts("minst", "train")
 
@@ -27,7 +27,7 @@ def test_an_unknown_data_set_is_refused_by_name(tmp_path):
 @pytest.mark.parametrize("name", DATASETS)
 def test_an_unknown_split_is_refused(name, tmp_path):
     with pytest.raises(DataError, match=rf"'{name}' has no split 'valid'; there are train and test"):
-        load(name, "valid", root=tmp_path)
+        load(name, "valid", dataset_root=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -58,15 +58,15 @@ def test_counts_that_nobody_publishes():
 
 
 def test_available_says_whether_a_download_is_needed(publisher, archives, tmp_path):
-    assert available("digits", root=tmp_path)
-    assert not available("svhn", root=tmp_path)
-    load("svhn", "train", root=tmp_path)
-    assert available("svhn", root=tmp_path)
+    assert available("digits", dataset_root=tmp_path)
+    assert not available("svhn", dataset_root=tmp_path)
+    load("svhn", "train", dataset_root=tmp_path)
+    assert available("svhn", dataset_root=tmp_path)
     for path, data in archives["notmnist"].items():
-        assert not available("notmnist", root=tmp_path)
+        assert not available("notmnist", dataset_root=tmp_path)
         given = tmp_path / "notmnist" / "source" / path
         given.parent.mkdir(parents=True, exist_ok=True)
         given.write_bytes(data)
-    assert available("notmnist", root=tmp_path)
+    assert available("notmnist", dataset_root=tmp_path)
     with pytest.raises(DataError, match="unknown data set 'minst'"):
-        available("minst", root=tmp_path)
+        available("minst", dataset_root=tmp_path)

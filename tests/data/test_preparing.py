@@ -37,7 +37,7 @@ PREPARED = [".lock", "test.safetensors", "train.safetensors"]
 
 def assert_prepared(root, name, expected):
     for split in ("train", "test"):
-        found, (images, labels) = load(name, split, root=root, download=False), expected(name, split)
+        found, (images, labels) = load(name, split, dataset_root=root, download=False), expected(name, split)
         assert found.images.dtype == torch.uint8
         assert found.labels.dtype == torch.int64
         assert torch.equal(found.images, images)
@@ -51,12 +51,12 @@ def assert_prepared(root, name, expected):
 def test_a_missing_data_set_is_downloaded_once_and_leaves_only_prepared_files(
     name, publisher, archives, expected, tmp_path, capfd
 ):
-    train = load(name, "train", root=tmp_path)
+    train = load(name, "train", dataset_root=tmp_path)
     assert contents(tmp_path / name) == PREPARED
     asked = publisher.requests.copy()
     assert set(asked) == {f"{name}/{path.rpartition('/')[2]}" for path in archives[name]}
     assert_prepared(tmp_path, name, expected)
-    load(name, "train", root=tmp_path)
+    load(name, "train", dataset_root=tmp_path)
     assert publisher.requests == asked
     # Here is a part of what is published, and it does not pass for the whole.
     assert train.metadata["complete"] == "false"
@@ -80,7 +80,7 @@ def test_files_the_user_put_there_are_used_and_kept(name, form, publisher, archi
         files = {path.removesuffix(".gz"): gzip.decompress(data) for path, data in archives[name].items()}
     given = tmp_path / name / "source"
     put(given, files)
-    load(name, "test", root=tmp_path, download=False)
+    load(name, "test", dataset_root=tmp_path, download=False)
     assert_prepared(tmp_path, name, expected)
     assert contents(given) == sorted(files)
     assert all((given / path).read_bytes() == data for path, data in files.items())
@@ -92,32 +92,32 @@ def test_only_what_the_user_did_not_put_there_is_downloaded(publisher, archives,
     altered, *rest = archives["mnist"]
     given = tmp_path / "mnist" / "source"
     put(given, {path: archives["mnist"][path] for path in rest[:2]} | {altered: b"not a gzip file"})
-    with pytest.raises(DataError, match=f"{given / altered} is there, but cannot be read or is not what"):
-        load("mnist", "train", root=tmp_path, download=False)
-    load("mnist", "train", root=tmp_path)
+    with pytest.raises(DataError, match=f"{given / altered} is there, but is not what"):
+        load("mnist", "train", dataset_root=tmp_path, download=False)
+    load("mnist", "train", dataset_root=tmp_path)
     assert {path.rpartition("/")[2] for path in publisher.requests} == {Path(altered).name, Path(rest[2]).name}
     assert_prepared(tmp_path, "mnist", expected)
     assert (given / altered).read_bytes() == b"not a gzip file"
 
 
 def test_a_split_that_is_there_is_left_alone(publisher, expected, tmp_path):
-    load("mnist", "train", root=tmp_path)
+    load("mnist", "train", dataset_root=tmp_path)
     train, test = (tmp_path / "mnist" / f"{split}.safetensors" for split in ("train", "test"))
     before = train.stat()
     test.unlink()
-    load("mnist", "test", root=tmp_path)
+    load("mnist", "test", dataset_root=tmp_path)
     assert train.stat().st_mtime_ns == before.st_mtime_ns
     assert_prepared(tmp_path, "mnist", expected)
 
 
 def test_a_damaged_file_is_mended_as_the_error_says(publisher, expected, tmp_path):
-    load("mnist", "train", root=tmp_path)
+    load("mnist", "train", dataset_root=tmp_path)
     path = tmp_path / "mnist" / "train.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="Delete it and run again"):
-        load("mnist", "train", root=tmp_path)
+        load("mnist", "train", dataset_root=tmp_path)
     path.unlink()
-    load("mnist", "train", root=tmp_path)
+    load("mnist", "train", dataset_root=tmp_path)
     assert_prepared(tmp_path, "mnist", expected)
 
 
@@ -126,7 +126,7 @@ def test_a_damaged_file_is_mended_as_the_error_says(publisher, expected, tmp_pat
 
 def test_missing_data_names_the_data_set_the_folder_and_the_ways_to_mend_it(publisher, tmp_path):
     with pytest.raises(DataError) as caught:
-        load("mnist", "train", root=tmp_path / "root", download=False)
+        load("mnist", "train", dataset_root=tmp_path / "root", download=False)
     message = str(caught.value)
     folder = tmp_path / "root" / "mnist"
     assert message.startswith(f"the data set 'mnist' is not in {folder} ")
@@ -146,7 +146,7 @@ def test_no_network(name, publisher, tmp_path, capfd):
     publisher.server.shutdown()
     publisher.server.server_close()
     with pytest.raises(DataError, match=rf"'{name}' is not in {tmp_path / name} .*could not be downloaded") as caught:
-        load(name, "train", root=tmp_path)
+        load(name, "train", dataset_root=tmp_path)
     message = str(caught.value)
     assert "Connection refused" in message
     assert "connect to the network" in message
@@ -164,12 +164,12 @@ def test_a_spoilt_download_leaves_nothing_behind(name, fault, publisher, expecte
     monkeypatch.setattr(preparing, "STALLED_SECONDS", 0.3)
     publisher.fault = fault
     with pytest.raises(DataError, match="could not be downloaded") as caught:
-        load(name, "train", root=tmp_path)
+        load(name, "train", dataset_root=tmp_path)
     assert {"refused": "403", "stalls": "timed out"}.get(fault, "corrupted") in str(caught.value)
     assert "To mend this, do one of:" in str(caught.value)
     assert contents(tmp_path / name) == [".lock"]
     publisher.fault = None
-    load(name, "train", root=tmp_path)
+    load(name, "train", dataset_root=tmp_path)
     assert_prepared(tmp_path, name, expected)
 
 
@@ -185,10 +185,10 @@ def test_what_came_whole_before_a_failure_is_not_downloaded_again(name, last, pu
     last = f"{name}/{last}"
     withheld = publisher.files.pop(last)
     with pytest.raises(DataError, match="could not be downloaded"):
-        load(name, "train", root=tmp_path)
+        load(name, "train", dataset_root=tmp_path)
     publisher.files[last] = withheld
     publisher.requests.clear()
-    load(name, "train", root=tmp_path)
+    load(name, "train", dataset_root=tmp_path)
     assert set(publisher.requests) == {last}
     assert contents(tmp_path / name) == PREPARED
     assert_prepared(tmp_path, name, expected)
@@ -208,7 +208,7 @@ def test_unsound_files_of_the_user_are_refused(path, data, publisher, archives, 
     files = {name.removesuffix(".gz"): gzip.decompress(packed) for name, packed in archives["mnist"].items()}
     put(tmp_path / "mnist" / "source", files | {path: data(files[path])})
     with pytest.raises(DataError, match="the train split of 'mnist' cannot be made from the publisher's files in"):
-        load("mnist", "train", root=tmp_path)
+        load("mnist", "train", dataset_root=tmp_path)
     assert not list((tmp_path / "mnist").glob("*.safetensors"))
     assert not (tmp_path / "mnist" / ".work").exists()
 
@@ -219,7 +219,7 @@ def test_a_full_disk_is_named(publisher, tmp_path, monkeypatch):
 
     monkeypatch.setattr(store, "save_file", fail)
     with pytest.raises(DataError, match=r"'mnist' could not be written to .*No space left on device.*Make room"):
-        load("mnist", "train", root=tmp_path)
+        load("mnist", "train", dataset_root=tmp_path)
     assert not list((tmp_path / "mnist").glob("*.safetensors"))
 
 
@@ -239,26 +239,26 @@ def powerless():
 def test_a_folder_that_is_not_writable_is_refused_before_any_download(publisher, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="is not writable"):
-        load("mnist", "train", root=tmp_path / "file")
+        load("mnist", "train", dataset_root=tmp_path / "file")
     with tempfile.TemporaryDirectory() as folder:  # unlike tmp_path, open to every user
         for locked in (Path(folder), Path(folder) / "mnist"):
             locked.mkdir(exist_ok=True)
             locked.chmod(0o555)
             with powerless(), pytest.raises(DataError) as caught:
-                load("mnist", "train", root=folder)
+                load("mnist", "train", dataset_root=folder)
             assert f"the data set 'mnist' must be prepared, but {Path(folder) / 'mnist'} is not writable" in str(
                 caught.value
             )
             assert "--data-root FOLDER" in str(caught.value)
             locked.chmod(0o755)
-        load("mnist", "train", root=folder)
+        load("mnist", "train", dataset_root=folder)
         before = publisher.requests.copy()
         (Path(folder) / "mnist" / "test.safetensors").unlink()
         (Path(folder) / "mnist").chmod(0o555)
         with powerless():  # what is prepared can be read there all the same
-            assert len(load("mnist", "train", root=folder)) == 400
+            assert len(load("mnist", "train", dataset_root=folder)) == 400
             with pytest.raises(DataError, match="is not writable"):
-                load("mnist", "test", root=folder)
+                load("mnist", "test", dataset_root=folder)
         (Path(folder) / "mnist").chmod(0o755)
         assert publisher.requests == before
 
@@ -286,7 +286,7 @@ def wait_for(condition):
 
 def load_and_report(root, name, split, start, results):
     start.wait()
-    results.put((split, load(name, split, root=root).fingerprint()))
+    results.put((split, load(name, split, dataset_root=root).fingerprint()))
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
@@ -298,7 +298,9 @@ def test_one_of_many_processes_does_the_work(name, publisher, tmp_path, capfd):
     for process in processes:
         process.join(10)
         assert process.exitcode == 0
-    assert set(found) == {(split, load(name, split, root=tmp_path).fingerprint()) for split in ("train", "test")}
+    assert set(found) == {
+        (split, load(name, split, dataset_root=tmp_path).fingerprint()) for split in ("train", "test")
+    }
     # torchvision asks twice for a file: once to follow redirections, once to read it.
     assert set(publisher.requests.values()) == {2}
     assert contents(tmp_path / name) == PREPARED
@@ -323,18 +325,18 @@ def killed_while_writing(root, reached):
 
     store_save = store.save_file
     store.save_file = save_half
-    load("mnist", "train", root=root)
+    load("mnist", "train", dataset_root=root)
 
 
 def killed_before_the_rename(root, reached):
     store.os.replace = lambda *_: hang(reached)
-    load("mnist", "train", root=root)
+    load("mnist", "train", dataset_root=root)
 
 
 def killed_between_the_splits(root, reached):
     write = store.write
     store.write = lambda path, *rest: write(path, *rest) if path.name.startswith("train") else hang(reached)
-    load("mnist", "train", root=root)
+    load("mnist", "train", dataset_root=root)
 
 
 def killed_while_unpacking(root, reached):
@@ -347,11 +349,11 @@ def killed_while_unpacking(root, reached):
         hang(reached)
 
     sources.IdxSource.fetch = fetch_all_but_the_end
-    load("mnist", "train", root=root)
+    load("mnist", "train", dataset_root=root)
 
 
 def killed_while_downloading(root, reached):
-    load("mnist", "train", root=root)
+    load("mnist", "train", dataset_root=root)
 
 
 @pytest.mark.parametrize(
@@ -382,10 +384,10 @@ def test_a_killed_process_leaves_nothing_that_is_taken_for_data(scene, publisher
         prepared = sorted(path.name for path in folder.glob("*.safetensors"))
         assert prepared == (["train.safetensors"] if scene is killed_between_the_splits else [])
         for path in folder.glob("*.safetensors"):
-            assert torch.equal(load("mnist", path.stem, root=tmp_path).images, expected("mnist", path.stem)[0])
+            assert torch.equal(load("mnist", path.stem, dataset_root=tmp_path).images, expected("mnist", path.stem)[0])
     publisher.fault = None
-    load("mnist", "test", root=tmp_path)
-    load("mnist", "train", root=tmp_path)
+    load("mnist", "test", dataset_root=tmp_path)
+    load("mnist", "train", dataset_root=tmp_path)
     assert_prepared(tmp_path, "mnist", expected)
     assert contents(folder) == PREPARED
 
@@ -418,7 +420,7 @@ def load_on_a_terminal(root, name, terminal):
     os.dup2(terminal, 2)
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - lives as long as the process
     os.environ["TERM"] = "xterm"
-    load(name, "train", root=root)
+    load(name, "train", dataset_root=root)
 
 
 def test_a_terminal_shows_the_download_and_the_preparation(publisher, tmp_path, capfd):

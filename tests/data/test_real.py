@@ -46,6 +46,6 @@ def test_mnist_from_its_idx_files_is_the_same_to_the_last_bit(tmp_path):
         header = struct.pack(">BBBBI", 0, 0, 8, 1, len(mnist))
         (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(header + bytes(mnist.labels.tolist()))
     for split in ("train", "test"):
-        prepared = load("mnist", split, root=tmp_path, download=False)
+        prepared = load("mnist", split, dataset_root=tmp_path, download=False)
         assert prepared.complete
         assert prepared.fingerprint() == real("mnist", split).fingerprint()

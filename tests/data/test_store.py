@@ -1,12 +1,17 @@
 import os
 import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from avsi.data import DataError, load, store
+from avsi.data import DataError, available, imageset, load, store
+from avsi.data.dataset import ImageDataset
+from avsi.plugins.batches import InMemoryLoader
 
 META = {"name": "mnist", "split": "test", "source": "here", "complete": "false", "note": "a part"}
 
@@ -24,7 +29,7 @@ def tensors(expected):
 
 
 def read(path):
-    return load("mnist", "test", root=path.parent.parent, download=False)
+    return load("mnist", "test", dataset_root=path.parent.parent, download=False)
 
 
 def test_a_file_comes_back_as_it_was_written(path, tensors):
@@ -185,3 +190,109 @@ def test_what_is_no_file_is_refused(path):
     path.symlink_to(path.parent / "gone")
     with pytest.raises(DataError, match="it cannot be read"):
         read(path)
+
+
+# Checksums
+
+
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_a_flipped_bit_is_noticed_when_the_file_is_first_mapped(part, path, tensors):
+    store.write(path, path.parent, **tensors, metadata=META)
+    assert "sha256" not in read(path).metadata
+    content = bytearray(path.read_bytes())
+    needle = tensors[part].numpy().tobytes()
+    at = bytes(content).index(needle) + len(needle) // 2
+    content[at] ^= 1  # a label stays within 0 to 9
+    path.write_bytes(content)
+    for _ in range(2):  # not the first time only
+        with pytest.raises(DataError, match=r"is not a sound prepared file: .*\(wrong checksum\). Delete it and run"):
+            read(path)
+
+
+def test_the_checksum_is_verified_once_and_is_the_fingerprint(path, tensors, monkeypatch):
+    calls = []
+    original = imageset.fingerprint
+    monkeypatch.setattr(imageset, "fingerprint", lambda *tensors: calls.append(1) or original(*tensors))
+    store.write(path, path.parent, **tensors, metadata=META)
+    fingerprints = {read(path).fingerprint() for _ in range(3)}
+    assert fingerprints == {original(**tensors)}
+    assert len(calls) == 1
+
+
+def test_a_file_without_a_checksum_loads(path, tensors):
+    save_file(tensors, path, metadata=META)
+    assert torch.equal(read(path).images, tensors["images"])
+
+
+# What may not be read, or is no file
+
+
+class Powerless:
+    def __enter__(self):
+        os.seteuid(65534)
+
+    def __exit__(self, *_):
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can take on another user's powers")
+def test_what_may_not_be_read_is_neither_missing_nor_to_be_deleted(tensors):
+    with tempfile.TemporaryDirectory() as root:  # unlike tmp_path, open to every user
+        os.chmod(root, 0o755)
+        folder = Path(root) / "mnist"
+        folder.mkdir()
+        store.write(folder / "test.safetensors", folder, **tensors, metadata=META)
+        for locked in (folder / "test.safetensors", folder):
+            locked.chmod(0)
+            answer = r"may not be read .*Give yourself the permission"
+            with Powerless(), pytest.raises(DataError, match=answer) as caught:
+                load("mnist", "test", dataset_root=root, download=False)
+            assert "Delete" not in str(caught.value)
+            assert "is not in" not in str(caught.value)
+            locked.chmod(0o755)
+        folder.chmod(0)
+        with Powerless(), pytest.raises(DataError, match="may not be read"):
+            available("mnist", dataset_root=root)
+        folder.chmod(0o755)
+
+
+def load_elsewhere(name, split, root):
+    """In another process, which can be ended if it hangs."""
+    script = f"from avsi.data import load; load({name!r}, {split!r}, dataset_root={str(root)!r}, download=False)"
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    return done.stderr
+
+
+def test_a_fifo_in_place_of_a_file_is_an_error_and_no_hang(path):
+    os.mkfifo(path)
+    assert "it is no regular file" in load_elsewhere("mnist", "test", path.parent.parent)
+
+
+def test_a_fifo_among_the_publishers_files_is_an_error_and_no_hang(archives, tmp_path):
+    for name, what in (("mnist", "gz"), ("notmnist", "gz"), ("mnist_background", "amat")):
+        for file in archives.get(name, [f"mnist_background_images_{split}.amat" for split in ("train", "test")]):
+            fifo = tmp_path / name / "source" / file
+            fifo.parent.mkdir(parents=True, exist_ok=True)
+            os.mkfifo(fifo)
+        stderr = load_elsewhere(name, "train", tmp_path)
+        assert re.search(rf"source/.*{what} is there, but is no regular file", stderr)
+
+
+def test_a_file_cut_short_while_it_is_in_use_is_an_error_before_the_next_pass(path, tensors):
+    store.write(path, path.parent, **tensors, metadata=META)
+    digits = read(path)
+    data = ImageDataset(digits.images, torch.arange(len(digits)), digits.labels)
+    loader = torch.utils.data.DataLoader(data, batch_size=10)
+    assert len(list(InMemoryLoader(loader))) == 10
+    size = path.stat().st_size
+    os.truncate(path, 5000)
+    for use in (lambda: InMemoryLoader(loader), digits.fingerprint):
+        with pytest.raises(DataError, match=f"was cut short from {size} to 5000 bytes while it was in use"):
+            use()
+    with pytest.raises(DataError, match="it cannot be read"):
+        read(path)
+    path.unlink()  # what is removed or replaced lives on in the mapping
+    store.write(path, path.parent, tensors["images"][:5], tensors["labels"][:5], META)
+    InMemoryLoader(loader)

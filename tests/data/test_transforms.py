@@ -83,6 +83,22 @@ def test_channel_statistics_are_those_of_the_padded_images(colour):
     assert np.allclose(mean, colour.numpy().mean((0, 2, 3)) / 255, rtol=1e-12)
 
 
+def test_channel_statistics_of_floats_are_not_scaled(colour):
+    floats = colour.double() * 3 - 100
+    mean, std = channel_statistics(floats)
+    assert np.allclose(mean, floats.mean((0, 2, 3)), rtol=1e-10)
+    assert np.allclose(std, floats.std((0, 2, 3), correction=0), rtol=1e-10)
+
+
+@pytest.mark.parametrize("images", [torch.zeros(4, 6), torch.zeros(4, 2, 3), torch.zeros(4, 2, 3, 1, 2)])
+def test_permute_moves_all_values_but_channels(images):
+    images = torch.arange(images.numel()).view(images.shape)
+    positions = 6
+    order = torch.from_numpy(np.random.default_rng(1).permutation(positions))
+    moved = Permute(order)(images).numpy().reshape(4, -1, positions)
+    assert np.array_equal(moved, images.numpy().reshape(4, -1, positions)[:, :, order.numpy()])
+
+
 def test_they_are_one_after_the_other_image_by_image_and_pickled(grey):
     order = torch.arange(64).flip(0)
     steps = Compose(Permute(order), Pad(10, 10), RepeatChannels(3), scale, Normalise((0.5,), (0.25,)))

@@ -175,7 +175,7 @@ MOMENTUM = replace(KEPT, name="momentum", optimizer=partial(SGD, lr=0.05, moment
 PERMUTED = replace(
     MOMENTUM,
     name="permuted",
-    scenario=partial(permuted_digits, tasks=4),
+    scenario=partial(permuted_digits, n_experiences=4),
     model=partial(MLP, 64, (8,), 10),
     methods=(
         *(method for method in SPLIT.methods if method.model is None),
@@ -185,10 +185,10 @@ PERMUTED = replace(
 )
 
 
-def growing_digits(*, seed, root, download):
+def growing_digits(*, seed, dataset_root, download):
     """Each task has the classes of the one before and two more; evaluation meets them all from the start."""
     source = Source.load("digits")
-    return build([Task(source, tuple(range(2 * task + 2))) for task in range(4)], task_labels=False)
+    return build([Task(source, tuple(range(2 * task + 2))) for task in range(4)], scenario="domain")
 
 
 GROWING = replace(KEPT, name="growing", scenario=growing_digits, model=partial(MLP, 64, (8,), GrowingHead))

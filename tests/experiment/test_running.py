@@ -186,7 +186,7 @@ def test_logs_of_a_trial_that_starts_over_are_replaced(run):
 def test_data_are_prepared_where_the_trials_look_for_them(experiment):
     asked = []
     running.prepare_data(replace(experiment, scenario=lambda **a: asked.append(a)), Setting(download=False), 3)
-    assert asked == [{"seed": 3, "root": None, "download": False}]
+    assert asked == [{"seed": 3, "dataset_root": None, "download": False}]
 
 
 @pytest.mark.parametrize(("fault", "passes"), [(DataError("no data"), False), (RuntimeError("a fault"), True)])

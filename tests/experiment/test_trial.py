@@ -9,7 +9,6 @@ from avalanche.training.plugins import SupervisedPlugin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim import SGD
 
-from avsi.data.batches import InMemoryLoader
 from avsi.experiment import regimes, trial
 from avsi.experiment.early_stopping import EarlyStopping, Patience
 from avsi.experiment.methods import dhp
@@ -18,6 +17,7 @@ from avsi.experiment.provenance import describe_data
 from avsi.experiment.trial import Setting, run_trial
 from avsi.metrics import average_accuracy, backward_transfer
 from avsi.models import MLP, DHPLinear, MultiHead, SplitCIFARNet, glorot_uniform
+from avsi.plugins.batches import InMemoryLoader
 from avsi.scenarios import Source, build, imbalance, sequence, split_digits
 from avsi.scenarios.build import ImageScenario
 

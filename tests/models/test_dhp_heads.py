@@ -89,12 +89,66 @@ def test_the_state_of_a_grown_head_loads_into_a_fresh_one():
     assert torch.equal(fresh.eval()(x), head.eval()(x))
 
 
+def test_classes_that_were_seen_stay_seen_as_the_head_grows(class_incremental):
+    head = GrowingHead(64)
+    avalanche_model_adaptation(head, class_incremental.train_stream[0])
+    assert head.seen.tolist() == [True, True]
+    head.resize(4)
+    assert head.seen.tolist() == [True, True, False, False]
+    x = torch.randn(3, 64)
+    assert (head(x)[:, :2] != -1000).all()
+    assert (head(x)[:, 2:] == -1000).all()
+    avalanche_model_adaptation(head, class_incremental.train_stream[1])
+    assert head.seen.tolist() == [True, True, True, False, False, True]
+
+
+def two_layers(features, classes):
+    return nn.Sequential(nn.Linear(features, classes), nn.BatchNorm1d(classes))
+
+
+@pytest.mark.parametrize("size", [0, 3])
+@pytest.mark.parametrize("head", [nn.Linear, two_layers, MatchedLinear, partial(DHPLinear, per_connection_eta=True)])
+def test_the_state_of_other_heads_loads_into_a_multi_head(head, size):
+    old = nn.Sequential(MultiHead(4, head))
+    for task, classes in ((3, 2), (0, 5), (12, 1)):
+        old[0].resize(task, classes)
+    new = nn.Sequential(MultiHead(4, head)).double().eval()
+    if size:  # one that is to grow
+        new[0].resize(0, size)
+    new.load_state_dict(old.state_dict())
+    assert set(new[0].heads) == {"3", "0", "12"}
+    assert not any(module.training for module in new.modules())
+    for name, value in old.state_dict().items():
+        assert torch.equal(new.state_dict()[name], value.to(new.state_dict()[name].dtype))
+    x = torch.randn(2, 4)
+    assert torch.equal(new.float()[0](x, 0), old.eval()[0](x, 0))
+
+
+def test_the_state_of_smaller_heads_is_refused_and_so_is_a_foreign_one():
+    head = MultiHead(4)
+    head.resize(0, 2)
+    state = head.state_dict()
+    head.resize(0, 3)
+    with pytest.raises(RuntimeError, match=r"size mismatch for heads\.0\.weight"):
+        head.load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*heads\.a\.weight"):
+        head.load_state_dict({"heads.a.weight": torch.zeros(2, 4)}, strict=True)
+
+
 @pytest.mark.parametrize("bad", [0, 1.5])
 def test_bad_growing_heads(bad):
     with pytest.raises(ValueError, match="in_features must be a positive integer"):
         GrowingHead(bad)
     with pytest.raises(ValueError, match="initial_classes must be a positive integer"):
         GrowingHead(4, initial_classes=bad)
+    with pytest.raises(ValueError, match=f"classes must be a positive integer, got {bad}"):
+        GrowingHead(4).resize(bad)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("-inf"), "0", True])
+def test_bad_masks(bad):
+    with pytest.raises(ValueError, match=f"mask_value must be a finite number or None, got {bad!r}"):
+        GrowingHead(4, mask_value=bad)
 
 
 @pytest.mark.parametrize("head", [MatchedLinear, DHPLinear])

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from avalanche.models import IncrementalClassifier, avalanche_forward
@@ -6,7 +7,7 @@ from avalanche.training import JointTraining, LwF, Replay
 from torch import nn
 from training import naive, seeded_mlp
 
-from avsi.models import MLP, MultiHead, SplitCIFARNet
+from avsi.models import MLP, GrowingHead, MultiHead, SplitCIFARNet
 
 
 def test_heads_appear_with_their_tasks_and_have_just_their_classes(digits):
@@ -16,6 +17,18 @@ def test_heads_appear_with_their_tasks_and_have_just_their_classes(digits):
         avalanche_model_adaptation(model, experience)
         assert list(model.head.heads) == [str(t) for t in range(task + 1)]
         assert model.head.heads[str(task)].weight.shape == (2, 16)
+
+
+def test_avalanche_is_told_of_tasks_and_classes(digits):
+    """Its base class counts them; plugins and forward_all_tasks look there."""
+    head = MultiHead(64)
+    avalanche_model_adaptation(head, digits.train_stream[0])
+    assert head.known_train_tasks_labels == {0}
+    assert head.max_class_label == 2
+    head.eval()
+    avalanche_model_adaptation(head, digits.train_stream[1])
+    assert head.known_train_tasks_labels == {0}
+    assert list(head.heads) == ["0", "1"]
 
 
 def test_single_task_batches_use_their_own_head_without_padding():
@@ -104,6 +117,34 @@ def test_bad_sizes(size):
         MultiHead(size)
     with pytest.raises(ValueError, match="must be a positive integer"):
         MLP(4, (size,))
+
+
+@pytest.mark.parametrize("size", [0, -2, 2.0, None, "3"])
+def test_bad_resizing(size):
+    head = MultiHead(4)
+    with pytest.raises(ValueError, match=f"classes must be a positive integer, got {size!r}"):
+        head.resize(5, size)
+    with pytest.raises(ValueError, match=r"a task label must be an integer, got 1\.5"):
+        head.resize(1.5, 2)
+    assert len(head.heads) == 0
+
+
+@pytest.mark.parametrize("head", [0, -1, 2.5, "10", None, True])
+def test_bad_heads(head):
+    with pytest.raises(ValueError, match=f"head, as a number of classes, must be a positive integer, got {head!r}"):
+        MLP(4, (4,), head)
+
+
+def test_numbers_of_every_kind_are_taken():
+    for kind in (np.int64, torch.tensor):
+        model = MLP(kind(6), (kind(5),), kind(3), dropout=np.float32(0.5))
+        assert [tuple(p.shape) for p in model.parameters()] == [(5, 6), (5,), (3, 5), (3,)]
+        head = MultiHead(kind(4))
+        head.resize(kind(7), kind(2))
+        assert head(torch.zeros(1, 4), 7).shape == (1, 2)
+        growing = GrowingHead(kind(4), initial_classes=kind(2), mask_value=np.float32(-5))
+        growing.resize(kind(3))
+        assert growing(torch.zeros(1, 4)).tolist() == [[-5.0] * 3]
 
 
 def test_bad_dropout():

@@ -32,15 +32,24 @@ def _mean(model: nn.Module, batches, of_sample: Callable, names: list[str] | Non
 
 
 def fisher(model: nn.Module, batches, labels: str, names: list[str] | None = None) -> dict[str, Tensor]:
-    """Mean of the squared gradients of the log-likelihood, for the data's labels or in expectation over all labels."""
+    """Mean of the squared gradients of the log-likelihood; `labels` as in `fisher_diagonal`, without "sampled"."""
 
     def of_sample(outputs: Tensor, y: int):
         log_likelihood = outputs.log_softmax(0)
         if labels == "empirical":
             yield 1.0, torch.square, log_likelihood[y]
-        else:
+        elif labels == "predicted":
+            yield 1.0, torch.square, log_likelihood.max()
+        elif labels == "reversed":
+            yield 1.0, torch.square, (-outputs).log_softmax(0)[y]
+        elif labels == "exact":
             for label in range(len(outputs)):
                 yield log_likelihood[label].exp().item(), torch.square, log_likelihood[label]
+        elif labels == "gaussian":
+            for output in outputs:
+                yield 1.0, torch.square, output
+        else:
+            raise ValueError(labels)
 
     return _mean(model, batches, of_sample, names)
 
@@ -52,3 +61,18 @@ def mas(model: nn.Module, batches, names: list[str] | None = None) -> dict[str, 
         yield 1.0, torch.abs, outputs.square().sum()
 
     return _mean(model, batches, of_sample, names)
+
+
+def batched_fisher(model: nn.Module, batches) -> dict[str, Tensor]:
+    """Mean over mini-batches of the squared gradient of the mini-batch's mean log-likelihood.
+
+    This is NOT the Fisher information: it depends on the batch size, and gradients of samples cancel before they are
+    squared. It is what van de Ven (2025) calls "batched" and much published code computes; for comparisons only.
+    """
+    parameters = dict(model.eval().named_parameters())
+    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    for x, y in batches:
+        loss = nn.functional.cross_entropy(model(x), y)
+        for name, gradient in zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True):
+            total[name] += gradient.square() / len(batches)
+    return total

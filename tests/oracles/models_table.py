@@ -186,10 +186,10 @@ def cnn() -> nn.Module:
         nn.Conv2d(3, 4, 3, stride=2, padding=1),
         nn.ReLU(inplace=True),
         nn.Conv2d(4, 6, (3, 2), dilation=(2, 1), padding=(2, 1), groups=2, padding_mode="circular"),
-        nn.BatchNorm2d(6),
+        nn.BatchNorm2d(6, eps=0.1),
         nn.Tanh(),
         nn.Conv2d(6, 6, 3, groups=6, padding="same", padding_mode="reflect"),
-        nn.GroupNorm(3, 6),
+        nn.GroupNorm(3, 6, eps=0.1),
         nn.Conv2d(6, 5, (2, 3), stride=(3, 2), dilation=(1, 2), padding=(2, 3), bias=False),
         nn.ELU(),
         nn.MaxPool2d(2),
@@ -224,7 +224,7 @@ def frozen() -> nn.Module:
 def sequences() -> nn.Module:
     return nn.Sequential(
         nn.Linear(3, 4),
-        nn.LayerNorm([5, 4]),
+        nn.LayerNorm([5, 4], eps=0.1),
         nn.Tanh(),
         nn.Linear(4, 4),
         nn.LayerNorm(4),
@@ -235,6 +235,12 @@ def sequences() -> nn.Module:
 
 def embedding() -> nn.Module:
     return nn.Sequential(nn.Embedding(5, 4, padding_idx=2), nn.Tanh(), nn.Flatten(), nn.Linear(12, 3))
+
+
+def sparse_embedding() -> nn.Module:
+    """A layer of layers, whose weight's gradient autograd would give as a sparse tensor."""
+    tokens = nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Tanh())
+    return nn.Sequential(tokens, nn.Flatten(), nn.Linear(12, 3))
 
 
 def encoder(*, batch_first: bool = True) -> nn.Module:
@@ -285,6 +291,7 @@ CLOSED: dict[str, Entry] = {
     "frozen parameters": (frozen, partial(vectors, 3, 6)),
     "Linear on sequences": (sequences, partial(vectors, 3, 2, 5, 3)),
     "Embedding": (embedding, partial(tokens, 3, 3)),
+    "sparse Embedding": (sparse_embedding, partial(tokens, 3, 3)),
     "Embedding of single tokens": (
         lambda: nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 3)),
         lambda: [(torch.arange(4), torch.arange(4) % 3)],

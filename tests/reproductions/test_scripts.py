@@ -23,6 +23,7 @@ COMPARISONS = {
     "split_digits": "",
     "split_mnist": "Zenke",
     "split_cifar": "Zenke",
+    "three_scenarios": "van de Ven",
     "permuted_mnist": "Zenke",
     "imbalanced_permuted_mnist": "Differentiable Hebbian consolidation",
     "five_vision": "Differentiable Hebbian consolidation",

@@ -13,7 +13,7 @@ from avsi.scenarios import draws, permuted_digits
 
 
 def digest_of_a_benchmark(workers):
-    benchmark = permuted_digits(tasks=2, seed=5, permute_first=True, validation=0.2)
+    benchmark = permuted_digits(n_experiences=2, seed=5, permute_first=True, validation=0.2)
     digest = hashlib.sha256()
     for stream in (benchmark.train_stream, benchmark.valid_stream, benchmark.test_stream):
         for experience in stream:

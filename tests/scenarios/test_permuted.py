@@ -46,7 +46,7 @@ def class_counts(experience):
 
 
 def test_permuted_digits_against_numpy():
-    benchmark = permuted_digits(tasks=3, seed=7)
+    benchmark = permuted_digits(n_experiences=3, seed=7)
     for split in ("train", "test"):
         images = load("digits", split)
         for task, experience in enumerate(getattr(benchmark, f"{split}_stream")):
@@ -68,9 +68,13 @@ def test_permutations_differ_by_task_and_seed_and_not_by_the_number_of_tasks():
     def seen(benchmark):
         return [tuple(experience.dataset[3][0].flatten().tolist()) for experience in benchmark.train_stream]
 
-    short, long, other = permuted_digits(tasks=3), permuted_digits(tasks=5), permuted_digits(tasks=3, seed=1)
-    first = permuted_digits(tasks=3, permute_first=True)
-    assert seen(long)[:3] == seen(short) == seen(permuted_digits(tasks=3))
+    short, long, other = (
+        permuted_digits(n_experiences=3),
+        permuted_digits(n_experiences=5),
+        permuted_digits(n_experiences=3, seed=1),
+    )
+    first = permuted_digits(n_experiences=3, permute_first=True)
+    assert seen(long)[:3] == seen(short) == seen(permuted_digits(n_experiences=3))
     assert len({*seen(long), *seen(other)}) == 7  # the first task is the same one
     assert seen(first)[1:] == seen(short)[1:]
     assert seen(first)[0] != seen(short)[0]
@@ -78,8 +82,8 @@ def test_permutations_differ_by_task_and_seed_and_not_by_the_number_of_tasks():
 
 
 def test_no_task_and_negative_seeds_are_refused():
-    with pytest.raises(ValueError, match="tasks must be at least 1, got 0"):
-        permuted_digits(tasks=0)
+    with pytest.raises(ValueError, match="n_experiences must be at least 1, got 0"):
+        permuted_digits(n_experiences=0)
     with pytest.raises(ValueError, match="seed must not be negative"):
         permuted_digits(seed=-1)
     with pytest.raises(ValueError, match="at least one task"):
@@ -102,10 +106,12 @@ def test_imbalance_keeps_so_many_of_each_class_in_order():
     counts = [[10 * c for c in range(10)], [140] * 10]
     source = Source.load("digits")
     benchmarks = [
-        build(imbalance(permute(source, tasks=2, seed=2), counts, seed=seed), task_labels=False) for seed in (0, 0, 1)
+        build(imbalance(permute(source, tasks=2, seed=2), counts, seed=seed), scenario="domain") for seed in (0, 0, 1)
     ]
     for task in range(2):
-        whole = {tuple(x) for x in batch(permuted_digits(tasks=2, seed=2).train_stream[task])[0].flatten(1).tolist()}
+        whole = {
+            tuple(x) for x in batch(permuted_digits(n_experiences=2, seed=2).train_stream[task])[0].flatten(1).tolist()
+        }
         x, y, _ = (batch(b.train_stream[task]) for b in benchmarks)
         for found in (x, y):
             assert found[1].bincount(minlength=10).tolist() == counts[task]
@@ -131,7 +137,7 @@ def test_imbalance_says_what_does_not_fit():
         imbalance(tasks, [[1] * 10, [1] * 9])
     with pytest.raises(ValueError, match=r"task 1 asks for 144 images of class 0, and digits \(train\) has 143"):
         imbalance(tasks, [[1] * 10, [144] + [1] * 9])
-    with pytest.raises(ValueError, match="asks for -1 images"):
+    with pytest.raises(ValueError, match="every count must be at least 0, got -1"):
         imbalance(tasks, [[1] * 10, [-1] * 10])
 
 
@@ -150,12 +156,12 @@ def test_removal_by_probability():
 
 
 def test_permuted_mnist(real_data):
-    benchmark = permuted_mnist(root=real_data, validation=0.1, seed=3)
+    benchmark = permuted_mnist(dataset_root=real_data, validation=0.1, seed=3)
     assert [len(e.dataset) for e in benchmark.test_stream] == [10_000] * 10
     train, valid = (sum(len(e.dataset) for e in stream) for stream in (benchmark.train_stream, benchmark.valid_stream))
     held_out = sum(round(0.1 * count) for count in published_counts("mnist", "train"))
     assert (train, valid) == (10 * (60_000 - held_out), 10 * held_out)
-    mnist = load("mnist", "test", root=real_data)
+    mnist = load("mnist", "test", dataset_root=real_data)
     for task, experience in enumerate(benchmark.test_stream):
         assert list(experience.dataset.targets) == mnist.labels.tolist()
         flat = mnist.images[4321].numpy().flatten()
@@ -182,18 +188,18 @@ def test_table_2(real_data):
         0,
         0,
     ]
-    benchmark = imbalanced_permuted_mnist(root=real_data)
+    benchmark = imbalanced_permuted_mnist(dataset_root=real_data)
     assert [class_counts(experience) for experience in benchmark.train_stream] == columns
     assert [class_counts(e) for e in benchmark.test_stream] == [list(published_counts("mnist", "test"))] * 10
     assert {e.task_label for e in benchmark.train_stream} == {0}
-    valid = imbalanced_permuted_mnist(root=real_data, tasks=2, validation=0.2)
+    valid = imbalanced_permuted_mnist(dataset_root=real_data, n_experiences=2, validation=0.2)
     for task in range(2):
         held_out = class_counts(valid.valid_stream[task])
         assert held_out == [round(0.2 * count) for count in columns[task]]
         assert [a + b for a, b in zip(held_out, class_counts(valid.train_stream[task]), strict=True)] == columns[task]
     # Inputs are those of permuted MNIST.
     x, y, _ = benchmark.train_stream[4].dataset[0]
-    whole = permuted_mnist(root=real_data, tasks=5).train_stream[4].dataset
+    whole = permuted_mnist(dataset_root=real_data, n_experiences=5).train_stream[4].dataset
     assert any(torch.equal(x, whole[i][0]) for i in range(20) if whole[i][1] == y)
 
 
@@ -202,7 +208,7 @@ def test_imbalanced_permuted_mnist_by_probability_and_by_hand(real_data):
         [
             class_counts(e)
             for e in imbalanced_permuted_mnist(
-                root=real_data, tasks=2, counts="random", removal_seed=removal, seed=seed
+                dataset_root=real_data, n_experiences=2, counts="random", removal_seed=removal, seed=seed
             ).train_stream
         ]
         for removal, seed in ((0, 0), (0, 1), (1, 0))
@@ -211,17 +217,19 @@ def test_imbalanced_permuted_mnist_by_probability_and_by_hand(real_data):
     pairs = list(zip(first[0] + first[1], again[0] + again[1], other[0] + other[1], strict=True))
     assert max(abs(a - b) for a, b, _ in pairs) < 5 * (2 * 6742 / 4) ** 0.5
     assert max(abs(a - c) for a, _, c in pairs) > 1000
-    by_hand = imbalanced_permuted_mnist(root=real_data, tasks=1, counts=[range(10)])
+    by_hand = imbalanced_permuted_mnist(dataset_root=real_data, n_experiences=1, counts=[range(10)])
     assert class_counts(by_hand.train_stream[0]) == list(range(10))
     with pytest.raises(ValueError, match='counts must be "table2", "random" or a row'):
-        imbalanced_permuted_mnist(root=real_data, counts="table3")  # type: ignore[arg-type]
+        imbalanced_permuted_mnist(dataset_root=real_data, counts="table3")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="counts of 10 tasks, but there are 11"):
-        imbalanced_permuted_mnist(root=real_data, tasks=11)
+        imbalanced_permuted_mnist(dataset_root=real_data, n_experiences=11)
 
 
 def test_thinned_test_sets_have_the_proportions_of_the_training_sets(real_data):
     """Of Table 2's first task: 4459 of 5923 zeros leave 738 of 980 in the test set."""
-    whole, thinned = (imbalanced_permuted_mnist(root=real_data, tasks=2, thin_test=thin) for thin in (False, True))
+    whole, thinned = (
+        imbalanced_permuted_mnist(dataset_root=real_data, n_experiences=2, thin_test=thin) for thin in (False, True)
+    )
     assert [class_counts(e) for e in thinned.train_stream] == [class_counts(e) for e in whole.train_stream]
     assert class_counts(thinned.test_stream[0]) == [738, 315, 414, 730, 31, 706, 379, 774, 549, 445]
     assert class_counts(thinned.test_stream[1])[:3] == [625, 612, 715]

@@ -107,7 +107,7 @@ def test_avalanches_own_multi_head_classifier_and_replay_work_on_it(digits):
 
 
 def test_split_mnist(real_data):
-    benchmark = split_mnist(root=real_data, validation=0.1)
+    benchmark = split_mnist(dataset_root=real_data, validation=0.1)
     counts = {split: published_counts("mnist", split) for split in ("train", "test")}
     for task in range(5):
         total = sum(counts["train"][2 * task : 2 * task + 2])
@@ -124,10 +124,10 @@ def test_split_mnist(real_data):
 
 
 def test_split_cifar(real_data):
-    benchmark = split_cifar(root=real_data)
+    benchmark = split_cifar(dataset_root=real_data)
     assert [len(e.dataset) for e in benchmark.train_stream] == [50_000] + 5 * [5_000]
     assert [len(e.dataset) for e in benchmark.test_stream] == [10_000] + 5 * [1_000]
-    cifar100 = load("cifar100", "train", root=real_data)
+    cifar100 = load("cifar100", "train", dataset_root=real_data)
     for task, experience in enumerate(benchmark.train_stream):
         assert experience.classes_in_this_experience == list(range(10))
         assert experience.task_label == task

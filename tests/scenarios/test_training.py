@@ -14,9 +14,9 @@ from avsi.metrics import accuracy_row, check_against_avalanche, evaluation_metri
 from avsi.models import MLP, MultiHead
 
 SINGLE_HEAD = {
-    "permuted_digits": {"tasks": 2},
-    "permuted_mnist": {"tasks": 2},
-    "imbalanced_permuted_mnist": {"tasks": 2},
+    "permuted_digits": {"n_experiences": 2},
+    "permuted_mnist": {"n_experiences": 2},
+    "imbalanced_permuted_mnist": {"n_experiences": 2},
 }
 SEPARATE_HEADS = {
     "split_digits": {},
@@ -45,7 +45,9 @@ class OneStep(SupervisedPlugin):
 def benchmark(request):
     needs_no_data = "digits" in request.param
     root = None if needs_no_data else request.getfixturevalue("real_data")
-    return request.param, getattr(scenarios, request.param)(root=root, download=False, **BUILDERS[request.param])
+    return request.param, getattr(scenarios, request.param)(
+        dataset_root=root, download=False, **BUILDERS[request.param]
+    )
 
 
 @pytest.mark.parametrize("plugin", [None, ReplayPlugin, SIPlugin])

@@ -77,10 +77,10 @@ def test_sequence_refuses_what_does_not_fit(digits):
 
 def test_five_vision_needs_its_data_or_a_choice(tmp_path):
     with pytest.raises(DataError, match="the data set 'mnist' is not in"):
-        five_vision(root=tmp_path, download=False)
+        five_vision(dataset_root=tmp_path, download=False)
     with pytest.raises(DataError, match="unknown data set 'minst'"):
-        five_vision(datasets=("minst",), root=tmp_path)
-    one = five_vision(datasets=("digits",), root=tmp_path, download=False)
+        five_vision(datasets=("minst",), dataset_root=tmp_path)
+    one = five_vision(datasets=("digits",), dataset_root=tmp_path, download=False)
     assert inputs(one.train_stream[0]).shape == (1442, 3, 32, 32)
     assert one.notes == ("partial: without mnist, notmnist, fashion_mnist, svhn, cifar10",)
 
@@ -88,7 +88,7 @@ def test_five_vision_needs_its_data_or_a_choice(tmp_path):
 def check_vision(benchmark, names, root):
     for split in ("train", "test"):
         for task, (name, experience) in enumerate(zip(names, getattr(benchmark, f"{split}_stream"), strict=True)):
-            images = load(name, split, root=root)
+            images = load(name, split, dataset_root=root)
             assert len(experience.dataset) == len(images)
             assert experience.task_labels == [task]
             assert experience.classes_in_this_experience == list(range(10))
@@ -102,18 +102,18 @@ def check_vision(benchmark, names, root):
 
 
 def test_five_vision_on_four_data_sets_is_called_partial(real_data):
-    benchmark = five_vision(datasets=PRESENT, root=real_data)
+    benchmark = five_vision(datasets=PRESENT, dataset_root=real_data)
     check_vision(benchmark, PRESENT, real_data)
     assert benchmark.notes == ("partial: without svhn",)
     held_out = sum(round(0.1 * count) for count in published_counts("mnist", "train"))
-    valid = five_vision(datasets=PRESENT[:1], root=real_data, validation=0.1).valid_stream
+    valid = five_vision(datasets=PRESENT[:1], dataset_root=real_data, validation=0.1).valid_stream
     assert [len(experience.dataset) for experience in valid] == [held_out]
-    reordered = five_vision(datasets=("cifar10", "mnist"), root=real_data)
+    reordered = five_vision(datasets=("cifar10", "mnist"), dataset_root=real_data)
     assert reordered.train_stream[0].dataset[0][0].equal(benchmark.train_stream[3].dataset[0][0])
 
 
 def test_five_vision_normalised(real_data):
-    benchmark = five_vision(datasets=PRESENT, root=real_data, normalise=True)
+    benchmark = five_vision(datasets=PRESENT, dataset_root=real_data, normalise=True)
     for experience in benchmark.train_stream:
         data, rows = (
             experience.dataset,
@@ -130,15 +130,15 @@ def test_five_vision_takes_the_fifth_where_it_is(real_data, tmp_path):
         (tmp_path / name).symlink_to(f"{real_data}/{name}")
     (tmp_path / "svhn").mkdir()
     for split in ("train", "test"):
-        standin = load("cifar10", split, root=real_data)
+        standin = load("cifar10", split, dataset_root=real_data)
         meta = {"name": "svhn", "split": split, "source": "a stand-in", "complete": "false", "note": ""}
         path = store.prepared_path(tmp_path, "svhn", split)
         store.write(path, tmp_path, standin.images[::20].clone(), standin.labels[::20].clone(), meta)
-    benchmark = five_vision(root=tmp_path, download=False)
+    benchmark = five_vision(dataset_root=tmp_path, download=False)
     names = ("mnist", "notmnist", "fashion_mnist", "svhn", "cifar10")
     check_vision(benchmark, names, tmp_path)
     assert benchmark.notes == ()
-    (note,) = five_vision(datasets=names[::-1], root=tmp_path, download=False).notes
+    (note,) = five_vision(datasets=names[::-1], dataset_root=tmp_path, download=False).notes
     assert note.startswith("the published sequence is mnist, notmnist")
 
 
@@ -146,18 +146,18 @@ def test_five_vision_takes_the_fifth_where_it_is(real_data, tmp_path):
 
 
 def test_cifar_transfer(real_data):
-    benchmark = cifar_transfer(root=real_data)
+    benchmark = cifar_transfer(dataset_root=real_data)
     assert [len(e.dataset) for e in benchmark.train_stream] == [40_000, 100]
     assert [len(e.dataset) for e in benchmark.test_stream] == [8_000, 2_000]
     assert [e.classes_in_this_experience for e in benchmark.train_stream] == [list(range(8)), [0, 1]]
     assert [e.task_label for e in benchmark.train_stream] == [0, 1]
     assert sum(benchmark.train_stream[1].dataset.targets) == 50
     assert benchmark.classes == {"cifar10": list(range(10))}
-    cifar = load("cifar10", "train", root=real_data)
+    cifar = load("cifar10", "train", dataset_root=real_data)
     eights = {tuple(x) for x in cifar.images[cifar.labels == 8].flatten(1)[:, :99].tolist()}
     x = (inputs(benchmark.train_stream[1]) * 255).round().int().flatten(1)[:, :99]
     assert [tuple(row) in eights for row in x.tolist()] == [y == 0 for y in benchmark.train_stream[1].dataset.targets]
-    other = cifar_transfer(root=real_data, seed=1, images_per_class=20, validation=0.25)
+    other = cifar_transfer(dataset_root=real_data, seed=1, images_per_class=20, validation=0.25)
     assert [len(e.dataset) for e in other.train_stream] == [30_000, 30]
     assert [len(e.dataset) for e in other.valid_stream] == [10_000, 10]
 
@@ -198,8 +198,8 @@ def test_backgrounds_written_out(digits):
 
 
 def test_mnist_background_rebuilt(real_data):
-    assert not available("mnist_background", root=real_data)
-    benchmark = mnist_background(root=real_data)
+    assert not available("mnist_background", dataset_root=real_data)
+    benchmark = mnist_background(dataset_root=real_data, backgrounds="cifar10")
     assert benchmark.notes == ("rebuild: mnist on patches of cifar10, not the original files",)
     assert [len(e.dataset) for e in benchmark.train_stream] == [60_000, 100]
     assert [len(e.dataset) for e in benchmark.test_stream] == [10_000, 10_000]
@@ -212,12 +212,15 @@ def test_mnist_background_rebuilt(real_data):
         assert digit[1] == with_background[1]
         assert (with_background[0] >= digit[0]).all()
         assert with_background[0].mean() > digit[0].mean() + 0.05
-    again, other = mnist_background(root=real_data, seed=1), mnist_background(root=real_data, background_seed=1)
+    again, other = (
+        mnist_background(dataset_root=real_data, backgrounds="cifar10", seed=1),
+        mnist_background(dataset_root=real_data, backgrounds="cifar10", background_seed=1),
+    )
     assert again.test_stream[1].dataset[5][0].equal(benchmark.test_stream[1].dataset[5][0])
     assert not again.train_stream[1].dataset[0][0].equal(benchmark.train_stream[1].dataset[0][0])
     assert not other.test_stream[1].dataset[5][0].equal(benchmark.test_stream[1].dataset[5][0])
     with pytest.raises(DataError, match=r"'mnist_background' is not in .*nothing vouches for its files"):
-        mnist_background(root=real_data, original=True)
+        mnist_background(dataset_root=real_data, original=True)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -237,16 +240,16 @@ def test_mnist_background_from_the_files_the_user_has(real_data, tmp_path, turne
         images = part.images.mT if turned else part.images
         lines = np.concatenate([images.flatten(1).numpy() / 255, part.labels[:, None].numpy()], axis=1)
         np.savetxt(given / f"mnist_background_images_{part.split}.amat", lines, fmt="%.7g")
-    benchmark = mnist_background(root=tmp_path, download=False)
+    benchmark = mnist_background(dataset_root=tmp_path, download=False)
     assert benchmark.notes == ()
     assert [len(e.dataset) for e in benchmark.train_stream] == [60_000, 100]
     assert [len(e.dataset) for e in benchmark.test_stream] == [10_000, 600]
     assert torch.equal((inputs(benchmark.test_stream[1]) * 255).round(), made.test.images.float())
     assert benchmark.classes == {"mnist": list(range(10)), "mnist_background": list(range(10))}
-    assert load("mnist_background", "train", root=tmp_path).metadata["complete"] == "false"
+    assert load("mnist_background", "train", dataset_root=tmp_path).metadata["complete"] == "false"
     shutil.rmtree(given)  # prepared files are enough
-    assert len(mnist_background(root=tmp_path, download=False).test_stream[1].dataset) == 600
-    assert mnist_background(root=tmp_path, original=False).notes
+    assert len(mnist_background(dataset_root=tmp_path, download=False).test_stream[1].dataset) == 600
+    assert mnist_background(dataset_root=tmp_path, original=False).notes
 
 
 def test_upright_turns_only_what_lies(digits):

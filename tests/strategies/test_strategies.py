@@ -4,7 +4,7 @@ from avalanche.training.plugins import ReplayPlugin, SupervisedPlugin
 from training import naive, seeded_mlp
 
 from avsi import InMemoryBatches, SIPlugin
-from avsi.data.batches import InMemoryLoader
+from avsi.plugins.batches import InMemoryLoader
 from avsi.strategies import SynapticIntelligence
 
 

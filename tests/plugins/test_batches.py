@@ -3,8 +3,15 @@ import random
 import numpy as np
 import pytest
 import torch
-from avalanche.benchmarks.utils import AvalancheDataset, make_avalanche_dataset
+from avalanche.benchmarks.utils import (
+    AvalancheDataset,
+    DataAttribute,
+    TaskAwareSupervisedClassificationDataset,
+    TaskLabels,
+    make_avalanche_dataset,
+)
 from avalanche.benchmarks.utils.data_loader import SingleDatasetDataLoader, TaskBalancedDataLoader
+from avalanche.benchmarks.utils.transforms import MultiParamTransformCallable
 from avalanche.training import Cumulative, JointTraining, Naive
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin, SupervisedPlugin
 from torch import nn
@@ -13,12 +20,12 @@ from torch.utils.data.dataloader import default_collate
 from torchvision.transforms import v2
 from training import naive
 
-from avsi import SIPlugin
+from avsi import MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.data import load
-from avsi.data.batches import InMemoryBatches, InMemoryLoader, NotInMemoryError, batches_in_order
 from avsi.data.dataset import ImageDataset, scale
 from avsi.metrics import evaluation_metrics
 from avsi.models import MLP, MultiHead
+from avsi.plugins.batches import InMemoryBatches, InMemoryLoader, NotInMemoryError, batches_in_order
 from avsi.scenarios import split_digits, split_mnist
 from avsi.scenarios.build import with_task_label
 
@@ -259,11 +266,19 @@ def centred(images):
 
 
 ASIDE = {
-    "transformation group": (lambda: {"transform_groups": {"train": v2.RandomCrop(6), "eval": None}}, {}, "RandomCrop"),
-    "frozen transformation": (lambda: {"frozen_transform_groups": {"train": (abs, None), "eval": None}}, {}, "'train'"),
+    "transformation of labels": (lambda: {"transform_groups": {"train": (None, abs)}}, {}, "more than its samples' x"),
+    "transformation of whole samples": (
+        lambda: {"transform_groups": {"train": MultiParamTransformCallable(swapped)}},
+        {},
+        "more than its samples' x",
+    ),
     "collate function": (lambda: {"collate_fn": stack}, {}, "collate function"),
     "worker processes": (dict, {"num_workers": 1}, "num_workers=1"),
 }
+
+
+def swapped(x, y):
+    return -x, y
 
 
 @pytest.mark.parametrize("case", ASIDE)
@@ -273,10 +288,169 @@ def test_stands_aside_for_what_the_wrapper_or_loader_does(case):
     loader = SingleDatasetDataLoader(data, batch_size=8, **loading)
     with pytest.raises(NotInMemoryError, match=reason):
         InMemoryLoader(loader)
-    if "transformation" in case:
-        assert_same_passes(
-            SingleDatasetDataLoader(data.eval(), 8), InMemoryLoader(SingleDatasetDataLoader(data.eval(), 8))
-        )
+
+
+def test_stands_aside_for_a_loader_of_single_samples():
+    with pytest.raises(NotInMemoryError, match="single samples"):
+        InMemoryLoader(DataLoader(image_data(), batch_size=None))
+
+
+def test_task_labels_may_change_from_sample_to_sample():
+    data = image_data(count=40)
+    labels = [n % 3 for n in range(40)]
+    attributes = [DataAttribute(data.targets, "targets"), TaskLabels(labels)]
+    mixed = TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
+    loader = SingleDatasetDataLoader(mixed, batch_size=7)
+    (*batches,), _ = assert_same_passes(loader, InMemoryLoader(loader))
+    assert torch.cat([t for _, _, t in batches]).tolist() == labels
+
+
+def test_a_loader_is_replaced_once_for_all_epochs_of_a_task(digits):
+    seen = []
+
+    class Look(SupervisedPlugin):
+        def before_training_iteration(self, strategy, **_):
+            seen.append((strategy.dataloader, memory.reason))
+
+    memory = InMemoryBatches()
+    model = Small(64)
+    trainer = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), [memory, Look()], epochs=3)
+    trainer.train(digits.train_stream[0], eval_streams=[])
+    assert {reason for _, reason in seen} == {""}
+    assert len({id(loader) for loader, _ in seen}) == 1
+
+
+# Augmentation
+
+
+def of_one_image(image):
+    assert image.ndim == 3
+    return image.flip(-1)
+
+
+def flattened(x):
+    return x.flatten()
+
+
+def jittered(x):
+    return x + 0.1 * torch.rand(()) + random.random() + np.random.rand()
+
+
+TRANSFORMS = {
+    "crop and flip": (v2.Compose([v2.RandomCrop(8, padding=2), v2.RandomHorizontalFlip()]), True),
+    "other size": (v2.RandomCrop(6), True),
+    "all generators": (jittered, True),
+    "normalised": (v2.Normalize([0.5], [0.25]), False),
+    "single images only": (of_one_image, True),
+    "the batch is not flattened": (flattened, True),
+}
+
+
+@pytest.mark.parametrize("kind", ["transform_groups", "frozen_transform_groups"])
+@pytest.mark.parametrize("case", TRANSFORMS)
+def test_transformation_groups_are_applied_as_avalanche_applies_them(case, kind):
+    transform, image_by_image = TRANSFORMS[case]
+    data = make_avalanche_dataset(image_data(), **{kind: {"train": transform, "eval": None}})
+    for part in (data, data.subset([3, 3, 5, 40, 2, 2, 2]).concat(data)):
+        for shuffle in (False, True):
+            random.seed(0)
+            np.random.seed(0)
+            loader = SingleDatasetDataLoader(part, batch_size=8, shuffle=shuffle)
+            fast = InMemoryLoader(loader)
+            assert [bool(origin.steps) for origin in fast.samples.sources] == [image_by_image]
+            if case == "all generators":  # both take the same numbers from all three
+                states = random.getstate(), np.random.get_state()
+                torch.manual_seed(0)
+                expected = list(loader)
+                random.setstate(states[0])
+                np.random.set_state(states[1])
+                torch.manual_seed(0)
+                for batch, other in zip(expected, fast, strict=True):
+                    assert_same_batch(batch, other)
+            else:
+                assert_same_passes(loader, fast)
+    plain = SingleDatasetDataLoader(data.eval(), batch_size=8)
+    assert torch.equal(next(iter(InMemoryLoader(plain)))[0], image_data().batch(torch.arange(8))[0])
+
+
+def test_tasks_augmented_in_different_ways_are_read_in_the_order_of_the_samples():
+    crop, flip = v2.RandomCrop(8, padding=3), v2.RandomHorizontalFlip()
+    images = load("digits", "train")
+    parts = [
+        with_task_label(image_data(images=images), label, transform)
+        for label, transform in enumerate((crop, None, flip, crop))
+    ]
+    loader = SingleDatasetDataLoader(AvalancheDataset(parts), batch_size=9, shuffle=True)
+    fast = InMemoryLoader(loader)
+    assert [len(origin.steps) for origin in fast.samples.sources] == [1, 0, 1]
+    assert_same_passes(loader, fast)
+
+
+def test_every_image_of_a_batch_is_augmented_in_a_way_of_its_own():
+    images = load("digits", "train")
+    data = ImageDataset(images.images, torch.zeros(32, dtype=torch.int64), images.labels[:1].expand(32))
+    made = with_task_label(data, 0, v2.RandomCrop(8, padding=4))
+    loader = SingleDatasetDataLoader(made, batch_size=32)
+    ((x, _, _),) = InMemoryLoader(loader)
+    assert len({tuple(image.flatten().tolist()) for image in x}) > 10
+    ((x, _, _),) = InMemoryLoader(loader, augment="batch")
+    assert len({tuple(image.flatten().tolist()) for image in x}) == 1
+    with pytest.raises(ValueError, match='augment must be "image" or "batch", got \'images\''):
+        InMemoryBatches(augment="images")
+    with pytest.raises(TypeError, match="on_device must be True or False, got 'no'"):
+        InMemoryBatches(on_device="no")
+
+
+CROP = v2.Compose([v2.RandomCrop(8, padding=2), v2.RandomHorizontalFlip()])
+CENTRED = v2.Normalize([0.3], [0.4])
+
+
+def test_augmented_training_is_bit_identical_with_and_without():
+    benchmark = split_digits(train_transform=CROP, eval_transform=CENTRED, validation=0.2)
+    ours = run(benchmark, [InMemoryBatches()])
+    assert_identical(ours, run(benchmark, []))
+    assert set(ours[0].loaders["train"]) == set(ours[0].loaders["eval"]) == {IN_MEMORY}
+    again = run(benchmark, [InMemoryBatches(augment="batch")])
+    assert set(again[0].loaders["train"]) == {IN_MEMORY}
+    assert not torch.equal(again[0].batches[0][0], ours[0].batches[0][0])
+
+
+def test_evaluation_and_validation_are_not_augmented():
+    benchmark = split_digits(train_transform=CROP, eval_transform=CENTRED, validation=0.2)
+    plain = split_digits(validation=0.2)
+    for stream in ("train", "test", "valid"):
+        theirs = getattr(plain, f"{stream}_stream")[2].dataset
+        ours = getattr(benchmark, f"{stream}_stream")[2].dataset
+        expected = CENTRED(torch.stack([x for x, _, _ in theirs]))
+        given, evaluated = (torch.stack([x for x, _, _ in data]) for data in (ours, ours.eval()))
+        assert torch.equal(evaluated, expected)
+        assert torch.equal(given, expected) == (stream != "train")
+        (x, _, _), *_ = InMemoryBatches().in_order(ours.eval(), 1000)
+        assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize("plugin", [OnlineEWCPlugin, MASPlugin])
+def test_importances_are_measured_without_augmentation(plugin):
+    """At a learning rate of 0 the model stays as it is, whatever it sees in training."""
+
+    def importance(memory, **transforms):
+        benchmark = split_digits(**transforms)
+        torch.manual_seed(0)
+        model = MLP(64, (8,), 2)
+        method = plugin(1.0)
+        plugins = [method, *memory]
+        trainer = naive(model, torch.optim.SGD(model.parameters(), lr=0.0), plugins)
+        trainer.train(benchmark.train_stream[0], eval_streams=[])
+        return method.importance
+
+    plain = importance([])
+    for memory in ([], [InMemoryBatches()]):
+        for name, value in importance(memory, train_transform=CROP).items():
+            assert torch.equal(value, plain[name])
+    assert any(
+        not torch.equal(value, plain[name])
+        for name, value in importance([InMemoryBatches()], eval_transform=CENTRED).items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -300,23 +474,6 @@ def test_stands_aside_for_other_data(data, reason):
         InMemoryLoader(DataLoader(data, batch_size=2))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2]) == before[1:]
-
-
-def test_augmented_training_goes_on_as_without(digits):
-    torch.manual_seed(0)
-    flip = {"train": v2.RandomHorizontalFlip(), "eval": None}
-
-    def augmented():
-        benchmark = split_digits()
-        for experience in benchmark.train_stream:
-            experience._dataset = type(experience._dataset)([experience._dataset], transform_groups=flip)
-        return benchmark
-
-    plugin = InMemoryBatches()
-    ours = run(augmented(), [plugin])
-    assert_identical(ours, run(augmented(), []))
-    assert set(ours[0].loaders["train"]) == {"TaskBalancedDataLoader"}
-    assert set(ours[0].loaders["eval"]) == {IN_MEMORY}
 
 
 def test_batches_in_order_leave_the_global_random_state_alone(digits):
@@ -369,7 +526,7 @@ def test_images_live_on_a_cuda_device(digits):
 
 
 def test_real_mnist_batch_by_batch(real_data):
-    benchmark = split_mnist(root=real_data, validation=0.1, seed=0)
+    benchmark = split_mnist(dataset_root=real_data, validation=0.1, seed=0)
     for stream in benchmark.streams.values():
         loader = TaskBalancedDataLoader(stream[3].dataset, batch_size=64, shuffle=True)
         first, _ = assert_same_passes(loader, InMemoryLoader(loader))

@@ -6,8 +6,9 @@ import pickle
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any
+from functools import partial
+from itertools import accumulate, chain
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,15 +22,24 @@ from avalanche.benchmarks.utils.data_loader import (
     TaskBalancedDataLoader,
 )
 from avalanche.benchmarks.utils.flat_data import ConstantSequence, FlatData
+from avalanche.benchmarks.utils.transforms import MultiParamCompose, TupleTransform
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 from torch.utils.data.dataloader import default_collate
 
+from avsi.data.arguments import check_flag
 from avsi.data.dataset import BatchTransform, ImageDataset
+from avsi.data.imageset import check_whole
 
 Place = Callable[[Tensor], Tensor]
 """Maps an image tensor to the one to index in its stead, a copy on another device for instance."""
+
+Augment = Literal["image", "batch"]
+"""Whether a transform that draws random numbers is applied to each image or to a whole batch."""
+
+Steps = tuple[Callable[[Any], Any], ...]
+"""Transforms, first to last."""
 
 LOADERS = (DataLoader, SingleDatasetDataLoader, GroupBalancedDataLoader, TaskBalancedDataLoader)
 """Loaders whose batches can be made in memory; a subclass may do anything, so only these very classes."""
@@ -43,23 +53,35 @@ class InMemoryBatches(SupervisedPlugin):
     """Feeds a strategy, in training and evaluation, by indexing image tensors batch by batch.
 
     Wherever the loader that the strategy made reads :class:`~avsi.data.dataset.ImageDataset` rows alone, be it through
-    subsets and concatenations, that loader is replaced by one that yields the same batches (x, y, task labels), in the
-    same order, and draws the same random numbers: training is bit-identical with the plugin and without. Every
-    other loader is left as it is: replay, transformation groups, transforms that draw random numbers, other data sets
-    and collate functions, worker processes, distributed sampling. The order of plugins does not matter.
+    subsets, concatenations and transformation groups, that loader is replaced by one that yields the same batches
+    (x, y, task labels), in the same order, and draws the same random numbers: training is bit-identical with the plugin
+    and without. Every other loader is left as it is: replay, other data sets and collate functions, transformations of
+    labels, worker processes, distributed sampling. The order of plugins does not matter.
+
+    Transformation groups are Avalanche's way to augment training data (``train_transform`` of our builders, and of its
+    own); torchvision's v2 transforms are the usual choice. One that maps each image alone and draws no random numbers
+    is applied to whole batches. One that draws is applied image by image, as without the plugin: each image is cropped
+    or flipped in a way of its own. That takes as long as torchvision takes for single images. With
+    ``augment="batch"`` it is applied to whole batches, which is about ten times as fast, but torchvision's own
+    transforms then draw once for all images of a batch; it is also the way to use functions that make draws for each
+    image of a batch themselves.
 
     Args:
         on_device: Whether to copy image tensors to the strategy's device, once, and index them there. Transforms
             must then take tensors on that device.
+        augment: Whether transforms that draw random numbers are applied to each "image" or to a whole "batch".
 
     Attributes:
         reason: Why the last loader seen was left as it is; empty where its batches are made in memory.
     """
 
-    def __init__(self, *, on_device: bool = False) -> None:
+    def __init__(self, *, on_device: bool = False, augment: Augment = "image") -> None:
         super().__init__()
         self.supports_distributed = True  # by standing aside
-        self.on_device = on_device
+        self.on_device = check_flag("on_device", on_device)
+        if augment not in ("image", "batch"):
+            raise ValueError(f'augment must be "image" or "batch", got {augment!r}')
+        self.augment = augment
         self.reason = ""
         # By identity; the key's tensor is kept, so that no other one takes over its identity.
         self._copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
@@ -91,13 +113,13 @@ class InMemoryBatches(SupervisedPlugin):
         Returns:
             The batches.
         """
-        return batches_in_order(data, batch_size, self._place(torch.device(device)))
+        return batches_in_order(data, batch_size, self._place(torch.device(device)), self.augment)
 
     def _replace(self, strategy: Any) -> None:
         if isinstance(strategy.dataloader, InMemoryLoader):
             return
         try:
-            strategy.dataloader = InMemoryLoader(strategy.dataloader, self._place(strategy.device))
+            strategy.dataloader = InMemoryLoader(strategy.dataloader, self._place(strategy.device), self.augment)
             self.reason = ""
         except NotInMemoryError as stands_aside:
             self.reason = str(stands_aside)
@@ -114,13 +136,14 @@ class InMemoryBatches(SupervisedPlugin):
         return place
 
 
-def batches_in_order(data: Any, batch_size: int, place: Place | None = None) -> Loader:
+def batches_in_order(data: Any, batch_size: int, place: Place | None = None, augment: Augment = "image") -> Loader:
     """Read a data set once through in its own order, without touching the global random state.
 
     Args:
         data: An Avalanche data set, or any other that a ``DataLoader`` takes.
         batch_size: Samples per batch.
         place: Says which tensor to index for an image tensor; default: that tensor itself.
+        augment: See :class:`InMemoryBatches`.
 
     Returns:
         Batches as Avalanche's evaluation gives them, with a length: made in memory where the data allow it, else by a
@@ -130,7 +153,7 @@ def batches_in_order(data: Any, batch_size: int, place: Place | None = None) -> 
     collate = getattr(data, "collate_fn", None)
     loader = DataLoader(data, batch_size, collate_fn=collate, generator=torch.Generator())
     try:
-        return InMemoryLoader(loader, place)
+        return InMemoryLoader(loader, place, augment)
     except NotInMemoryError:
         return loader
 
@@ -143,14 +166,15 @@ class InMemoryLoader:
     Args:
         loader: A torch or Avalanche loader over :class:`~avsi.data.dataset.ImageDataset` rows.
         place: Says which tensor to index for an image tensor; default: that tensor itself.
+        augment: See :class:`InMemoryBatches`.
 
     Raises:
         NotInMemoryError: If the loader's batches cannot be had that way.
     """
 
-    def __init__(self, loader: Any, place: Place | None = None) -> None:
+    def __init__(self, loader: Any, place: Place | None = None, augment: Augment = "image") -> None:
         self.loader = loader
-        self.samples = Samples.of(_datasets(loader), place or (lambda images: images))
+        self.samples = Samples.of(_datasets(loader), place or (lambda images: images), augment)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -176,28 +200,102 @@ Loader = InMemoryLoader | DataLoader
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where the inputs of some samples come from.
+
+    Attributes:
+        images: Image tensor.
+        transform: Applied to whole batches of its rows.
+        steps: Applied to what comes out, one after the other and image by image; empty where nothing draws random
+            numbers.
+    """
+
+    images: Tensor
+    transform: BatchTransform
+    steps: Steps = ()
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Read images, but for what is done to each one.
+
+        Args:
+            rows: Rows of the image tensor, (n,).
+
+        Returns:
+            Inputs before ``steps``, (n, ...).
+        """
+        return self.transform(self.images.index_select(0, rows))
+
+    def finish(self, image: Tensor) -> Any:
+        """Do to one image what is done to each one.
+
+        Args:
+            image: What :meth:`read` gave for it.
+
+        Returns:
+            Its input.
+        """
+        for step in self.steps:
+            image = step(image)
+        return image
+
+    @classmethod
+    def of(cls, leaf: ImageDataset, steps: Steps, place: Place, augment: Augment) -> Origin:
+        """Find out how the samples of a data set can be had.
+
+        Args:
+            leaf: The data set.
+            steps: What transformation groups do to its samples.
+            place: Says which tensor to index for an image tensor.
+            augment: See :class:`InMemoryBatches`.
+
+        Returns:
+            Their origin.
+
+        Raises:
+            NotInMemoryError: If the data set's own transform cannot be applied to whole batches.
+        """
+        check_whole(leaf.images)
+        origin = cls(place(leaf.images), leaf.transform, steps)
+        rows = leaf.rows[:2] if len(leaf) > 1 else torch.arange(min(2, len(leaf.images)))
+        few = origin.images.index_select(0, rows.to(origin.images.device))
+        if problem := _batch_problem(leaf.transform, few, lambda image: leaf.transform(image[None])[0]):
+            raise NotInMemoryError(f"its transform {problem}: {leaf.transform!r}")
+        if not steps:
+            return origin
+        together = partial(_apply, (leaf.transform, *steps))
+        try:
+            whole = augment == "batch" or not _batch_problem(
+                together, few, lambda image: origin.finish(leaf.transform(image[None])[0])
+            )
+        except Exception:  # it takes single images only
+            whole = False
+        return cls(origin.images, together) if whole else origin
+
+
+@dataclass(frozen=True)
 class Samples:
     """Samples as tensors: where each one's image is, and its label and further fields.
 
     Attributes:
-        sources: Image tensors, each with the transform of its samples.
+        sources: Where images come from.
         source: Position of each sample's source, (N,); empty where there is only one.
         rows: Row of each sample's image in its source, (N,).
         fields: Labels, then what Avalanche appends to each sample (its task label), (N,) each.
     """
 
-    sources: list[tuple[Tensor, BatchTransform]]
+    sources: list[Origin]
     source: Tensor
     rows: Tensor
     fields: list[Tensor]
 
     @classmethod
-    def of(cls, datasets: Sequence[Any], place: Place) -> Samples:
+    def of(cls, datasets: Sequence[Any], place: Place, augment: Augment = "image") -> Samples:
         """Look through Avalanche's wrappers at the samples of data sets, one after the other.
 
         Args:
             datasets: The data sets.
             place: Says which tensor to index for an image tensor.
+            augment: See :class:`InMemoryBatches`.
 
         Returns:
             The samples.
@@ -205,29 +303,27 @@ class Samples:
         Raises:
             NotInMemoryError: If some of them are not rows of an ``ImageDataset``.
         """
-        leaves, leaf, index = _concatenate([_samples(data) for data in datasets])
+        found, leaf, index = _concatenate([_samples(data) for data in datasets])
         attributes = [_attributes(data) for data in datasets]
         if len({tuple(names) for names in attributes}) > 1:
             raise NotInMemoryError(
                 f"its data sets append different fields to a sample: {[list(a) for a in attributes]}"
             )
-        sources: list[tuple[Tensor, BatchTransform]] = []
+        sources: dict[tuple[int, ...], Origin] = {}
         source_of_leaf = []
-        for data in leaves:
+        for data, steps in found:
             if not isinstance(data, ImageDataset) or type(data).__getitem__ is not ImageDataset.__getitem__:
                 raise NotInMemoryError(f"{type(data).__name__} is not an ImageDataset")
-            pair = place(data.images), data.transform
             # By identity: tensors and transforms need not be comparable.
-            known = (i for i, s in enumerate(sources) if s[0] is pair[0] and s[1] is pair[1])
-            position = next(known, len(sources))
-            if position == len(sources):
-                sources.append(pair)
-                _check_transform(*pair, data.rows[:2])
-            source_of_leaf.append(position)
+            key = id(data.images), id(data.transform), *map(id, steps)
+            if key not in sources:
+                sources[key] = Origin.of(data, steps, place, augment)
+            source_of_leaf.append(list(sources).index(key))
+        leaves = [data for data, _ in found]
         offset = torch.tensor([0, *accumulate(len(data) for data in leaves)])
         samples = offset[leaf] + index
         return cls(
-            sources,
+            list(sources.values()),
             torch.tensor(source_of_leaf)[leaf] if len(sources) > 1 else torch.empty(0, dtype=torch.int64),
             torch.cat([data.rows for data in leaves])[samples],
             [
@@ -246,13 +342,14 @@ class Samples:
         Yields:
             x, labels and further fields, on the images' device.
         """
-        device = self.sources[0][0].device
+        device = self.sources[0].images.device
         # Everything but the images is small: it is put in order and moved once, and cut into views.
         columns = [values[order].to(device).split(size) for values in (self.rows, *self.fields)]
         if len(self.sources) == 1:
-            images, transform = self.sources[0]
+            origin = self.sources[0]
             for rows, *fields in zip(*columns, strict=True):
-                yield [transform(images.index_select(0, rows)), *fields]
+                inputs = origin.read(rows)
+                yield [default_collate([*map(origin.finish, inputs)]) if origin.steps else inputs, *fields]
         else:
             for source, rows, *fields in zip(self.source[order].split(size), *columns, strict=True):
                 yield [self._gather(source, rows), *fields]
@@ -262,18 +359,21 @@ class Samples:
         counts = source.bincount(minlength=len(self.sources)).tolist()
         order = order.to(rows.device)
         parts = [
-            transform(images.index_select(0, part))
-            for (images, transform), part in zip(self.sources, rows[order].split(counts), strict=True)
-            if len(part)
+            origin.read(part) for origin, part in zip(self.sources, rows[order].split(counts), strict=True) if len(part)
         ]
+        if any(origin.steps for origin in self.sources):
+            # Random numbers are drawn in the order of the samples.
+            images = dict(zip(order.tolist(), chain.from_iterable(parts), strict=True))
+            return default_collate([self.sources[s].finish(images[n]) for n, s in enumerate(source.tolist())])
         if len(parts) == 1:
             return parts[0]
         grouped = torch.cat(parts)
         return torch.empty_like(grouped).index_copy_(0, order, grouped)
 
 
-Leaves = tuple[list[Any], Tensor, Tensor]
-"""Innermost data sets or sequences; for each sample, which of them holds it (N,), and where in there (N,)."""
+Leaves = tuple[list[tuple[Any, Steps]], Tensor, Tensor]
+"""Innermost data sets or sequences, each with what is done to its samples on the way out; for each sample, which of
+them holds it (N,), and where in there (N,)."""
 
 
 def _datasets(loader: Any) -> list[Any]:
@@ -310,21 +410,33 @@ def _samples(data: Any) -> Leaves:
 def _flatten(data: Any, group: str | None = None) -> Leaves:
     # Looks through subsets and concatenations. A transformation group is handed down from parent to child.
     if not isinstance(data, FlatData):
-        return [data], torch.zeros(len(data), dtype=torch.int64), torch.arange(len(data))
+        return [(data, ())], torch.zeros(len(data), dtype=torch.int64), torch.arange(len(data))
     if type(data).__getitem__ not in (FlatData.__getitem__, _FlatDataWithTransform.__getitem__):
         raise NotInMemoryError(f"{type(data).__name__} makes its samples in a way of its own")
+    steps: Steps = ()
     if isinstance(data, _FlatDataWithTransform):
         group = group or data._transform_groups.current_group
         for groups in (data._frozen_transform_groups, data._transform_groups):
-            if (transform := groups.transform_groups[group]) is not None:
-                raise NotInMemoryError(f"its samples pass through a transformation of group {group!r}: {transform}")
+            steps += _steps(groups.transform_groups[group], group)
     else:
         group = None
     leaves, leaf, index = _concatenate([_flatten(part, group) for part in data._datasets])
+    leaves = [(data, (*inner, *steps)) for data, inner in leaves]
     if data._indices is not None:
         chosen = torch.from_numpy(np.array(list(data._indices), dtype=np.int64))
         leaf, index = leaf[chosen], index[chosen]
     return leaves, leaf, index
+
+
+def _steps(transform: Any, group: str) -> Steps:
+    # What a transformation group does to x, if it leaves the rest of a sample alone.
+    if transform is None:
+        return ()
+    if type(transform) is MultiParamCompose:
+        return tuple(step for part in transform.transforms for step in _steps(part, group))
+    if type(transform) is not TupleTransform or any(part is not None for part in transform.transforms[1:]):
+        raise NotInMemoryError(f"a transformation of group {group!r} works on more than its samples' x: {transform}")
+    return tuple(part for part in transform.transforms[:1] if part is not None)
 
 
 def _concatenate(parts: Sequence[Leaves]) -> Leaves:
@@ -348,7 +460,7 @@ def _attributes(data: Any) -> dict[str, Tensor]:
 def _integers(attribute: Any) -> Tensor:
     leaves, leaf, index = _flatten(attribute.data)
     parts = []
-    for sequence in leaves:
+    for sequence, _ in leaves:
         # A constant sequence is read once, however long it is.
         read = [sequence[0]] if isinstance(sequence, ConstantSequence) and len(sequence) else list(sequence)
         values = np.array(read)
@@ -360,19 +472,23 @@ def _integers(attribute: Any) -> Tensor:
     return torch.cat(parts)[offset[leaf] + index]
 
 
-def _check_transform(images: Tensor, transform: BatchTransform, rows: Tensor) -> None:
-    # Tries the transform on two images: it must map each of them alone, and draw no random numbers.
-    few = images.index_select(0, rows.to(images.device))
-    before = _random_states(images.device)
+def _apply(steps: Sequence[Callable[[Tensor], Tensor]], images: Tensor) -> Tensor:
+    for step in steps:
+        images = step(images)
+    return images
+
+
+def _batch_problem(transform: BatchTransform, few: Tensor, of_one: Callable[[Tensor], Any]) -> str:
+    # Tries the transform on two images: it must do to a batch what is done to each image, and draw no random numbers.
+    before = _random_states(few.device)
     try:
-        batch, single = transform(few), torch.cat([transform(image) for image in few.split(1)])
-        drew = _random_states(images.device) != before
+        batch, single = transform(few), default_collate([*map(of_one, few)])
+        drew = _random_states(few.device) != before
     finally:
-        _restore(before, images.device)
+        _restore(before, few.device)
     if drew:
-        raise NotInMemoryError(f"its transform draws random numbers: {transform!r}")
-    if not torch.equal(batch, single):
-        raise NotInMemoryError(f"its transform gives an image another value in a batch than alone: {transform!r}")
+        return "draws random numbers"
+    return "" if torch.equal(batch, single) else "gives an image another value in a batch than alone"
 
 
 def _random_states(device: torch.device) -> tuple[Any, ...]:

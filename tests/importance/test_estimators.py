@@ -2,11 +2,13 @@
 
 import random
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from oracles import importance as oracle
+from oracles.hessian import hessian_diagonal
 from oracles.models_table import CLOSED, OTHERS, MultiHeadNet, build, cast
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,8 +26,10 @@ from avsi.importance.per_sample import PerSampleSums
 
 TABLE = CLOSED | OTHERS
 ESTIMATORS = {
-    "empirical": (fisher_diagonal, lambda model, batches: oracle.fisher(model, batches, "empirical")),
-    "exact": (lambda m, b, **k: fisher_diagonal(m, b, labels="exact", **k), lambda m, b: oracle.fisher(m, b, "exact")),
+    **{
+        labels: (partial(fisher_diagonal, labels=labels), partial(oracle.fisher, labels=labels))
+        for labels in ("empirical", "exact", "predicted", "reversed", "gaussian")
+    },
     "mas": (mas_importance, oracle.mas),
 }
 
@@ -77,7 +81,7 @@ def test_equals_definition(name, estimator):
 @pytest.mark.parametrize(
     "name", [name for name in TABLE if name not in {"two positions first", "Embedding of single tokens"}]
 )
-@pytest.mark.parametrize("estimator", ["empirical", "sampled", "mas"])
+@pytest.mark.parametrize("estimator", ["empirical", "sampled", "gaussian", "mas"])
 def test_independent_of_batch_size(name, estimator):
     estimate = mas_importance if estimator == "mas" else lambda m, b: fisher_diagonal(m, b, labels=estimator)
     model, batches = build(TABLE[name])
@@ -270,6 +274,88 @@ def test_exact_is_the_expectation_over_labels():
     assert relative_error(fisher_diagonal(model, batches, labels="exact"), expected) < 1e-10
 
 
+def hessian_by_autograd(model, batches, name):
+    x, y = (torch.cat(column) for column in zip(*batches, strict=True))
+    parameters = {key: value.detach() for key, value in model.named_parameters()}
+
+    def loss(value):
+        outputs = torch.func.functional_call(model, parameters | {name: value}, x)
+        return nn.functional.cross_entropy(outputs, y)
+
+    size = parameters[name].numel()
+    return torch.autograd.functional.hessian(loss, parameters[name]).view(size, size).diagonal()
+
+
+@pytest.mark.parametrize("nonlinearity", [nn.ReLU, nn.Tanh])
+def test_exact_is_the_diagonal_of_the_hessian_where_outputs_are_piecewise_linear(nonlinearity):
+    """Each weight then enters the outputs linearly, at least where it is, whatever the fit."""
+    model = nn.Sequential(nn.Linear(6, 8), nonlinearity(), nn.Linear(8, 5), nonlinearity(), nn.Linear(5, 3)).double()
+    _, batches = build(CLOSED["MLP"])
+    fisher = fisher_diagonal(model, batches, labels="exact")
+    for name in ("0.weight", "2.bias", "4.weight"):
+        expected = hessian_by_autograd(model, batches, name)
+        torch.testing.assert_close(hessian_diagonal(model, batches, name, chunk_size=5), expected)
+        some = torch.tensor([2, 0])
+        torch.testing.assert_close(hessian_diagonal(model, batches, name, some), expected[some])
+        same = torch.allclose(fisher[name].flatten(), expected)
+        assert same == (nonlinearity is nn.ReLU or name == "4.weight")
+
+
+def test_squared_gradients_of_batches_are_another_quantity():
+    """The oracle is for comparisons: of single samples it is the Fisher information, of larger batches it is not."""
+    model, batches = build(CLOSED["MLP"])
+    singles = rebatched(batches, 1)
+    fisher = fisher_diagonal(model, batches)
+    assert relative_error(oracle.batched_fisher(model, singles), fisher) < 1e-10
+    assert relative_error(oracle.batched_fisher(model, batches), fisher) > 0.1
+
+
+def test_predicted_labels_are_the_most_likely_ones():
+    model, batches = build(CLOSED["CNN"])
+    likely = [(x, model.eval()(x).argmax(1)) for x, _ in batches]
+    got = fisher_diagonal(model, [(x, None) for x, _ in batches], labels="predicted")
+    assert relative_error(got, fisher_diagonal(model, likely)) < 1e-10
+
+
+def test_reversed_does_not_vanish_where_the_data_are_fit():
+    """With the margin m of a sample: empirical (1 - p)^2 ~ exp(-2m), reversed ~ 1."""
+    model = nn.Linear(1, 2, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0], [20.0]]))
+    data = [(torch.ones(1, 1).double(), torch.tensor([1]))]
+    assert fisher_diagonal(model, data)["weight"].max() < 1e-16
+    expected = torch.full((2, 1), 1 / (1 + np.exp(-20.0)) ** 2, dtype=torch.float64)
+    torch.testing.assert_close(fisher_diagonal(model, data, labels="reversed")["weight"], expected)
+
+
+def test_gaussian_is_the_fisher_information_of_regression():
+    """For a linear model it is the mean of x^2; and the expectation of the empirical one over y = f(x) + noise."""
+    model, x, _ = softmax_regression()
+    fisher = fisher_diagonal(model, [(x, torch.randn(50, 3).double())], labels="gaussian")
+    torch.testing.assert_close(fisher["weight"], x.square().mean(0).expand(3, 4))
+    torch.testing.assert_close(fisher["bias"], torch.ones(3).double())
+
+    mlp, batches = build(CLOSED["MLP"])
+    x = batches[0][0]
+    jacobian = torch.autograd.functional.jacobian(lambda w: mlp[2:](mlp[1](x @ w.T + mlp[0].bias)), mlp[0].weight)
+    noise = torch.randn(20_000, len(x), 3).double()
+    scores = torch.einsum("sno,no...->sn...", noise, jacobian)
+    expected = scores.square().mean((0, 1))
+    got = fisher_diagonal(mlp, [(x, None)], labels="gaussian")["0.weight"]
+    torch.testing.assert_close(got, expected, rtol=0.1, atol=1e-3)
+
+
+def test_one_output_is_regression():
+    model, x = nn.Linear(4, 1).double(), torch.randn(5, 4).double()
+    assert fisher_diagonal(model, [(x, None)], labels="gaussian")["bias"].item() == pytest.approx(1)
+    for labels in ("empirical", "exact", "predicted", "reversed", "sampled"):
+        with pytest.raises(ValueError, match=r'single output.*regression choose labels="gaussian".*outputs \(0, z\)'):
+            fisher_diagonal(model, [(x, torch.zeros(5, dtype=torch.long))], labels=labels)
+    with pytest.raises(TypeError, match=r'for regression choose labels="gaussian"'):
+        fisher_diagonal(model, [(x, torch.randn(5, 1).double())])
+    mas_importance(model, [(x, None)])
+
+
 def test_sampled_converges_to_exact():
     model, batches = build(CLOSED["MLP"])
     exact = fisher_diagonal(model, batches, labels="exact")
@@ -315,6 +401,14 @@ def test_subset_is_the_mean_over_some_samples_and_independent_of_batches():
     matches = (means - got["body.weight"]).abs().flatten(1).max(1).values < 1e-12
     assert matches.sum() == 1
     assert relative_error(fisher_diagonal(model, batches, max_samples=9), fisher_diagonal(model, batches)) < 1e-10
+
+
+def test_numbers_of_every_kind_are_taken():
+    model, batches = build(CLOSED["MLP"])
+    expected = fisher_diagonal(model, batches, max_samples=3, seed=7, workspace_bytes=1000)
+    for kind in (np.int64, torch.tensor):
+        arguments = {"max_samples": kind(3), "seed": kind(7), "workspace_bytes": kind(1000)}
+        assert relative_error(fisher_diagonal(model, batches, **arguments), expected) == 0
 
 
 def test_subsets_are_uniform():
@@ -371,26 +465,119 @@ def test_works_under_autocast():
         assert relative_error(fisher_diagonal(model, batches), {k: v.double() for k, v in expected.items()}) < 1e-6
 
 
-def test_large_products_work_under_autocast_in_the_model(monkeypatch):
-    """Then activations have another type than the parameters."""
+class Autocast(nn.Module):
+    """Enters autocast in its own forward pass, and may give its outputs back in full precision."""
+
+    def __init__(self, model, full=False):
+        super().__init__()
+        self.model, self.full = model.float(), full
+
+    def forward(self, *args):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = self.model(*args)
+        return outputs.float() if self.full else outputs
+
+
+class Decorated(Autocast):
+    """The same, set up once and for all: it keeps its casts of weights as long as the caller is in autocast too."""
+
+    forward = torch.autocast("cpu", dtype=torch.bfloat16)(lambda self, *args: self.model(*args))
+
+
+IN_AUTOCAST = [
+    "MLP",
+    "CNN",
+    "Linear on sequences",
+    "Embedding",
+    "several heads",
+    "vision transformer",
+    "tied autoencoder",
+    "weight shared by two layers",
+    "layer called twice",
+    "layers without closed form",
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be vectorised")  # torch's batching rules for normalisations in autocast
+@pytest.mark.parametrize("name", IN_AUTOCAST)
+@pytest.mark.parametrize(
+    "wrapped", [Autocast, partial(Autocast, full=True), Decorated], ids=["low", "full", "decorated"]
+)
+def test_works_with_autocast_in_the_model(name, wrapped):
+    """Its activations have half of float32's bytes; what is summed has all of them."""
+    model, batches = build(TABLE[name])
+    double = {estimator: define(model, batches) for estimator, (_, define) in ESTIMATORS.items()}
+    model, batches = wrapped(model), cast(batches, torch.float32)
+    for estimator, (estimate, define) in ESTIMATORS.items():
+        if estimator == "predicted":  # where rounding decides between labels
+            continue
+        got = estimate(model, batches)
+        assert all(value.dtype == torch.float32 for value in got.values())
+        expected = define(model, batches)
+        assert relative_error(got, {key: value.double() for key, value in expected.items()}) < 0.03
+        assert relative_error(got, {f"model.{key}": value for key, value in double[estimator].items()}) < 0.2
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert relative_error(estimate(model, batches), {key: value.double() for key, value in got.items()}) < 1e-6
+
+
+def test_sums_in_autocast_are_those_of_float32():
+    """In bfloat16 a sum of ones stays at 256."""
+    model = Autocast(nn.Linear(1, 2, bias=False))
+    nn.init.zeros_(model.model.weight)  # so p = 1/2, and F = 1/4
+    x, y = torch.ones(5000, 1), torch.zeros(5000, dtype=torch.long)
+    for precision in (torch.float32, torch.bfloat16):
+        model = model.to(precision)
+        for batches in ([(x, y)], rebatched([(x, y)], 100)):
+            (fisher,) = fisher_diagonal(model, cast(batches, precision)).values()
+            assert fisher.dtype == precision
+            torch.testing.assert_close(fisher, torch.full((2, 1), 0.25, dtype=precision))
+
+
+@pytest.mark.parametrize("name", ["MLP", "CNN", "Linear on sequences", "layer called twice"])
+def test_models_in_low_precision(name):
+    model, batches = build(TABLE[name])
+    model, batches = model.bfloat16(), cast(batches, torch.bfloat16)
+    got = fisher_diagonal(model, batches)
+    assert all(value.dtype == torch.bfloat16 for value in got.values())
+    expected = oracle.fisher(model.double(), cast(batches, torch.float64), "empirical")
+    assert relative_error(got, expected) < 0.1
+
+
+def test_probabilities_are_those_of_float32():
+    """In bfloat16, 1 - p is 0 where the margin is 8."""
+    model = nn.Linear(1, 2, bias=False).bfloat16()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0], [8.0]]))
+    (fisher,) = fisher_diagonal(model, [(torch.ones(3, 1).bfloat16(), torch.ones(3).long())]).values()
+    torch.testing.assert_close(fisher.double(), torch.full((2, 1), (1 + np.exp(8.0)) ** -2).double(), rtol=0.02, atol=0)
+
+
+def test_weights_that_changed_within_autocast_are_taken_as_they_are():
+    model = Decorated(nn.Linear(3, 3))
+    x, y = DATA[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(x)  # which keeps a cast of the weight
+        with torch.no_grad():
+            model.model.weight.add_(1)
+        got = fisher_diagonal(model, [(x, y)])
+    expected = fisher_diagonal(model, [(x, y)])
+    assert all(torch.equal(got[name], value) for name, value in expected.items())
+
+
+@pytest.mark.parametrize("mixing", ["batch statistics", "without gradient", "neighbours"])
+def test_refuses_models_that_mix_samples_in_autocast(mixing):
+    x = torch.randn(5, 3) + torch.arange(5).unsqueeze(1)
+    with pytest.raises(RuntimeError, match="depends on the other samples of its batch"):
+        fisher_diagonal(Autocast(linear_then(MIXING[mixing])), [(x, torch.arange(5) % 3)])
+
+
+def test_large_products_work_with_autocast_in_the_model(monkeypatch):
+    model, batches = build(TABLE["Linear on sequences"])
+    model, batches = Autocast(model), cast(batches, torch.float32)
+    expected = fisher_diagonal(model, batches)
     monkeypatch.setattr(closed_forms, "CPU_TILE_BYTES", 64)
-
-    class Inside(nn.Module):
-        def __init__(self, *layers):
-            super().__init__()
-            self.layers = nn.Sequential(*layers)
-
-        def forward(self, x):
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                return self.layers(x).float()
-
-    model = Inside(nn.Linear(3, 5), nn.Linear(5, 4), nn.Flatten(), nn.Linear(24, 3))
-    batches = [(torch.randn(4, 6, 3), torch.tensor([0, 1, 2, 0]))]
-    got = fisher_diagonal(model, batches, parameters=["layers.1.weight"])["layers.1.weight"]
-    monkeypatch.undo()
-    expected = fisher_diagonal(model, batches, parameters=["layers.1.weight"])["layers.1.weight"]
-    assert got.dtype == torch.float32
-    torch.testing.assert_close(got, expected, rtol=0.03, atol=1e-4)
+    got = fisher_diagonal(model, batches)
+    assert relative_error(got, {key: value.double() for key, value in expected.items()}) < 1e-6
 
 
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
@@ -711,11 +898,18 @@ def test_refuses_parameters_without_gradients():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"labels": "true"}, ValueError, "one of empirical, sampled, exact, got 'true'"),
+        (
+            {"labels": "true"},
+            ValueError,
+            "one of empirical, sampled, exact, predicted, reversed, gaussian, got 'true'",
+        ),
         ({"parameters": ["weight", "wieght"]}, ValueError, "no parameters named 'wieght'; it has weight, bias"),
         ({"parameters": "weight"}, TypeError, "put it in a list"),
-        ({"max_samples": 0}, ValueError, "max_samples must be positive, got 0"),
-        ({"workspace_bytes": 0}, ValueError, "workspace_bytes must be positive, got 0"),
+        ({"max_samples": 0}, ValueError, "max_samples must be a positive integer, got 0"),
+        ({"max_samples": 1.5}, ValueError, "max_samples must be a positive integer, got 1.5"),
+        ({"max_samples": "3"}, ValueError, "max_samples must be a positive integer, got '3'"),
+        ({"workspace_bytes": 0}, ValueError, "workspace_bytes must be a positive integer, got 0"),
+        ({"seed": 0.5}, ValueError, "seed must be an integer, got 0.5"),
     ],
 )
 def test_refuses_bad_arguments(arguments, error, message):

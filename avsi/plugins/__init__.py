@@ -1,0 +1,1 @@
+"""The Avalanche side: plugins for its strategies."""
