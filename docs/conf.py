@@ -65,8 +65,8 @@ def show_display(translator: Any, node: nodes.math_block) -> None:
 def add_results(app: Any, page: str, source: list[str]) -> None:
     """Append every committed summary to the page of results."""
     if page == "results":
-        for summary in sorted(RESULTS.glob("*/summary.md")):
-            path = f"../reproductions/results/{summary.parent.name}/summary.md"
+        for summary in sorted(RESULTS.glob("*/summary*.md")):
+            path = f"../reproductions/results/{summary.parent.name}/{summary.name}"
             source[0] += f"\n```{{include}} {path}\n:heading-offset: 1\n:relative-images:\n```\n"
 
 

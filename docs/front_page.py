@@ -1,6 +1,6 @@
-"""Makes the README's figure and table of the committed results: python docs/front_page.py.
+"""Makes the README's figure and the tables of README and guides of the committed results: python docs/front_page.py.
 
-The table stands between two comments in README.md, the figure is docs/_static/split_mnist.png.
+A table stands between two comments of its page, the figure is docs/_static/split_mnist.png.
 """
 
 from __future__ import annotations
@@ -122,6 +122,29 @@ def table(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def scenarios(frame: pd.DataFrame) -> str:
+    """Make the table of the three scenarios.
+
+    Args:
+        frame: All trials.
+
+    Returns:
+        Markdown.
+    """
+    names = {
+        "finetune": "fine-tuning",
+        "si": "SI",
+        "online_ewc": "Online EWC",
+        "mas": "MAS",
+        "joint": "all tasks at once",
+    }
+    columns = ("three_scenarios_task", "three_scenarios_domain", "three_scenarios_class")
+    lines = ["| split MNIST, accuracy % | task | domain | class |", "| --- | ---: | ---: | ---: |"]
+    for method, name in names.items():
+        lines.append(f"| {name} | {' | '.join(percent(values(frame, column, method)) for column in columns)} |")
+    return "\n".join(lines)
+
+
 def curves(frame: pd.DataFrame) -> dict[str, Any]:
     """Compute what the figure shows: mean test accuracy over the tasks seen so far, after each of them.
 
@@ -189,10 +212,10 @@ def draw(shown: dict[str, Any]) -> None:
 
 
 def put(text: str, content: str) -> str:
-    """Put the table into the README's text.
+    """Put a table into a page.
 
     Args:
-        text: The README.
+        text: The page.
         content: The table.
 
     Returns:
@@ -201,8 +224,11 @@ def put(text: str, content: str) -> str:
     return re.sub(r"(<!-- results -->\n).*?(\n<!-- end -->)", rf"\g<1>{content}\g<2>", text, flags=re.DOTALL)
 
 
+PAGES = {"README.md": table, "docs/guides/class_incremental.md": scenarios}
+"""Page -> what makes its table."""
+
 if __name__ == "__main__":
     everything = read()
     draw(curves(everything))
-    readme = ROOT / "README.md"
-    readme.write_text(put(readme.read_text(), table(everything)))
+    for page, make in PAGES.items():
+        (ROOT / page).write_text(put((ROOT / page).read_text(), make(everything)))
