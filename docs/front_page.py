@@ -21,12 +21,12 @@ RESULTS = ROOT / "reproductions" / "results"
 FIGURE = ROOT / "docs" / "_static" / "split_mnist.png"
 
 ROWS = (
-    ("Split MNIST, SI paper's protocol", "split_mnist_zenke", "si", "Synaptic Intelligence", "avalanche_si"),
-    ("Split MNIST, DHP paper's protocol", "split_mnist_dhp", "si", "Synaptic Intelligence", "avalanche_si"),
+    ("Split MNIST, as in the SI paper", "split_mnist_zenke", "si", "SI", "avalanche_si"),
+    ("Split MNIST, as in the DHP paper", "split_mnist_dhp", "si", "SI", "avalanche_si"),
     ("", "split_mnist_dhp", "online_ewc", "Online EWC", "avalanche_ewc"),
     ("", "split_mnist_dhp", "mas", "MAS", "avalanche_mas"),
     ("", "split_mnist_dhp", "dhp+si", "DHP + SI", ""),
-    ("Permuted MNIST, DHP paper's protocol", "permuted_mnist_dhp", "si", "Synaptic Intelligence", ""),
+    ("Permuted MNIST, as in the DHP paper", "permuted_mnist_dhp", "si", "SI", ""),
 )
 """Benchmark, experiment, method, how the table calls it, Avalanche's counterpart."""
 
@@ -75,7 +75,7 @@ def percent(accuracies: pd.Series) -> str:
     """
     if accuracies.empty:
         return ""
-    error = f" ± {100 * accuracies.sem():.2f}" if len(accuracies) > 1 else ""
+    error = f"\u00a0±\u00a0{100 * accuracies.sem():.2f}" if len(accuracies) > 1 else ""
     return f"{100 * accuracies.mean():.2f}{error}"
 
 
