@@ -139,7 +139,13 @@ def measure_consolidation(
     """Seconds of a consolidation over an epoch's data, and of epochs of fine-tuning: as lean as it gets, and stock."""
 
     def consolidate(name: str) -> Callable[[], None]:
-        return lambda: plugins[name][0].after_training_exp(paused[name].strategy)
+        plugin, strategy = plugins[name][0], paused[name].strategy
+
+        def again() -> None:
+            plugin.core.steps_seen = 1  # SI refuses to consolidate a task without a step
+            plugin.after_training_exp(strategy)
+
+        return again
 
     evaluator = EvaluationPlugin(
         *[metrics(epoch=True, experience=True) for metrics in (accuracy_metrics, loss_metrics)]

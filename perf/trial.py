@@ -15,10 +15,10 @@ from avalanche.training import SynapticIntelligence as AvalancheSI
 from avalanche.training.plugins import EvaluationPlugin as AvalancheEvaluationPlugin
 from torch import Tensor, nn
 
-from avsi.evaluation import EvaluationPlugin
 from avsi.metrics import accuracy_row, average_accuracy, evaluation_metrics
 from avsi.models import MLP
 from avsi.plugins.batches import InMemoryBatches
+from avsi.plugins.evaluation import EvaluationPlugin
 from avsi.scenarios import permuted_mnist
 from avsi.strategies import SynapticIntelligence
 from perf.rounds import synchronise

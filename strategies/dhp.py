@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn, optim
 
-from avsi.hebbian_plugin import DHPPlugin
+from avsi.plugins import DHPPlugin
+from avsi.plugins.evaluation import default_evaluator
 from avsi.strategies.template import MethodTemplate
 
 
@@ -21,8 +23,14 @@ class DHP(MethodTemplate):
         model: A model with one or more :class:`avsi.models.DHPLinear`.
         optimizer: Any optimizer of ``torch.optim`` that evaluates the loss once per step.
         criterion: Task loss. Default: cross entropy.
+        train_mb_size: Samples per training batch.
+        train_epochs: Epochs per experience.
+        eval_mb_size: Samples per batch in evaluation. Default: as in training.
+        device: Where to train.
         plugins: Further plugins.
-        **template: Arguments of Avalanche's ``SupervisedTemplate``.
+        evaluator: Metrics and loggers, or a function that makes them. Default: Avalanche's.
+        eval_every: Evaluate in training after so many epochs or iterations; 0 after each experience, -1 never.
+        peval_mode: What ``eval_every`` counts: ``"epoch"`` or ``"iteration"``.
     """
 
     def __init__(
@@ -31,10 +39,27 @@ class DHP(MethodTemplate):
         model: nn.Module,
         optimizer: optim.Optimizer,
         criterion: Callable[..., Any] | None = None,
+        train_mb_size: int = 1,
+        train_epochs: int = 1,
+        eval_mb_size: int | None = None,
+        device: str | torch.device = "cpu",
         plugins: Sequence[Any] | None = None,
-        **template: Any,
+        evaluator: Any = default_evaluator,
+        eval_every: int = -1,
+        peval_mode: Literal["epoch", "iteration"] = "epoch",
     ) -> None:
         self.dhp = DHPPlugin()
         super().__init__(
-            own=self.dhp, model=model, optimizer=optimizer, criterion=criterion, plugins=plugins, **template
+            own=self.dhp,
+            model=model,
+            optimizer=optimizer,
+            criterion=criterion,
+            train_mb_size=train_mb_size,
+            train_epochs=train_epochs,
+            eval_mb_size=eval_mb_size,
+            device=device,
+            plugins=plugins,
+            evaluator=evaluator,
+            eval_every=eval_every,
+            peval_mode=peval_mode,
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from avalanche.training.templates import SupervisedTemplate
 from torch import nn, optim
 
-from avsi.evaluation import default_evaluator
+from avsi.consolidation.arguments import check_count
 from avsi.plugins.batches import InMemoryBatches
 
 
@@ -23,10 +24,15 @@ class MethodTemplate(SupervisedTemplate):
         own: The method's plugin.
         model: The model.
         optimizer: The optimizer.
-        criterion: Task loss. Default: cross entropy.
+        criterion: Task loss.
+        train_mb_size: Samples per training batch.
+        train_epochs: Epochs per experience.
+        eval_mb_size: Samples per batch in evaluation.
+        device: Where to train.
         plugins: Further plugins.
-        evaluator: Metrics and loggers, or a function that makes them. Default: as in Avalanche.
-        **template: Further arguments of ``SupervisedTemplate``.
+        evaluator: Metrics and loggers, or a function that makes them.
+        eval_every: Evaluate in training after so many epochs or iterations; 0 after each experience, -1 never.
+        peval_mode: What ``eval_every`` counts: ``"epoch"`` or ``"iteration"``.
     """
 
     def __init__(
@@ -35,11 +41,23 @@ class MethodTemplate(SupervisedTemplate):
         own: Any,
         model: nn.Module,
         optimizer: optim.Optimizer,
-        criterion: Callable[..., Any] | None = None,
-        plugins: Sequence[Any] | None = None,
-        evaluator: Any = default_evaluator,
-        **template: Any,
+        criterion: Callable[..., Any] | None,
+        train_mb_size: int,
+        train_epochs: int,
+        eval_mb_size: int | None,
+        device: str | torch.device,
+        plugins: Sequence[Any] | None,
+        evaluator: Any,
+        eval_every: int,
+        peval_mode: Literal["epoch", "iteration"],
     ) -> None:
+        counts = {
+            "train_mb_size": train_mb_size,
+            "train_epochs": train_epochs,
+            "eval_mb_size": train_mb_size if eval_mb_size is None else eval_mb_size,
+        }
+        for name, count in counts.items():
+            counts[name] = check_count(name, count, at_least=1)
         plugins = [own, *(plugins or ())]
         if not any(isinstance(plugin, InMemoryBatches) for plugin in plugins):
             plugins.append(InMemoryBatches())
@@ -47,7 +65,10 @@ class MethodTemplate(SupervisedTemplate):
             model=model,
             optimizer=optimizer,
             criterion=nn.CrossEntropyLoss() if criterion is None else criterion,
+            **counts,
+            device=device,
             plugins=plugins,
             evaluator=evaluator,
-            **template,
+            eval_every=eval_every,
+            peval_mode=peval_mode,
         )

@@ -1,8 +1,10 @@
-"""Consolidation plugins: one quadratic penalty, one file per way to measure importance."""
+"""Synaptic Intelligence, Online EWC and MAS for any PyTorch training loop: one penalty, one file per importance."""
 
-from avsi.consolidation.mas import MASPlugin
-from avsi.consolidation.online_ewc import OnlineEWCPlugin
-from avsi.consolidation.penalty import ConsolidationPlugin
-from avsi.consolidation.synaptic_intelligence import SIPlugin
+from avsi.consolidation.divergence import DivergenceError
+from avsi.consolidation.mas import MASPenalty
+from avsi.consolidation.online_ewc import OnlineEWCPenalty
+from avsi.consolidation.penalty import QuadraticPenalty
+from avsi.consolidation.stability import StabilityWarning
+from avsi.consolidation.synaptic_intelligence import SIPenalty
 
-__all__ = ["ConsolidationPlugin", "MASPlugin", "OnlineEWCPlugin", "SIPlugin"]
+__all__ = ["DivergenceError", "MASPenalty", "OnlineEWCPenalty", "QuadraticPenalty", "SIPenalty", "StabilityWarning"]

@@ -2,47 +2,85 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from avsi.consolidation.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
-from avsi.consolidation.penalty import ConsolidationPlugin, Strength
+from avsi.consolidation.arguments import Strength, check_number
+from avsi.consolidation.penalty import PenaltyStep, QuadraticPenalty
+from avsi.consolidation.ranks import mean_over_ranks
 from avsi.importance import mas_importance
 
 
-class MASPlugin(ConsolidationPlugin):
+class MASPenalty(QuadraticPenalty):
     r"""Memory Aware Synapses: importance is the sensitivity of the output's squared norm, exact per sample.
 
-    At the end of an experience, over its training data with evaluation transforms and the model in evaluation mode,
-    labels unused (see :func:`avsi.mas_importance`)::
+    At the end of a task, over the data given and with the model in evaluation mode, labels unused (see
+    :func:`avsi.mas_importance`)::
 
-        Omega_k <- Omega_k + mean_n | d ||f(x_n)||_2^2 / d theta_k |,   anchor_k <- theta_k
+        Omega_k <- decay * Omega_k + mean_n | d ||f(x_n)||_2^2 / d theta_k |,   anchor_k <- theta_k
 
-    a sum over tasks. f(x) are the logits, in a multi-head model those of the task's own head. See
-    :class:`ConsolidationPlugin` for the penalty.
+    a sum over tasks by default, as in the paper. f(x) are the logits, in a multi-head model those of the task's own
+    head. See :class:`QuadraticPenalty` for the penalty.
 
     Args:
-        strength: lambda, at least 0; or one value per experience, the last one repeated.
+        model: The model.
+        strength: lambda, at least 0; or one value per task, the last one repeated.
+        decay: How much of the old importance stays, in [0, 1].
         exclude: Glob patterns of parameter names to leave out.
+        penalty: ``"explicit"`` or ``"proximal"``.
 
     Raises:
         ValueError: If a value is out of range.
         TypeError: If a value has the wrong type.
+
+    Examples:
+        >>> import torch
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> _ = nn.init.ones_(model.weight)  # f = 3, and M = |2 f x|
+        >>> penalty = MASPenalty(model, strength=0.1)
+        >>> penalty.consolidate([(torch.tensor([[1.0, 2.0]]), None)])
+        >>> penalty.importance["weight"]
+        tensor([[ 6., 12.]])
     """
 
-    def __init__(self, strength: Strength, *, exclude: Iterable[str] = ()) -> None:
-        super().__init__(strength, exclude=exclude)
-        self.track: Track = show_if_long
-        """Shows the progress of the pass over the data."""
+    def __init__(
+        self,
+        model: nn.Module | None,
+        strength: Strength,
+        *,
+        decay: float = 1.0,
+        exclude: Iterable[str] = (),
+        penalty: PenaltyStep = "explicit",
+    ) -> None:
+        self.decay = check_number("decay", decay)
+        if not math.isfinite(self.decay) or not 0 <= self.decay <= 1:
+            raise ValueError(f"decay must be in [0, 1], got {decay!r}")
+        super().__init__(model, strength, exclude=exclude, penalty=penalty)
 
-    def new_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        """Add the sensitivities of the experience that just ended.
+    def new_importance(
+        self, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any] | None
+    ) -> dict[str, Tensor]:
+        """Add the sensitivities of the task that just ended.
+
+        Args:
+            parameters: The penalised parameters by name.
+            batches: The task's data.
 
         Returns:
             The new Omega.
+
+        Raises:
+            TypeError: If there are no data.
         """
-        batches = evaluation_batches(strategy, task_experiences(strategy), self.track, "output sensitivity")
-        sensitivity = mas_importance(strategy.model, batches, parameters=parameters)
-        return {name: self.importance[name] + added for name, added in sensitivity.items()}
+        if self.model is None or batches is None:
+            raise TypeError("consolidate() needs the task's data: batches of (x, y) or (x, y, task_labels)")
+        model = self.model
+
+        def measure(batches: Iterable[Any]) -> dict[str, Tensor]:
+            return mas_importance(model, batches, parameters=parameters)
+
+        sensitivity = mean_over_ranks(measure, batches)
+        return {name: self.decay * self.importance[name] + added for name, added in sensitivity.items()}

@@ -3,127 +3,149 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+import warnings
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal, NoReturn
+from weakref import WeakKeyDictionary, ref
 
 import torch
-from avalanche.benchmarks.scenarios import SequenceCLStream
-from avalanche.training.plugins import SupervisedPlugin
-from avalanche.training.utils import _at_task_boundary
 from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
 
-from avsi.consolidation.blocks import Blocks
+from avsi.consolidation.arguments import Strength, check_choice, check_count, check_patterns, check_strengths
+from avsi.consolidation.divergence import HUGE, DivergenceError, FirstFault, largest
+from avsi.consolidation.parameters import fit, penalised_parameters, unwrap
+from avsi.consolidation.reached import Reached
+from avsi.consolidation.stability import StabilityWarning, inner_optimizer, largest_stable_strength, learning_rates
 
-Strength = float | Sequence[float]
+PenaltyStep = Literal["explicit", "proximal"]
+"""How the penalty enters a step."""
+
+GROWTH = 1e3
+"""Where the explicit step is unstable, weights this many times the largest anchor (or 1) have diverged."""
+
 _GRADIENT = attrgetter("grad")  # half the time of ``parameter.grad`` in a loop, which shows with a hundred heads
+_PENALTIES: WeakKeyDictionary[nn.Module, list[ref[QuadraticPenalty]]] = WeakKeyDictionary()
+"""The penalties on each model, which take turns in a step: see ``step``."""
 
 
-class Reached:
-    """The penalised parameters that a backward pass reached, beside a plugin's state for them, in the same order.
-
-    Args:
-        parameters: The parameters, at least one.
-        importance: Omega.
-        anchor: Anchors.
-        further: Further lists of tensors.
-    """
-
-    def __init__(
-        self, parameters: list[Tensor], importance: list[Tensor], anchor: list[Tensor], *further: list[Tensor]
-    ) -> None:
-        self.parameters = parameters
-        self.further = further
-        self._importance, self._anchor = importance, anchor
-        self._blocks: Blocks | None = None
-        if all(parameter.device.type == "cpu" for parameter in parameters):
-            self._blocks = Blocks(parameters)
-            self._importance, self._anchor = self._blocks.cut(importance), self._blocks.cut(anchor)
-            self._displacement = self._blocks.scratch(parameters)
-
-    def gradients(self) -> list[Tensor]:
-        """Collect what stands in ``.grad`` now.
-
-        Returns:
-            The gradients.
-        """
-        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-
-    def add_penalty(self, scale: float) -> None:
-        """Add ``scale * Omega * (theta - anchor)`` to the gradients."""
-        parameters, gradients = self.parameters, self.gradients()
-        if self._blocks is None:  # GPUs are bound by the number of operations, and allocate at no cost
-            displacements = torch._foreach_sub(parameters, self._anchor)
-            torch._foreach_addcmul_(gradients, self._importance, displacements, value=scale)
-            return
-        # CPUs are bound by memory. Cut anew: gradients are new tensors in each step, parameters may have new storage.
-        parameters, gradients = self._blocks.cut(parameters), self._blocks.cut(gradients)
-        for theta, gradient, importance, anchor, displacement in zip(
-            parameters, gradients, self._importance, self._anchor, self._displacement, strict=True
-        ):
-            torch.sub(theta, anchor, out=displacement)
-            gradient.addcmul_(importance, displacement, value=scale)
-
-
-class ConsolidationPlugin(SupervisedPlugin):
+class QuadraticPenalty:
     r"""Holds parameters near an anchor, each in proportion to its importance.
 
     The penalised loss is, without a factor 1/2 (Zenke et al. 2017, eq. 4)::
 
         L~ = L + strength * sum_k Omega_k (theta_k - anchor_k)^2
 
-    Its gradient ``2 * strength * Omega * (theta - anchor)`` is added to ``.grad`` in ``before_update``: after the
-    backward pass, so that every plugin can see the gradient of the task loss alone, and before the optimizer's step.
-    ``strategy.loss`` stays the task loss. Parameters that the task loss did not reach (``.grad is None``: the heads of
-    other tasks, frozen parameters) are left alone. One backward pass and one step per iteration are assumed, as in
-    Avalanche's templates; a strategy that accumulates gradients over iterations would add the penalty in each.
+    Subclasses say how importance is measured, in :meth:`new_importance`. State is keyed by parameter name: parameters
+    that appear later start with importance 0, parameters that grew keep their old block. Parameters that the task loss
+    did not reach (``.grad is None``: the heads of other tasks, frozen parameters) are left alone.
 
-    An online stream is consolidated at its task boundaries where it shows them, else after each of its experiences.
+    ``penalty="explicit"`` adds the gradient ``2 * strength * Omega * (theta - anchor)`` to ``.grad`` between the
+    backward pass and the optimizer's step; no autograd graph is made for it. With SGD that step is unstable where
+    ``lr * 2 * strength * max Omega > 2``; a :class:`StabilityWarning` then names the largest stable strength, once, at
+    the start of the task where it first holds (with momentum the bound is a little higher; with Adam and its like,
+    whose steps have the size of the learning rate whatever the gradient, there is none). The learning rate looked at
+    is that of the task's first step.
 
-    Subclasses say how importance is measured, in :meth:`new_importance`. State is keyed by parameter name:
-    parameters that appear later start with importance 0, parameters that grew keep their old block.
+    ``penalty="proximal"`` takes the implicit step instead, after the optimizer's::
+
+        theta <- (theta + 2 lr strength Omega anchor) / (1 + 2 lr strength Omega)
+
+    the exact minimiser of the penalty plus ``|theta' - theta|^2 / (2 lr)``, stable for any strength. With plain SGD it
+    has the same fixed points as the explicit one. With momentum, Adam and their like it is a decoupled penalty, as
+    AdamW's weight decay is: neither buffers nor step sizes see it, and ``lr`` is the parameter group's learning rate.
+
+    A training step::
+
+        optimizer.zero_grad()
+        criterion(model(x), y).backward()  # any number of backward passes: gradients may be accumulated
+        with penalty.step(optimizer):
+            optimizer.step()
+
+    and ``penalty.consolidate(batches)`` after each task. Parameters that are added or replaced between two tasks are
+    found by themselves; where it happens in the middle of one, call :meth:`bind`.
 
     Args:
+        model: The model; wrapped in ``DistributedDataParallel`` or compiled, names are those of the model within. None
+            leaves it to :meth:`bind`.
         strength: Weight of the penalty (c of the SI paper, lambda elsewhere), at least 0; or a sequence with one value
-            per experience, whose last value is repeated.
-        exclude: Glob patterns of parameter names (``fnmatch``) to leave out. Resolved anew at each experience; each
-            must match a parameter of the model.
+            per task, whose last value is repeated.
+        exclude: Glob patterns of parameter names (``fnmatch``) to leave out. Resolved anew for each task; each must
+            match a parameter of the model.
+        penalty: ``"explicit"`` or ``"proximal"``.
 
     Raises:
-        ValueError: If a strength is negative, not finite or missing.
-        TypeError: If a strength is not a number or a sequence of numbers, or ``exclude`` is not a sequence of strings.
+        ValueError: If a strength is negative, not finite or missing, or there is no such kind of penalty.
+        TypeError: If the model is none, a strength is not a number or a sequence of numbers, or ``exclude`` is not a
+            sequence of strings.
     """
 
-    def __init__(self, strength: Strength, *, exclude: Iterable[str] = ()) -> None:
-        super().__init__()
+    follows_steps = False
+    """Whether it has to see the gradient of the task loss in each step."""
+
+    def __init__(
+        self,
+        model: nn.Module | None,
+        strength: Strength,
+        *,
+        exclude: Iterable[str] = (),
+        penalty: PenaltyStep = "explicit",
+    ) -> None:
+        if model is not None and not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {model!r:.80}")
         self.strengths = check_strengths(strength)
         self.exclude = check_patterns(exclude)
+        self.proximal = check_choice("penalty", penalty, ("explicit", "proximal")) == "proximal"
+        self.model = model if model is None else unwrap(model)
         self.experiences_seen = 0
+        self.steps_seen = 0
+        """Optimizer steps of the running task."""
         self.importance: dict[str, Tensor] = {}
         """Omega: parameter name -> tensor of the parameter's shape."""
         self.anchor: dict[str, Tensor] = {}
-        """The parameters at the end of the last experience: parameter name -> tensor of the parameter's shape."""
+        """The parameters at the end of the last task: parameter name -> tensor of the parameter's shape."""
+        self.stable_strength = math.inf
+        """The largest strength at which the explicit step is stable in the running task, as far as that is known."""
+        self.unstable = False
+        """Whether the strength in force is beyond it."""
         self._bound: dict[str, nn.Parameter] = {}
         # What the last backward pass reached: which of the bound parameters, and these with the state for them.
         self._pattern: list[bool] = []
         self._reached: Reached | None = None
+        self._peers: list[ref[QuadraticPenalty]] = []  # all penalties on the model
+        self._ready = self._in_task = False
+        self._seen_gradient = False  # whether the running step's task gradient was looked at already
+        self._pull: tuple[Reached, list[float]] | None = None  # the proximal step that is due after the optimizer's
         self._unproven = False  # whether a state was loaded that no model has been seen to fit yet
+        self._warned = False
+        self._limit = math.inf  # of weights, where the step is unstable
+        self._fault = FirstFault()
+        self._optimizer: ref[Optimizer] | None = None  # the one that is listened to
+        self._stepped = True
+        if model is not None:
+            self.bind()
 
     @property
     def strength(self) -> float:
-        """The strength in force: that of the running experience, or between experiences of the next one."""
+        """The strength in force: that of the running task, or between tasks of the next one."""
         return self.strengths[min(self.experiences_seen, len(self.strengths) - 1)]
 
-    def penalty(self, model: nn.Module) -> Tensor:
-        """Compute ``strength * sum_k Omega_k (theta_k - anchor_k)^2`` for a model.
+    def value(self, model: nn.Module | None = None) -> Tensor:
+        """Compute ``strength * sum_k Omega_k (theta_k - anchor_k)^2``.
 
         Args:
-            model: The model; parameters without an importance count as 0.
+            model: The model, by default the penalty's own; parameters without an importance count as 0.
 
         Returns:
             Scalar tensor, differentiable in the model's parameters.
+
+        Raises:
+            ValueError: If there is no model.
         """
+        model = self.model if model is None else unwrap(model)
+        if model is None:
+            raise ValueError("the penalty has no model yet; pass one")
         terms = []
         for name, parameter in model.named_parameters():
             if name in self.importance:
@@ -134,12 +156,14 @@ class ConsolidationPlugin(SupervisedPlugin):
             return next((p.new_zeros(()) for p in model.parameters()), torch.zeros(()))
         return self.strength * torch.stack(terms).sum()
 
-    def new_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        """Compute Omega with the experience that just ended folded in. Called without gradients; changes no state.
+    def new_importance(
+        self, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any] | None
+    ) -> dict[str, Tensor]:
+        """Compute Omega with the task that just ended folded in. Called without gradients; changes no state.
 
         Args:
-            strategy: The Avalanche strategy, at the end of the experience.
             parameters: The penalised parameters by name, all of which have an entry in ``self.importance``.
+            batches: What :meth:`consolidate` was given.
 
         Returns:
             The new Omega of these parameters, or of some of them where the others keep theirs.
@@ -149,15 +173,192 @@ class ConsolidationPlugin(SupervisedPlugin):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how importance is measured")
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the plugin's state: tensors and numbers only, readable with ``torch.load(weights_only=True)``.
+    def new_anchor(self, name: str, importance: Tensor, parameter: Tensor) -> Tensor:
+        """Compute where a parameter is held from now on: where it is.
+
+        Args:
+            name: The parameter's name. ``self.importance`` and ``self.anchor`` still hold its old state.
+            importance: Its new Omega.
+            parameter: The parameter.
 
         Returns:
-            The number of experiences seen, importances and anchors. The tensors are the live ones, as in
-            ``nn.Module.state_dict``.
+            The anchor.
+        """
+        return parameter
+
+    # A step
+
+    def step(self, optimizer: Any = None) -> Step:
+        """Enclose an optimizer's step: the penalty enters it, and SI sees what the optimizer really did.
+
+        Several penalties on a model may be open at once, in any order: each sees the gradient of the task loss alone.
+        Gradients may be accumulated or clipped before; what clips them within, between this and the optimizer's step,
+        clips the penalty's gradient with them. They have to be unscaled by then: with a ``torch.amp.GradScaler``, ::
+
+            scaler.unscale_(optimizer)
+            with penalty.step(optimizer):
+                scaler.step(optimizer)
+            scaler.update()
+
+        A step that the scaler skips counts for nothing. Where an optimizer runs the backward pass within its step (a
+        closure, as Lightning passes), run the closure first and step without it.
+
+        Args:
+            optimizer: The optimizer. Without it the stability limit is not known, and the proximal step not possible.
+
+        Returns:
+            A context manager.
+        """
+        return Step(self, optimizer)
+
+    def begin_task(self, optimizer: Any = None) -> None:
+        """Start a task: bind, and look whether the step is stable. The first step after a consolidation does it.
+
+        Args:
+            optimizer: The optimizer, if known.
+        """
+        self.bind()
+        self.steps_seen, self._in_task, self._fault = 0, True, FirstFault()
+        self.check_optimizer(optimizer)
+        self._look_at_stability(optimizer)
+
+    def check_optimizer(self, optimizer: Any) -> None:
+        """Refuse an optimizer that the penalty cannot work with.
+
+        Args:
+            optimizer: The optimizer, or None where it is not known.
+
+        Raises:
+            TypeError: If it is L-BFGS.
+        """
+        if isinstance(inner_optimizer(optimizer), LBFGS):
+            raise TypeError(
+                f"{type(self).__name__} cannot work with torch.optim.LBFGS, which evaluates the loss several times "
+                "within a step and would not see the penalty; use a first-order optimizer such as SGD or Adam"
+            )
+
+    def observe(self) -> None:
+        """Look at the gradient of the task loss, after the backward pass and before anything is added to it."""
+
+    @torch.no_grad()
+    def add(self, optimizer: Any = None) -> None:
+        """Let the penalty enter the step that comes next.
+
+        Args:
+            optimizer: The optimizer, which the proximal step needs.
+
+        Raises:
+            ValueError: If the penalty is proximal and there is no optimizer.
+        """
+        # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
+        if self.strength == 0 or self.experiences_seen == 0:
+            return
+        if self.proximal and optimizer is None:
+            raise ValueError('penalty="proximal" needs the learning rate: write penalty.step(optimizer)')
+        reached = self._find_reached()
+        if reached is None:
+            return
+        if not self.proximal:
+            reached.add_penalty(2 * self.strength)
+            return
+        lr = learning_rates(optimizer)
+        self._pull = reached, [2 * self.strength * lr.get(id(parameter), 0.0) for parameter in reached.parameters]
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """End a step: after the optimizer's. A :class:`DivergenceError` says where an unstable one blew weights up."""
+        for peer in self._peers:  # proximal steps of all penalties first: they are part of the step that SI looks at
+            if (penalty := peer()) is not None and penalty._pull is not None:
+                (reached, rates), penalty._pull = penalty._pull, None
+                reached.pull(rates)
+        self._measure_step()
+        self.steps_seen += 1
+        self._seen_gradient = False
+        if self.unstable and self._fault.note(largest(self._bound.values()) <= self._limit):
+            self._stop(self.steps_seen - 1)
+
+    def _measure_step(self) -> None:
+        """Let subclasses look at what the optimizer did."""
+
+    def _forget_step(self) -> None:
+        """Forget a step that was begun and not taken."""
+        self._seen_gradient, self._pull = False, None
+
+    # Between tasks
+
+    @torch.no_grad()
+    def consolidate(self, batches: Iterable[Any] | None = None) -> None:
+        """Measure importance and move the anchor to the parameters reached: at the end of a task.
+
+        Where weights or an importance are not finite, there is a :class:`DivergenceError`, and the old state is kept.
+
+        Args:
+            batches: The task's data, as ``avsi.fisher_diagonal`` takes them: (x, y) or (x, y, task_labels). They may
+                differ between the processes of ``torch.distributed``; the mean is over all of them.
+
+        Raises:
+            ValueError: If the data cannot be measured.
+        """
+        self.bind()
+        self.check()
+        try:
+            measured = self.new_importance(self._bound, batches)
+        except ValueError as error:
+            if self._bound and not bool(largest(self._bound.values()) < math.sqrt(HUGE)):
+                self._stop(self.steps_seen - 1, str(error))
+            raise
+        for name, importance in measured.items():
+            if not torch.isfinite(importance).all():
+                self._stop(self.steps_seen - 1, f"the importance of {name} is not finite")
+        for name, parameter in self._bound.items():
+            self.anchor[name].copy_(self.new_anchor(name, measured.get(name, self.importance[name]), parameter))
+        self.importance.update(measured)
+        self.experiences_seen += 1
+        self.steps_seen, self._in_task = 0, False
+        self.unstable, self.stable_strength = False, math.inf
+        self._forget_step()
+        self._forget_reached()
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Look for divergence in the running task, asking the device, and raise a :class:`DivergenceError`."""
+        if (step := self._fault.step()) is not None:
+            self._stop(step)
+        if self._bound and not bool(largest(self._bound.values()) <= min(HUGE, self._limit)):
+            self._stop(max(0, self.steps_seen - 1))
+
+    def why(self) -> str:
+        """Say why training with this penalty may have diverged, and what mends it.
+
+        Returns:
+            The likely cause.
+        """
+        if self.unstable:
+            return (
+                f"strength {self.strength:g} of {type(self).__name__} is beyond {self.stable_strength:.3g}, the "
+                'largest at which the explicit step of the penalty is stable; lower it, or choose penalty="proximal"'
+            )
+        return "the learning rate is too large for this loss, or the inputs are too large; lower or scale them"
+
+    def _stop(self, step: int, found: str = "") -> NoReturn:
+        if not found:
+            peak = float(largest(self._bound.values()))
+            found = f"the largest weight is {peak:.3g}" if math.isfinite(peak) else "weights are not finite"
+        stable = self.stable_strength if self.unstable else None
+        raise DivergenceError(found, self.why(), task=self.experiences_seen, step=step, stable_strength=stable)
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state: tensors and numbers only, readable with ``torch.load(weights_only=True)``.
+
+        Returns:
+            The number of tasks seen and of steps in the running one, importances and anchors. The tensors are the live
+            ones, as in ``nn.Module.state_dict``.
         """
         return {
             "experiences_seen": self.experiences_seen,
+            "steps_seen": self.steps_seen,
             "importance": dict(self.importance),
             "anchor": dict(self.anchor),
         }
@@ -166,10 +367,10 @@ class ConsolidationPlugin(SupervisedPlugin):
         """Take over a state made by :meth:`state_dict`; the tensors are copied.
 
         Args:
-            state: The state of a plugin of the same class.
+            state: The state of a penalty of the same class.
 
         Raises:
-            ValueError: If it is not such a state; nothing is changed then.
+            ValueError: If it is not such a state, or holds what no training can leave; nothing is changed then.
         """
         expected = self.state_dict().keys()
         keys = state.keys() if isinstance(state, Mapping) else {repr(state)[:80]}
@@ -179,82 +380,70 @@ class ConsolidationPlugin(SupervisedPlugin):
             )
         if state["importance"].keys() != state["anchor"].keys():
             raise ValueError("the state's importances and anchors belong to different parameters; it is not whole")
-        for key, value in state.items():
-            setattr(self, key, {n: t.clone() for n, t in value.items()} if isinstance(value, Mapping) else value)
-        self._bound = {}  # the next hook binds the new tensors
+        loaded = {key: _checked(key, value) for key, value in state.items()}
+        for name, importance in loaded["importance"].items():
+            if bool((importance < 0).any()):
+                raise ValueError(f"the state's importance of {name} is negative, which no training can leave")
+        for key, value in loaded.items():
+            setattr(self, key, value)
+        self._bound, self._ready = {}, False  # the next use binds the new tensors
+        self._in_task = self.steps_seen > 0
         self._unproven = bool(self.importance)
+        self._forget_step()
+        self._forget_reached()
 
     def __getstate__(self) -> dict[str, Any]:
         # Without what is looked up anew in the next step: its many views would be pickled with their whole storage.
-        return self.__dict__ | {"_pattern": [], "_reached": None}
-
-    # Hooks, in the order Avalanche calls them.
-
-    def after_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Refuse what could not be trained or penalised, before any work is done.
-
-        Raises:
-            ValueError: If the experience has no samples, or there are more strengths than experiences.
-            TypeError: If the optimizer is L-BFGS.
-        """
-        if len(strategy.adapted_dataset) == 0:
-            raise ValueError(
-                f"experience {self.experiences_seen} has no training samples; remove it from the stream or give it data"
-            )
-        if isinstance(strategy.optimizer, torch.optim.LBFGS):
-            raise TypeError(
-                f"{type(self).__name__} cannot work with torch.optim.LBFGS, which evaluates the loss several times "
-                "within a step and would not see the penalty; use a first-order optimizer such as SGD or Adam"
-            )
-        stream = getattr(strategy.experience, "_origin_stream", None)
-        # The length of the whole stream, also where the user trains on a slice of it.
-        if isinstance(stream, SequenceCLStream) and len(self.strengths) > stream._full_length():
-            raise ValueError(
-                f"strength has {len(self.strengths)} values, but the stream has {stream._full_length()} experiences; "
-                "give at most one value per experience (the last one is repeated)"
-            )
-
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Bind the state to the model's parameters as they are now."""
-        self._bound = {}
-        self._bind(strategy.model)
-
-    def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Bind again where an evaluation between epochs has replaced parameters (a growing classifier)."""
-        self._bind(strategy.model)
+        transient = {"_pattern": [], "_reached": None, "_pull": None, "_peers": [], "_optimizer": None, "_ready": False}
+        return self.__dict__ | transient | {"_seen_gradient": False, "_stepped": True}
 
     @torch.no_grad()
-    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Add the penalty's gradient to the gradients of the parameters that the task loss reached."""
-        # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
-        if self.strength == 0 or self.experiences_seen == 0:
-            return
-        reached = self._find_reached()
-        if reached is not None:
-            reached.add_penalty(2 * self.strength)
+    def bind(self, model: nn.Module | None = None) -> None:
+        """Make the state match the model's penalised parameters in shape, dtype and device.
 
-    @torch.no_grad()
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Measure importance and move the anchor to the parameters reached.
+        Args:
+            model: The model, where it is another object than before.
 
         Raises:
-            FloatingPointError: If an importance is not finite; the old ones and the anchor are kept then.
+            ValueError: If there is no model, or a loaded state is that of another one.
         """
-        if not _at_task_boundary(strategy.experience, before=False):
+        if model is not None:
+            self.model = unwrap(model)
+        if self.model is None:
+            raise ValueError(f"{type(self).__name__} has no model yet; pass one")
+        self._peers = _PENALTIES.setdefault(self.model, [])
+        if not any(peer() is self for peer in self._peers):
+            self._peers[:] = [peer for peer in self._peers if peer() is not None] + [ref(self)]
+        self._ready = True
+        parameters = penalised_parameters(self.model, self.exclude)
+        if parameters.keys() == self._bound.keys() and all(self._fits(name, p) for name, p in parameters.items()):
             return
-        self._bind(strategy.model)
-        measured = self.new_importance(strategy, self._bound)
-        for name, importance in measured.items():
-            if not torch.isfinite(importance).all():
-                raise FloatingPointError(
-                    f"the importance of {name} is not finite after experience {self.experiences_seen}: training "
-                    "diverged; lower the learning rate or the strength"
-                )
-        self.importance.update(measured)
-        for name, parameter in self._bound.items():
-            self.anchor[name].copy_(parameter)
-        self.experiences_seen += 1
+        if self._unproven and not parameters.keys() & self.importance.keys():
+            raise ValueError(
+                f"the loaded importances are for {', '.join(self.importance)}, and the model has none of these "
+                f"parameters; it has {', '.join(parameters)}"
+            )
+        self._unproven = False
+        self._bound = parameters
+        for name, parameter in parameters.items():
+            self.importance[name] = fit(self.importance.get(name), torch.zeros_like(parameter), name)
+            self.anchor[name] = fit(self.anchor.get(name), parameter.detach().clone(), name)
+        self._bound_changed()
         self._forget_reached()
+
+    def _fits(self, name: str, parameter: nn.Parameter) -> bool:
+        anchor = self.anchor[name]
+        same = parameter.shape == anchor.shape and parameter.dtype == anchor.dtype
+        return same and parameter is self._bound[name] and parameter.device == anchor.device
+
+    def _bound_changed(self) -> None:
+        """Let subclasses fit state of their own to the parameters in ``self._bound``."""
+
+    def _get_ready(self, optimizer: Any) -> None:
+        if not self._in_task:
+            self.begin_task(optimizer)
+        elif not self._ready:
+            self.bind()
 
     def _find_reached(self) -> Reached | None:
         """Find the penalised parameters that the last backward pass reached: as a rule, the same as in the step before.
@@ -278,135 +467,90 @@ class ConsolidationPlugin(SupervisedPlugin):
         """Look the state up again in the next step, because some of its tensors are others now."""
         self._pattern, self._reached = [], None
 
-    def _bind(self, model: nn.Module) -> None:
-        """Make ``importance`` and ``anchor`` match the model's penalised parameters in shape, dtype and device.
-
-        Raises:
-            ValueError: If a loaded state is that of another model.
-        """
-        parameters = penalised_parameters(model, self.exclude)
-        if parameters.keys() == self._bound.keys() and all(p is self._bound[n] for n, p in parameters.items()):
+    def _look_at_stability(self, optimizer: Any) -> None:
+        self.unstable, self.stable_strength, self._limit = False, math.inf, math.inf
+        if optimizer is None or self.proximal or self.strength == 0 or self.experiences_seen == 0:
             return
-        if self._unproven and not parameters.keys() & self.importance.keys():
-            raise ValueError(
-                f"the loaded importances are for {', '.join(self.importance)}, and the model has none of these "
-                f"parameters; it has {', '.join(parameters)}"
+        self.stable_strength = largest_stable_strength(optimizer, self._bound, self.importance)
+        self.unstable = self.strength > self.stable_strength
+        if not self.unstable:
+            return
+        self._limit = GROWTH * max(1.0, float(largest(self.anchor.values())))
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"strength {self.strength:g} of {type(self).__name__} is beyond {self.stable_strength:.3g}, the "
+                f"largest at which the explicit step of its penalty is stable in task {self.experiences_seen} (from "
+                '0): training may diverge. Lower the strength or the learning rate, or choose penalty="proximal"',
+                StabilityWarning,
+                stacklevel=2,
             )
-        self._unproven = False
-        self._bound = parameters
-        for name, parameter in parameters.items():
-            self.importance[name] = fit(self.importance.get(name), torch.zeros_like(parameter), name)
-            self.anchor[name] = fit(self.anchor.get(name), parameter.detach().clone(), name)
-        self._bound_changed()
-        self._forget_reached()
 
-    def _bound_changed(self) -> None:
-        """Let subclasses fit state of their own to the parameters in ``self._bound``."""
+    def _listen(self, optimizer: Any) -> None:
+        # Asks the optimizer to say when it steps: a GradScaler may keep it from doing so.
+        inner = inner_optimizer(optimizer)
+        if self._optimizer is not None and self._optimizer() is inner:
+            return
+        if not isinstance(inner, Optimizer):
+            self._optimizer = None
+            return
+        self._optimizer = ref(inner)
+        mine = ref(self)
 
+        def note(*_: Any) -> None:
+            if (penalty := mine()) is not None:
+                penalty._stepped = True
 
-def penalised_parameters(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn.Parameter]:
-    """Collect a model's trainable parameters, each once, without the excluded ones.
-
-    A layer keeps parameters of its own out of consolidation, for example those of fast plasticity, by listing their
-    names in an attribute ``fast_parameters``.
-
-    Args:
-        model: The model.
-        exclude: Glob patterns of parameter names.
-
-    Returns:
-        Parameter by name. A shared parameter appears under its first name, and is excluded under any of its names.
-
-    Raises:
-        ValueError: If a pattern matches no parameter, or a layer makes sparse gradients.
-        TypeError: If a parameter is neither float32 nor float64.
-    """
-    named = dict(model.named_parameters())
-    every_name = dict(model.named_parameters(remove_duplicate=False))  # all names of shared parameters too
-    for pattern in exclude:
-        if not any(fnmatchcase(name, pattern) for name in every_name):
-            known = ", ".join(every_name)
-            raise ValueError(f"exclude pattern {pattern!r} matches no parameter; the model has: {known}")
-    for name, module in model.named_modules():
-        if getattr(module, "sparse", False) is True:
-            raise ValueError(f"layer {name!r} ({type(module).__name__}) makes sparse gradients; use sparse=False")
-    free = {id(p) for name, p in every_name.items() if any(fnmatchcase(name, pattern) for pattern in exclude)}
-    free |= {id(getattr(layer, name)) for layer in model.modules() for name in getattr(layer, "fast_parameters", ())}
-    chosen = {name: p for name, p in named.items() if p.requires_grad and id(p) not in free}
-    for name, parameter in chosen.items():
-        if parameter.dtype not in {torch.float32, torch.float64}:
-            raise TypeError(
-                f"parameter {name} is {parameter.dtype}; importances need float32 or float64 parameters "
-                "(torch.autocast keeps them so)"
-            )
-    return chosen
+        inner.register_step_post_hook(note)
 
 
-def fit(old: Tensor | None, new: Tensor, name: str) -> Tensor:
-    """Write an old tensor into the leading block of a new one of at least its size.
+class Step:
+    """An optimizer's step with a penalty in it, see :meth:`QuadraticPenalty.step`.
 
     Args:
-        old: The tensor to keep, or None.
-        new: The tensor that gives shape, dtype, device and the values outside the old block; changed in place.
-        name: The parameter's name, for the error.
-
-    Returns:
-        ``new``.
-
-    Raises:
-        ValueError: If the old tensor does not fit into the new one.
+        penalty: The penalty.
+        optimizer: The optimizer, if known.
     """
-    if old is None:
-        return new
-    if old.dim() != new.dim() or any(o > n for o, n in zip(old.shape, new.shape, strict=True)):
-        raise ValueError(
-            f"parameter {name} has shape {tuple(new.shape)}, but importances of shape {tuple(old.shape)} are known "
-            "for it; parameters may grow, not shrink (start with a new plugin for a new model)"
-        )
-    new[tuple(slice(size) for size in old.shape)] = old.to(new)
-    return new
+
+    __slots__ = ("_early", "_optimizer", "_penalty")
+
+    def __init__(self, penalty: QuadraticPenalty, optimizer: Any) -> None:
+        self._penalty, self._optimizer = penalty, optimizer
+        self._early: list[QuadraticPenalty] = []
+
+    def __enter__(self) -> None:
+        penalty, optimizer = self._penalty, self._optimizer
+        penalty._get_ready(optimizer)
+        # Whoever enters first lets all others on the model look at the gradient before anything is added to it.
+        for peer in penalty._peers:
+            other = peer()
+            if other is not None and other.follows_steps and not other._seen_gradient:
+                other._get_ready(optimizer)
+                other.observe()
+                if other is not penalty:
+                    self._early.append(other)
+        if optimizer is not None:
+            penalty._listen(optimizer)
+            penalty._stepped = penalty._optimizer is None
+        penalty.add(optimizer)
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        penalty = self._penalty
+        if kind is None and penalty._stepped:
+            penalty.finish()
+        else:
+            penalty._forget_step()
+        penalty._stepped = True
+        for other in self._early:
+            if other._seen_gradient:
+                other._forget_step()
 
 
-def check_strengths(strength: Strength) -> tuple[float, ...]:
-    """Validate a strength or a sequence of strengths.
-
-    Args:
-        strength: One number or one number per experience.
-
-    Returns:
-        The strengths as a non-empty tuple of floats.
-
-    Raises:
-        TypeError: If it is neither a number nor a sequence of numbers.
-        ValueError: If the sequence is empty or a value is negative or not finite.
-    """
-    values = list(strength) if isinstance(strength, Sequence) and not isinstance(strength, str) else [strength]
-    if not values:
-        raise ValueError("strength is an empty sequence; give one number, or one per experience")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TypeError(f"strength must be a number or a sequence of numbers, got {value!r}")
-        if not math.isfinite(value) or value < 0:
-            raise ValueError(f"strength must be finite and at least 0, got {value!r}")
-    return tuple(float(value) for value in values)
-
-
-def check_patterns(exclude: Iterable[str]) -> tuple[str, ...]:
-    """Validate glob patterns.
-
-    Args:
-        exclude: The patterns.
-
-    Returns:
-        The patterns as a tuple.
-
-    Raises:
-        TypeError: If they are a single string or not strings.
-    """
-    if isinstance(exclude, str):
-        raise TypeError(f"exclude must be a sequence of patterns, got the string {exclude!r}; write [{exclude!r}]")
-    patterns = tuple(exclude)
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(f"exclude must hold glob patterns of parameter names, got {pattern!r}")
-    return patterns
+def _checked(key: str, value: Any) -> Any:
+    # A count or a mapping of tensors of a state, copied.
+    if isinstance(value, Mapping):
+        for name, tensor in value.items():
+            if not isinstance(tensor, Tensor) or not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"the state's {key} of {name} is not a tensor of finite numbers")
+        return {name: tensor.clone() for name, tensor in value.items()}
+    return check_count(f"the state's {key}", value)

@@ -7,57 +7,80 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from avalanche.training.utils import _at_task_boundary
 from torch import Tensor, nn
 
-from avsi.consolidation.penalty import ConsolidationPlugin, Reached, Strength, fit
+from avsi.consolidation.arguments import Strength, check_number
+from avsi.consolidation.parameters import fit
+from avsi.consolidation.penalty import PenaltyStep, QuadraticPenalty
+from avsi.consolidation.reached import Reached
+from avsi.consolidation.stability import inner_optimizer
 
 
-class SIPlugin(ConsolidationPlugin):
+class SIPenalty(QuadraticPenalty):
     r"""Synaptic Intelligence: importance is a parameter's share in the loss's decrease along the training path.
 
-    At every step (eq. 3), with g the gradient of the task loss alone and delta the change that the optimizer really
-    made (momentum, weight decay and adaptive step sizes included)::
+    At every step (eq. 3), with g the gradient of the task loss alone and delta the change that the step really made
+    (momentum, weight decay, clipping and adaptive step sizes included, and so is the penalty's part)::
 
         omega_k += -g_k * delta_k
 
-    At the end of an experience (eq. 5), with Delta_k the parameter's total change over it and xi the damping::
+    At the end of a task (eq. 5), with Delta_k the parameter's total change over it and xi the damping::
 
         Omega_k <- max(0, Omega_k + omega_k / (Delta_k^2 + xi)),   omega_k <- 0,   anchor_k <- theta_k
 
-    The task loss is ``strategy.loss`` as it is back-propagated. Penalties of avsi's plugins never enter it; a term that
-    another plugin adds to ``strategy.loss`` (distillation, Avalanche's own EWC) is part of it.
-
-    The floor on the cumulative Omega is what the authors' code does; the paper leaves it out. See
-    :class:`ConsolidationPlugin` for the penalty.
+    g is what stands in ``.grad`` when :meth:`step` is entered: gradients clipped before that enter clipped. The floor
+    on the cumulative Omega is what the authors' code does; the paper leaves it out. See :class:`QuadraticPenalty` for
+    the penalty.
 
     Args:
-        strength: c of the paper, at least 0; or one value per experience, the last one repeated.
+        model: The model.
+        strength: c of the paper, at least 0; or one value per task, the last one repeated.
         damping: xi > 0, which bounds Omega where a parameter hardly moved; in units of squared parameters.
         exclude: Glob patterns of parameter names to leave out.
+        penalty: ``"explicit"`` or ``"proximal"``.
 
     Raises:
         ValueError: If a value is out of range.
         TypeError: If a value has the wrong type.
+
+    Examples:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.ones_(model.weight)
+        >>> penalty, optimizer = SIPenalty(model, 1.0, damping=0.04), torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> model(torch.ones(1, 1)).square().sum().backward()  # g = 2, so delta = -0.2
+        >>> with penalty.step(optimizer):
+        ...     optimizer.step()
+        >>> penalty.consolidate()
+        >>> penalty.importance["weight"]  # 0.4 / (0.2^2 + 0.04)
+        tensor([[5.0000]])
     """
 
-    def __init__(self, strength: Strength, *, damping: float = 0.1, exclude: Iterable[str] = ()) -> None:
-        super().__init__(strength, exclude=exclude)
-        if isinstance(damping, bool) or not isinstance(damping, int | float):
-            raise TypeError(f"damping must be a number, got {damping!r}")
-        if not math.isfinite(damping) or damping <= 0:
+    follows_steps = True
+
+    def __init__(
+        self,
+        model: nn.Module | None,
+        strength: Strength,
+        *,
+        damping: float = 0.1,
+        exclude: Iterable[str] = (),
+        penalty: PenaltyStep = "explicit",
+    ) -> None:
+        self.damping = check_number("damping", damping)
+        if not math.isfinite(self.damping) or self.damping <= 0:
             raise ValueError(f"damping must be finite and greater than 0, got {damping!r}")
-        self.damping = float(damping)
         self.path_integral: dict[str, Tensor] = {}
-        """omega of the running experience: parameter name -> tensor of the parameter's shape."""
-        # Where an experience starts away from the anchor (weights changed between experiences). Usually empty.
+        """omega of the running task: parameter name -> tensor of the parameter's shape."""
+        # Where a task starts away from the anchor (weights changed between tasks). Usually empty.
         self._start: dict[str, Tensor] = {}
         self._previous: dict[str, Tensor] = {}
         self._task: Reached | None = None  # what the step's task loss reached,
         self._gradients: list[Tensor | None] = []  # and its gradient, held from the backward pass to the update
+        self._may_skip = False  # whether the optimizer may leave out a step on the device, where nobody sees it
+        super().__init__(model, strength, exclude=exclude, penalty=penalty)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the plugin's state, see :meth:`ConsolidationPlugin.state_dict`.
+        """Return the state, see :meth:`QuadraticPenalty.state_dict`.
 
         Returns:
             The shared state, omega, and the starting points of parameters that did not start at their anchor.
@@ -67,11 +90,16 @@ class SIPlugin(ConsolidationPlugin):
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_task": None, "_gradients": []}
 
-    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Bind the state and start the path integral at the present parameters."""
-        super().before_training_exp(strategy, *args, **kwargs)
-        if not _at_task_boundary(strategy.experience, before=True):
-            return
+    @torch.no_grad()
+    def begin_task(self, optimizer: Any = None) -> None:
+        """Start the path integral at the present parameters, see :meth:`QuadraticPenalty.begin_task`.
+
+        Args:
+            optimizer: The optimizer, if known.
+        """
+        super().begin_task(optimizer)
+        groups = getattr(inner_optimizer(optimizer), "param_groups", ())
+        self._may_skip = any(group.get("fused") for group in groups)
         for omega in self.path_integral.values():
             omega.zero_()
         self._start = {
@@ -81,11 +109,12 @@ class SIPlugin(ConsolidationPlugin):
         }
 
     @torch.no_grad()
-    def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+    def observe(self) -> None:
         """Keep the task gradient and the parameters, before penalties are added and the optimizer steps."""
         task = self._find_reached()
+        self._seen_gradient = True
         if task is None:
-            self._forget_step()
+            self._forget_kept()
             return
         _, previous = task.further
         torch._foreach_copy_(previous, task.parameters)
@@ -95,40 +124,63 @@ class SIPlugin(ConsolidationPlugin):
         torch._foreach_copy_(copies, gradients)
         self._task, self._gradients = task, list(copies)
 
-    @torch.no_grad()
-    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Add the step's share to the path integral."""
-        if self._task is None:
+    def _measure_step(self) -> None:
+        # Adds the step's share to the path integral.
+        if self._task is None or not self._seen_gradient:
             return
         path_integral, minus_delta = self._task.further
         gradients = [gradient for gradient in self._gradients if gradient is not None]
+        if self._may_skip:  # after an overflow a fused optimizer leaves the parameters, and the gradient is infinite
+            for gradient in gradients:
+                gradient.nan_to_num_(0.0, 0.0, 0.0)
         torch._foreach_sub_(minus_delta, self._task.parameters)
         torch._foreach_addcmul_(path_integral, gradients, minus_delta)
-        # Kept on CPUs, where freeing and allocating them in each step can cost more than all the rest: the C library
-        # gives large memory back to the system and maps it anew.
-        self._gradients = [gradient if gradient.device.type == "cpu" else None for gradient in gradients]
+        self._keep_memory()
 
     def _forget_step(self) -> None:
+        super()._forget_step()
+        self._keep_memory()
+
+    def _keep_memory(self) -> None:
+        # Kept on CPUs, where freeing and allocating them in each step can cost more than all the rest: the C library
+        # gives large memory back to the system and maps it anew.
+        self._gradients = [g if g is not None and g.device.type == "cpu" else None for g in self._gradients]
+
+    def _forget_kept(self) -> None:
         self._task, self._gradients = None, []
 
-    def new_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    def new_importance(
+        self, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any] | None
+    ) -> dict[str, Tensor]:
         """Fold omega into Omega (eq. 5, with the floor).
+
+        Args:
+            parameters: The penalised parameters by name.
+            batches: Not needed.
 
         Returns:
             The new Omega.
+
+        Raises:
+            RuntimeError: If no step was seen.
         """
+        if self.steps_seen == 0:
+            raise RuntimeError(
+                f"{type(self).__name__} saw no step in task {self.experiences_seen}, so there is nothing to "
+                "consolidate; enclose each optimizer.step() in `with penalty.step(optimizer):`"
+            )
         added = self.added_importance(parameters)
         return {name: (self.importance[name] + more).clamp_(min=0) for name, more in added.items()}
 
     @torch.no_grad()
     def added_importance(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        """Compute ``omega / (Delta^2 + xi)`` of the running experience.
+        """Compute ``omega / (Delta^2 + xi)`` of the running task.
 
         Args:
             parameters: Parameters by name, as they are now.
 
         Returns:
-            What the experience adds to Omega, of the parameters' shapes.
+            What the task adds to Omega, of the parameters' shapes.
         """
         added = {}
         for name, parameter in parameters.items():
@@ -136,17 +188,19 @@ class SIPlugin(ConsolidationPlugin):
             added[name] = self.path_integral[name] / (delta.square() + self.damping)
         return added
 
-    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Measure importance, move the anchor and reset omega."""
-        before = self.experiences_seen
-        super().after_training_exp(strategy, *args, **kwargs)
-        if self.experiences_seen > before:
-            torch._foreach_zero_(list(self.path_integral.values()))
-            self._start = {}
-        self._forget_step()
+    def consolidate(self, batches: Iterable[Any] | None = None) -> None:
+        """Measure importance, move the anchor and reset omega; no data are needed.
+
+        Args:
+            batches: Not needed.
+        """
+        super().consolidate(batches)
+        torch._foreach_zero_(list(self.path_integral.values()))
+        self._start = {}
+        self._forget_kept()
 
     def _bound_changed(self) -> None:
-        self._forget_step()
+        self._forget_kept()
         for name, parameter in self._bound.items():
             self.path_integral[name] = fit(self.path_integral.get(name), torch.zeros_like(parameter), name)
             self._previous[name] = torch.empty_like(parameter)

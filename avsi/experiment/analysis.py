@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -12,10 +12,10 @@ from avalanche.training import Naive
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
-from avsi.consolidation import SIPlugin
-from avsi.evaluation import EvaluationPlugin
 from avsi.experiment.cli import exits_explained
+from avsi.plugins import SIPlugin
 from avsi.plugins.batches import InMemoryBatches
+from avsi.plugins.evaluation import EvaluationPlugin
 
 Options = TypeVar("Options")
 
@@ -53,15 +53,12 @@ class RecordingSI(SIPlugin):
         self.omega: list[dict[str, Tensor]] = []
         self.added: list[dict[str, Tensor]] = []
 
-    def new_importance(self, strategy: Any, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        """Fold omega into Omega, and keep it.
-
-        Returns:
-            The new Omega.
-        """
-        self.omega.append({name: self.path_integral[name].clone() for name in parameters})
-        self.added.append(self.added_importance(parameters))
-        return super().new_importance(strategy, parameters)
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Keep what the experience adds, and consolidate."""
+        parameters = {name: p for name, p in strategy.model.named_parameters() if name in self.path_integral}
+        self.omega.append({name: omega.clone() for name, omega in self.path_integral.items()})
+        self.added.append(self.core.added_importance(parameters))
+        super().after_training_exp(strategy, *args, **kwargs)
 
 
 def train_plainly(

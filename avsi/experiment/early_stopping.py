@@ -12,8 +12,8 @@ from avalanche.evaluation.metrics import Accuracy
 from avalanche.models import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 
-from avsi.consolidation import ConsolidationPlugin
-from avsi.consolidation.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
+from avsi.plugins import ConsolidationPlugin
+from avsi.plugins.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
 
 
 @dataclass(frozen=True)

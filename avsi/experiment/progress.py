@@ -12,9 +12,9 @@ from avalanche.training.plugins import SupervisedPlugin
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from avsi.consolidation import MASPlugin, OnlineEWCPlugin
 from avsi.experiment.early_stopping import EarlyStopping
 from avsi.metrics import accuracy_row
+from avsi.plugins import MASPlugin, OnlineEWCPlugin
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 MEMORY = 600.0  # seconds: time left is told from the speed over these, since evaluations and importances make it uneven

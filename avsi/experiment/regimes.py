@@ -12,7 +12,6 @@ from avalanche.logging import TensorboardLogger
 from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
-from avsi.evaluation import EvaluationPlugin
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
 from avsi.experiment.class_accuracy import ClassAccuracy
 from avsi.experiment.early_stopping import EarlyStopping, validation_error
@@ -37,6 +36,7 @@ from avsi.metrics import (
     forgetting,
 )
 from avsi.plugins.batches import InMemoryBatches
+from avsi.plugins.evaluation import EvaluationPlugin
 from avsi.scenarios.build import ImageScenario
 
 EVAL_BATCH_SIZE = 512

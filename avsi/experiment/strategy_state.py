@@ -19,9 +19,10 @@ from avalanche.training.templates.base_sgd import PeriodicEval
 from avalanche.training.utils import ParamData
 from torch import Tensor
 
-from avsi.evaluation import EvaluationPlugin
-from avsi.hebbian_plugin import DHPPlugin
 from avsi.plugins.batches import InMemoryBatches
+from avsi.plugins.divergence import DivergencePlugin
+from avsi.plugins.evaluation import EvaluationPlugin
+from avsi.plugins.hebbian import DHPPlugin
 
 ATTRIBUTES: dict[type, tuple[str, ...]] = {
     # The strategy's own.
@@ -44,6 +45,7 @@ ATTRIBUTES: dict[type, tuple[str, ...]] = {
     # Plugins without a state_dict.
     InMemoryBatches: (),
     DHPPlugin: (),  # binds itself to the model when a training begins
+    DivergencePlugin: (),  # looks at one epoch at a time
     EWCPlugin: ("saved_params", "importances"),
     AvalancheMASPlugin: ("params", "importance"),
     SynapticIntelligencePlugin: ("ewc_data", "syn_data"),

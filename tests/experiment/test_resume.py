@@ -20,7 +20,6 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from avsi.consolidation import ConsolidationPlugin
 from avsi.experiment import Experiment, cli, regimes
 from avsi.experiment.checkpoint import checkpoint_path
 from avsi.experiment.early_stopping import Patience
@@ -45,6 +44,7 @@ from avsi.experiment.spec import Method
 from avsi.experiment.strategy_state import fingerprint
 from avsi.experiment.trial import Setting, run_trial
 from avsi.models import MLP, DHPLinear, GrowingHead, MultiHead
+from avsi.plugins import ConsolidationPlugin
 from avsi.scenarios import permuted_digits, split_digits
 from avsi.scenarios.build import Source, Task, build
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from avalanche.training.plugins import SupervisedPlugin
+from avalanche.training.plugins import CoPEPlugin, CWRStarPlugin, LFLPlugin
 
 from avsi.hebbian import DHPLinear, LabelSource, TakesTargets, show_targets, takers
+from avsi.plugins.divergence import DivergencePlugin, stop_within
 
 
 @dataclass
@@ -32,7 +33,7 @@ class _Wrapped:
         return self.wrapper(self.method, *args, **kwargs)
 
 
-class DHPPlugin(SupervisedPlugin):
+class DHPPlugin(DivergencePlugin):
     """Gives each training mini-batch's labels to every :class:`~avsi.models.DHPLinear` of the strategy's model.
 
     Labels belong to ``strategy.forward()``, the forward pass over the current mini-batch, whatever replay or another
@@ -61,6 +62,7 @@ class DHPPlugin(SupervisedPlugin):
 
     def __init__(self) -> None:
         super().__init__()
+        self.supports_distributed = False  # each process has its own samples, and so its own traces
         self._source = LabelSource()
         self._takers: list[TakesTargets] = []
         self._iterations = self._labelled_passes = 0
@@ -85,12 +87,22 @@ class DHPPlugin(SupervisedPlugin):
 
         Raises:
             ValueError: If there are none.
+            TypeError: If another plugin would take a hidden layer for the output layer.
         """
+        super().before_training_exp(strategy, *args, **kwargs)
         if not any(isinstance(module, DHPLinear) for module in strategy.model.modules()):
             raise ValueError(
                 f"DHPPlugin found no DHPLinear in the model, a {type(strategy.model).__name__}; give it one, for "
                 "instance as head=DHPLinear of a MultiHead, or leave the plugin out"
             )
+        for plugin in strategy.plugins:
+            by_name = isinstance(plugin, CWRStarPlugin) and plugin.cwr_layer_name is not None
+            if isinstance(plugin, CoPEPlugin | CWRStarPlugin | LFLPlugin) and not by_name:
+                raise TypeError(
+                    f"{type(plugin).__name__} works on the last torch.nn.Linear of a model, and a DHPLinear is none: "
+                    "it would take a hidden layer for the output layer. Use it with a model without DHP layers"
+                    + (" or name the layer with cwr_layer_name" if isinstance(plugin, CWRStarPlugin) else "")
+                )
         self._bind(strategy)
         self._iterations = self._labelled_passes = 0
 
@@ -99,11 +111,12 @@ class DHPPlugin(SupervisedPlugin):
         self._iterations += 1
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Make sure that labels were shown.
+        """Look for divergence, and make sure that labels were shown.
 
         Raises:
             RuntimeError: If the strategy never called its ``forward()``.
         """
+        super().after_training_exp(strategy, *args, **kwargs)
         if self._iterations and not self._labelled_passes:
             raise RuntimeError(
                 f"{type(strategy).__name__} trained without calling its forward(), the only place where DHPPlugin "
@@ -149,5 +162,8 @@ class DHPPlugin(SupervisedPlugin):
         if not (strategy.is_training and self._source.active):
             return method(*args, **kwargs)
         self._labelled_passes += 1
-        with show_targets(self._takers, strategy.mb_y):
-            return method(*args, **kwargs)
+        try:
+            with show_targets(self._takers, strategy.mb_y):
+                return method(*args, **kwargs)
+        except FloatingPointError:  # a DHPLinear refuses features that are not finite; here it is known why
+            stop_within(strategy, "the features of a DHPLinear are not finite")

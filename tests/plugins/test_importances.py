@@ -10,8 +10,8 @@ from torch import nn
 from training import default_dtype, naive, seeded_mlp
 
 from avsi import MASPlugin, OnlineEWCPlugin, SIPlugin
-from avsi.consolidation.evaluation_pass import show_if_long
 from avsi.models import HeadedModel, MultiHead
+from avsi.plugins.evaluation_pass import show_if_long
 
 PLUGINS = {
     "ewc": lambda strength: OnlineEWCPlugin(strength),

@@ -7,7 +7,7 @@ from avalanche.training.plugins import EvaluationPlugin as AvalancheEvaluationPl
 from avalanche.training.plugins import SupervisedPlugin
 from training import naive, seeded_mlp
 
-from avsi.evaluation import ITERATION, EvaluationPlugin, default_evaluator
+from avsi.plugins.evaluation import ITERATION, EvaluationPlugin, default_evaluator
 
 
 def run(digits, evaluator, plugins=()):

@@ -1,0 +1,80 @@
+"""Online EWC as an Avalanche plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from avalanche.training import SCR
+
+from avsi.consolidation.arguments import Strength
+from avsi.consolidation.online_ewc import Mode, OnlineEWCPenalty
+from avsi.consolidation.penalty import PenaltyStep
+from avsi.importance.estimators import Labels
+from avsi.plugins.consolidation import ConsolidationPlugin
+
+
+class OnlineEWCPlugin(ConsolidationPlugin):
+    r"""Online EWC: importance is the diagonal of the Fisher information, exact per sample.
+
+    What it computes is said at :class:`avsi.consolidation.OnlineEWCPenalty`, and how it enters at
+    :class:`ConsolidationPlugin`. The penalty has no factor 1/2: a lambda that multiplies lambda/2 in another paper is
+    half as large here.
+
+    Args:
+        strength: lambda, at least 0; or one value per experience, the last one repeated.
+        gamma: How much of the old importance stays, in [0, 1]. The papers that report strengths state none; 1 sums.
+        labels: Which labels the Fisher information is taken over, see :func:`avsi.fisher_diagonal`.
+        mode: ``"online"``, or ``"separate"`` for a quadratic term per experience, each about its own parameters.
+        seed: Seed of ``labels="sampled"``; by default that of torch's random numbers when the plugin is made.
+        exclude: Glob patterns of parameter names to leave out.
+        penalty: ``"explicit"`` or ``"proximal"``, see :class:`avsi.consolidation.QuadraticPenalty`.
+
+    Raises:
+        ValueError: If a value is out of range.
+        TypeError: If a value has the wrong type.
+    """
+
+    core: OnlineEWCPenalty
+    about = "Fisher information"
+    needs_logits = True
+
+    def __init__(
+        self,
+        strength: Strength,
+        *,
+        gamma: float = 1.0,
+        labels: Labels = "empirical",
+        mode: Mode = "online",
+        seed: int | None = None,
+        exclude: Iterable[str] = (),
+        penalty: PenaltyStep = "explicit",
+    ) -> None:
+        super().__init__(
+            OnlineEWCPenalty(
+                None, strength, gamma=gamma, labels=labels, mode=mode, seed=seed, exclude=exclude, penalty=penalty
+            )
+        )
+
+    @property
+    def gamma(self) -> float:
+        """How much of the old importance stays."""
+        return self.core.gamma
+
+    @property
+    def labels(self) -> Labels:
+        """Which labels the Fisher information is taken over."""
+        return self.core.labels
+
+    def after_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse what has no Fisher information, see :class:`ConsolidationPlugin`.
+
+        Raises:
+            TypeError: If the strategy trains embeddings, not a classifier.
+        """
+        super().after_train_dataset_adaptation(strategy, *args, **kwargs)
+        if isinstance(strategy, SCR):
+            raise TypeError(
+                "OnlineEWCPlugin cannot work with SCR, whose contrastive loss trains embeddings: these are no logits, "
+                "so there is no likelihood of the labels to take Fisher information of; use MASPlugin or SIPlugin"
+            )

@@ -1,0 +1,420 @@
+"""The penalties in training loops of one's own: the same numbers in all of them."""
+
+import pickle
+import warnings
+from contextlib import ExitStack
+
+import lightning
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from avsi.consolidation import MASPenalty, OnlineEWCPenalty, SIPenalty
+
+PENALTIES = {
+    "si": lambda model, **kwargs: SIPenalty(model, 2.0, damping=1e-2, **kwargs),
+    "ewc": lambda model, **kwargs: OnlineEWCPenalty(model, 5.0, **kwargs),
+    "mas": lambda model, **kwargs: MASPenalty(model, 0.05, **kwargs),
+}
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
+    "momentum": lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.9),
+    "adam": lambda p: torch.optim.Adam(p, lr=3e-3),
+}
+
+
+def mlp(seed=0, dtype=torch.float64):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2)).to(dtype)
+
+
+@pytest.fixture(scope="module")
+def tasks(digits):
+    """Two tasks of five batches of 64 real images, float64."""
+    made = []
+    for experience in digits.train_stream[:2]:
+        samples = [experience.dataset[i] for i in range(256)]
+        x = torch.stack([s[0].flatten() for s in samples]).double()
+        y = torch.tensor([s[1] for s in samples])
+        made.append(list(zip(x.split(64), y.split(64), strict=True)))
+    return made
+
+
+def bare_loop(tasks, name, optimizer="sgd", *, accumulate=1, within=None, before=None, **kwargs):
+    model = mlp()
+    optimizer = OPTIMIZERS[optimizer](model.parameters())
+    penalty = PENALTIES[name](model, **kwargs)
+    for task in tasks:
+        for x, y in task:
+            optimizer.zero_grad()
+            for part_x, part_y in zip(x.chunk(accumulate), y.chunk(accumulate), strict=True):
+                (cross_entropy(model(part_x), part_y) / accumulate).backward()
+            if before:
+                before(model)
+            with penalty.step(optimizer):
+                if within:
+                    within(model)
+                optimizer.step()
+        penalty.consolidate(task)
+    return model, penalty
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def omega(penalty):
+    return torch.cat([value.flatten() for value in penalty.importance.values()])
+
+
+def by_hand(tasks, name, optimizer):
+    """The same training written out, with the penalty in the loss and autograd differentiating it."""
+    model = mlp()
+    optimizer = OPTIMIZERS[optimizer](model.parameters())
+    parameters = list(model.parameters())
+    total = [torch.zeros_like(p) for p in parameters]
+    anchor = [p.detach().clone() for p in parameters]
+    strength = {"si": 2.0, "ewc": 5.0, "mas": 0.05}[name]
+    for task in tasks:
+        path = [torch.zeros_like(p) for p in parameters]
+        for x, y in task:
+            loss = cross_entropy(model(x), y)
+            gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
+            optimizer.zero_grad()
+            held = sum((o * (p - a) ** 2).sum() for o, p, a in zip(total, parameters, anchor, strict=True))
+            (loss + strength * held).backward()
+            before = [p.detach().clone() for p in parameters]
+            optimizer.step()
+            for s, g, p, b in zip(path, gradients, parameters, before, strict=True):
+                s -= g * (p.detach() - b)
+        for k, p in enumerate(parameters):
+            if name == "si":
+                moved = p.detach() - anchor[k]
+                total[k] = (total[k] + path[k] / (moved**2 + 1e-2)).clamp(min=0)
+        if name != "si":
+            samples = [(a, b) for x, y in task for a, b in zip(x, y, strict=True)]
+            for a, b in samples:
+                output = model(a[None])
+                target = output.log_softmax(1)[0, b] if name == "ewc" else output.square().sum()
+                for k, g in enumerate(torch.autograd.grad(target, parameters)):
+                    total[k] = total[k] + (g.square() if name == "ewc" else g.abs()) / len(samples)
+        anchor = [p.detach().clone() for p in parameters]
+    return weights(model), torch.cat([t.flatten() for t in total])
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", PENALTIES)
+def test_agrees_with_autograd_over_two_tasks(tasks, name, optimizer):
+    model, penalty = bare_loop(tasks, name, optimizer)
+    theta, importance = by_hand(tasks, name, optimizer)
+    torch.testing.assert_close(weights(model), theta, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(omega(penalty), importance, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_gradients_accumulated_over_four_batches_of_16_are_those_of_one_of_64(tasks, name):
+    (whole, first), (parts, second) = bare_loop(tasks, name), bare_loop(tasks, name, accumulate=4)
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(omega(second), omega(first), rtol=1e-6, atol=1e-12)
+    assert second.experiences_seen == 2
+
+
+class Lit(lightning.LightningModule):
+    """The loop as Lightning's users write it: the closure runs first, then the step is enclosed."""
+
+    def __init__(self, model, penalty):
+        super().__init__()
+        self.model, self.penalty = model, penalty
+
+    def training_step(self, batch, index):
+        x, y = batch
+        return cross_entropy(self.model(x), y)
+
+    def configure_optimizers(self):
+        return OPTIMIZERS["sgd"](self.model.parameters())
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+        optimizer_closure()
+        with self.penalty.step(optimizer):
+            optimizer.step()
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_lightning_gives_the_same_weights(tasks, tmp_path, name, accumulate):
+    expected, reference = bare_loop(tasks, name)
+    model = mlp()
+    module = Lit(model, PENALTIES[name](model))
+    for task in tasks:
+        batches = [part for x, y in task for part in zip(x.chunk(accumulate), y.chunk(accumulate), strict=True)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer = lightning.Trainer(
+                max_epochs=1,
+                accumulate_grad_batches=accumulate,
+                accelerator="cpu",
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                default_root_dir=tmp_path,
+            )
+            trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
+        module.penalty.consolidate(task)
+    torch.testing.assert_close(weights(model), weights(expected), rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(omega(module.penalty), omega(reference), rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [("si", "ewc", "mas"), ("ewc", "mas", "si"), ("mas", "si", "ewc")])
+@pytest.mark.parametrize("proximal", [(), ("ewc",), ("si", "mas")])
+def test_several_penalties_see_the_task_gradient_alone_in_any_order(tasks, order, proximal):
+    """Omega of SI is -g * delta, with g of the task loss and delta of the whole step, whoever is first."""
+    model = mlp()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    penalties = {n: PENALTIES[n](model, penalty="proximal" if n in proximal else "explicit") for n in PENALTIES}
+    parameters = dict(model.named_parameters())
+    for task in tasks:
+        path = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        for x, y in task:
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            gradient = {name: p.grad.clone() for name, p in parameters.items()}
+            before = {name: p.detach().clone() for name, p in parameters.items()}
+            with ExitStack() as stack:
+                for name in order:
+                    stack.enter_context(penalties[name].step(optimizer))
+                optimizer.step()
+            for name, p in parameters.items():
+                path[name] -= gradient[name] * (p.detach() - before[name])
+        for name, expected in path.items():
+            torch.testing.assert_close(penalties["si"].path_integral[name], expected, rtol=1e-9, atol=1e-15)
+        for penalty in penalties.values():
+            penalty.consolidate(task)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_clipping_within_the_step_clips_the_penalty_too_and_before_it_the_task_alone(tasks, name):
+    def clip(model):
+        norms.append(nn.utils.clip_grad_norm_(model.parameters(), 0.05).item())
+
+    norms = []
+    bare_loop(tasks, name, within=clip)
+    within, norms = norms, []
+    bare_loop(tasks, name, before=clip)
+    assert within[: len(tasks[0])] == norms[: len(tasks[0])]  # no penalty in the first task
+    assert within[-1] != norms[-1]
+
+
+def test_si_sees_the_unclipped_gradient_and_the_clipped_step(tasks):
+    model = mlp()
+    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.1), SIPenalty(model, 1.0)
+    x, y = tasks[0][0]
+    cross_entropy(model(x), y).backward()
+    gradient = model[0].weight.grad.clone()
+    with penalty.step(optimizer):
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+        optimizer.step()
+    expected = gradient**2 * 0.1 * 0.01 / norm
+    torch.testing.assert_close(penalty.path_integral["0.weight"], expected, rtol=1e-3, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_gradient_scaler_changes_nothing_and_steps_it_skips_count_for_nothing(tasks, name):
+    expected, reference = bare_loop(tasks, name)
+    model = mlp()
+    optimizer, penalty = OPTIMIZERS["sgd"](model.parameters()), PENALTIES[name](model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for number, task in enumerate(tasks):
+        for index, (x, y) in enumerate(task):
+            for overflow in (True, False) if index == 1 else (False,):
+                optimizer.zero_grad()
+                scaler.scale(cross_entropy(model(x), y)).backward()
+                if overflow:
+                    model[0].weight.grad[0, 0] = float("inf")
+                scaler.unscale_(optimizer)
+                before = penalty.steps_seen
+                with penalty.step(optimizer):
+                    scaler.step(optimizer)
+                scaler.update()
+                assert penalty.steps_seen == before + (not overflow), (number, index)
+        penalty.consolidate(task)
+    torch.testing.assert_close(weights(model), weights(expected), rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(omega(penalty), omega(reference), rtol=1e-6, atol=1e-12)
+
+
+def test_a_fused_optimizer_that_leaves_out_a_step_leaves_omega_alone(tasks):
+    """It does so on the device, where nobody sees it: the parameters do not move and the gradient is infinite."""
+    model = mlp(dtype=torch.float32)
+    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.1, fused=True), SIPenalty(model, 1.0)
+    x, y = tasks[0][0]
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for overflow in (False, True):
+        optimizer.zero_grad()
+        scaler.scale(cross_entropy(model(x.float()), y)).backward()
+        if overflow:
+            model[0].weight.grad[0, 0] = float("inf")
+        scaler.unscale_(optimizer)
+        before = {name: value.clone() for name, value in penalty.path_integral.items()}
+        with penalty.step(optimizer):
+            scaler.step(optimizer)
+        scaler.update()
+        assert torch.equal(before["0.weight"], penalty.path_integral["0.weight"]) is overflow
+    assert all(value.isfinite().all() for value in penalty.path_integral.values())
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_schedulers_and_parameter_groups(tasks, name):
+    model = mlp()
+    groups = [{"params": model[0].parameters(), "lr": 0.05}, {"params": model[2].parameters(), "lr": 0.01}]
+    optimizer = torch.optim.SGD(groups)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+    penalty = PENALTIES[name](model, penalty="proximal")
+    for task in tasks:
+        for x, y in task:
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            expected = {}
+            for parameter, group in ((model[0].weight, 0), (model[2].weight, 1)):
+                lr = optimizer.param_groups[group]["lr"]
+                key = f"{0 if group == 0 else 2}.weight"
+                moved = parameter.detach() - lr * parameter.grad
+                rate = 2 * lr * penalty.strength * penalty.importance[key] * (penalty.experiences_seen > 0)
+                expected[key] = (moved + rate * penalty.anchor[key]) / (1 + rate)
+            with penalty.step(optimizer):
+                optimizer.step()
+            scheduler.step()
+            for key, value in expected.items():
+                torch.testing.assert_close(model.get_parameter(key).detach(), value, rtol=1e-12, atol=1e-15)
+        penalty.consolidate(task)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_without_the_optimizer_the_numbers_are_the_same(tasks, name):
+    expected, _ = bare_loop(tasks, name)
+    model = mlp()
+    optimizer, penalty = OPTIMIZERS["sgd"](model.parameters()), PENALTIES[name](model)
+    for task in tasks:
+        for x, y in task:
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            with penalty.step():
+                optimizer.step()
+        penalty.consolidate(task)
+    assert torch.equal(weights(model), weights(expected))
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("by", ["state_dict", "pickle"])
+def test_training_goes_on_bit_for_bit_in_the_middle_of_a_task(tasks, tmp_path, name, by):
+    expected, reference = bare_loop(tasks, name, "adam")
+    model = mlp()
+    optimizer, penalty = OPTIMIZERS["adam"](model.parameters()), PENALTIES[name](model)
+    for number, task in enumerate(tasks):
+        for index, (x, y) in enumerate(task):
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            with penalty.step(optimizer):
+                optimizer.step()
+            if (number, index) == (1, 1) and by == "pickle":
+                model, optimizer, penalty = pickle.loads(pickle.dumps((model, optimizer, penalty)))
+            elif (number, index) == (1, 1):
+                parts = {"model": model, "optimizer": optimizer, "penalty": penalty}
+                torch.save({key: part.state_dict() for key, part in parts.items()}, tmp_path / "state.pt")
+                state = torch.load(tmp_path / "state.pt", weights_only=True)
+                model = mlp(seed=1)
+                optimizer, penalty = OPTIMIZERS["adam"](model.parameters()), PENALTIES[name](model)
+                for key, part in (("model", model), ("optimizer", optimizer), ("penalty", penalty)):
+                    part.load_state_dict(state[key])
+        penalty.consolidate(task)
+    assert torch.equal(weights(model), weights(expected))
+    assert torch.equal(omega(penalty), omega(reference))
+
+
+@pytest.mark.parametrize("wrap", ["compile", "accelerate"])
+def test_wrappers_of_models_and_optimizers_are_looked_through(tasks, wrap):
+    expected, reference = bare_loop(tasks, "si")
+    model = mlp()
+    called, optimizer = model, OPTIMIZERS["sgd"](model.parameters())
+    stepped = optimizer
+    if wrap == "compile":
+        called = torch.compile(model, backend="eager")
+    else:
+
+        class Wrapped:  # as Accelerate's, which has the optimizer within
+            def __init__(self, optimizer):
+                self.optimizer, self.step = optimizer, optimizer.step
+
+            @property
+            def param_groups(self):
+                return self.optimizer.param_groups
+
+        stepped = Wrapped(optimizer)
+    penalty = PENALTIES["si"](called)
+    for task in tasks:
+        for x, y in task:
+            optimizer.zero_grad()
+            cross_entropy(called(x), y).backward()
+            with penalty.step(stepped):
+                stepped.step()
+        penalty.consolidate()
+    assert penalty.importance.keys() == reference.importance.keys()
+    torch.testing.assert_close(weights(model), weights(expected), rtol=1e-9, atol=1e-12)
+
+
+def test_a_layer_added_between_tasks_is_found_and_one_added_within_is_after_bind(tasks):
+    model = mlp()
+    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.05), SIPenalty(model, 1.0)
+
+    def take_step(index):
+        x, y = tasks[index][0]
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        with penalty.step(optimizer):
+            optimizer.step()
+
+    take_step(0)
+    penalty.consolidate()
+    for name, bind in (("between", False), ("within", True)):
+        model.add_module(name, nn.Linear(2, 2).double())
+        optimizer.add_param_group({"params": model.get_submodule(name).parameters()})
+        if bind:
+            penalty.bind()
+        take_step(1)
+        assert penalty.path_integral[f"{name}.weight"].abs().sum() > 0
+
+
+def test_consolidating_si_without_a_step_is_an_error(tasks):
+    model = mlp()
+    with pytest.raises(RuntimeError, match=r"SIPenalty saw no step in task 0.*with penalty\.step\(optimizer\)"):
+        SIPenalty(model, 1.0).consolidate()
+
+
+@pytest.mark.parametrize("name", ["ewc", "mas"])
+def test_consolidating_without_data_is_an_error(name):
+    with pytest.raises(TypeError, match="needs the task's data"):
+        PENALTIES[name](mlp()).consolidate()
+
+
+def test_a_step_that_fails_or_does_not_step_counts_for_nothing(tasks):
+    model = mlp()
+    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.05), SIPenalty(model, 1.0)
+    x, y = tasks[0][0]
+    cross_entropy(model(x), y).backward()
+    with pytest.raises(KeyboardInterrupt), penalty.step(optimizer):
+        raise KeyboardInterrupt
+    with penalty.step(optimizer):
+        pass
+    assert penalty.steps_seen == 0
+    with penalty.step(optimizer):
+        optimizer.step()
+    assert penalty.steps_seen == 1
+
+
+def test_a_model_is_needed_and_lbfgs_refused():
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got 0\.1"):
+        SIPenalty(0.1, 1.0)
+    model = mlp()
+    optimizer = torch.optim.LBFGS(model.parameters())
+    with pytest.raises(TypeError, match=r"LBFGS.*SGD or Adam"), SIPenalty(model, 1.0).step(optimizer):
+        optimizer.step()

@@ -1,0 +1,446 @@
+"""Consolidation and DHP in training loops of every kind, over two tasks each."""
+
+from functools import partial
+
+import pytest
+import torch
+from avalanche.benchmarks import (
+    benchmark_from_datasets,
+    nc_benchmark,
+    split_online_stream,
+    with_classes_timeline,
+    with_task_labels,
+)
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.models import MlpVAE, SCRModel
+from avalanche.training import AR1, LFL, MER, SCR, CoPE, CWRStar, ICaRL, Naive, StreamingLDA, VAETraining
+from avalanche.training.plugins import CoPEPlugin, CWRStarPlugin, EvaluationPlugin, LFLPlugin, SupervisedPlugin
+from oracles import importance as oracle
+from torch import nn
+from torch.utils.data import TensorDataset
+from training import naive, seeded_mlp
+
+from avsi import DHPPlugin, MASPlugin, OnlineEWCPlugin, SIPlugin
+from avsi.data.dataset import ImageDataset
+from avsi.models import MLP, DHPLinear, MultiHead
+from avsi.plugins import ConsolidationPlugin
+from avsi.plugins.evaluation_pass import trained_classifier
+from avsi.scenarios.build import with_task_label
+
+PLUGINS = {
+    "si": lambda strength=1.0: SIPlugin(strength, damping=1e-2),
+    "ewc": lambda strength=1.0: OnlineEWCPlugin(strength),
+    "mas": lambda strength=0.01: MASPlugin(strength),
+}
+
+
+def sgd(model, lr=0.02):
+    return torch.optim.SGD(model.parameters(), lr=lr)
+
+
+def tensors(experience):
+    samples = [experience.dataset[i] for i in range(len(experience.dataset))]
+    return torch.stack([s[0] for s in samples]), torch.tensor([s[1] for s in samples])
+
+
+def assert_same(measured, expected, rtol=1e-4, atol=1e-8):
+    for name, value in expected.items():
+        torch.testing.assert_close(measured[name], value, rtol=rtol, atol=atol)
+
+
+@pytest.fixture(scope="module")
+def classes():
+    """A class-incremental benchmark of two experiences of two classes, in Avalanche's old style, which iCaRL needs."""
+    torch.manual_seed(0)
+    y = torch.arange(160) % 4
+    data = TensorDataset(torch.randn(160, 1, 8, 8) + y[:, None, None, None], y)
+    data.targets = y
+    return nc_benchmark(data, data, 2, task_labels=False, fixed_class_order=[0, 1, 2, 3])
+
+
+# Loops without steps of an optimizer, or without announcing them
+
+
+class Silent(Naive):
+    """Its own epoch, without the hooks around the step."""
+
+    def training_epoch(self, **kwargs):
+        for self.mbatch in self.dataloader:  # noqa: B020 (as Avalanche does)
+            self._unpack_minibatch()
+            self._before_training_iteration(**kwargs)
+            self.optimizer.zero_grad()
+            self.mb_output = self.forward()
+            self.loss = self.criterion()
+            self.loss.backward()
+            self.optimizer.step()
+            self._after_training_iteration(**kwargs)
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("strategy", [MER, Silent])
+def test_a_loop_that_announces_no_step_is_reported_after_its_first_epoch(digits, name, strategy):
+    model = seeded_mlp(head=2)
+    arguments = {"mem_size": 20, "n_inner_steps": 1} if strategy is MER else {}
+    trainer = naive(model, sgd(model), [PLUGINS[name]()], strategy=strategy, epochs=2, **arguments)
+    with pytest.raises(RuntimeError, match=rf"{strategy.__name__} trained for \d+ iterations without"):
+        trainer.train(digits.train_stream[0], eval_streams=[])
+    assert trainer.clock.train_exp_epochs == 0
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_strategy_without_an_optimizer_is_refused(digits, name):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+    strategy = StreamingLDA(
+        slda_model=model, criterion=nn.CrossEntropyLoss(), input_size=8, num_classes=10, plugins=[PLUGINS[name]()]
+    )
+    with pytest.raises(TypeError, match="StreamingLDA, which has no optimizer"):
+        strategy.train(digits.train_stream[0], eval_streams=[])
+
+
+def vae(plugins):
+    torch.manual_seed(0)
+    model = MlpVAE((1, 8, 8), nhid=4, device="cpu")
+    return model, VAETraining(
+        model=model, optimizer=torch.optim.Adam(model.parameters(), lr=1e-3), train_mb_size=64, plugins=plugins
+    )
+
+
+@pytest.mark.parametrize("name", ["ewc", "mas"])
+def test_importances_of_outputs_refuse_a_model_without_logits(digits, name):
+    _, strategy = vae([PLUGINS[name]()])
+    with pytest.raises(TypeError, match="logits of a classifier, and the model of VAETraining returns a tuple"):
+        strategy.train(digits.train_stream[0], eval_streams=[])
+
+
+def test_si_works_with_any_loss_also_that_of_an_autoencoder(digits):
+    plugin = PLUGINS["si"]()
+    _, strategy = vae([plugin])
+    for experience in digits.train_stream[:2]:
+        strategy.train(experience, eval_streams=[])
+    assert plugin.experiences_seen == 2
+    assert sum(omega.sum() for omega in plugin.importance.values()) > 0
+
+
+# Classifiers that are swapped in evaluation mode
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_icarl_is_measured_through_the_classifier_that_was_trained(classes, name):
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU())
+    classifier = nn.Linear(8, 4)
+    plugin = PLUGINS[name]()
+    if name != "si":
+        plugin.core.strengths = (0.0,)
+    strategy = ICaRL(
+        feature_extractor=features,
+        classifier=classifier,
+        optimizer=torch.optim.SGD([*features.parameters(), *classifier.parameters()], lr=0.05),
+        memory_size=20,
+        buffer_transform=None,
+        fixed_memory=True,
+        train_mb_size=20,
+        eval_mb_size=20,
+        plugins=[plugin],
+    )
+    whole, expected = nn.Sequential(features, classifier), {}
+    for experience in classes.train_stream:
+        strategy.train(experience, eval_streams=[])
+        x, y = tensors(experience)
+        if name != "si":
+            measured = oracle.fisher(whole, [(x, y)], "empirical") if name == "ewc" else oracle.mas(whole, [(x, y)])
+            expected = {key: expected.get(key, 0) + value for key, value in measured.items()}
+    assert plugin.importance["train_classifier.weight"].sum() > 0
+    own = {key.replace("0.", "feature_extractor.", 1) if key[0] == "0" else key.replace("1.", "train_classifier.", 1): v
+           for key, v in expected.items()}  # fmt: skip
+    assert_same(plugin.importance, own)
+    assert type(strategy.model.eval_classifier).__name__ == "NCMClassifier"
+
+
+def scr(plugins):
+    torch.manual_seed(0)
+    model = SCRModel(nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU()), nn.Linear(8, 6))
+    return model, SCR(
+        model=model,
+        optimizer=sgd(model),
+        augmentations=lambda x: x.flip(-1),
+        mem_size=20,
+        train_mb_size=20,
+        batch_size_mem=10,
+        eval_mb_size=20,
+        plugins=plugins,
+        evaluator=EvaluationPlugin(),  # accuracies of embeddings would not be defined
+    )
+
+
+@pytest.mark.parametrize("name", ["si", "mas"])
+def test_scr_is_measured_through_its_projection(classes, name):
+    plugin = PLUGINS[name](0.0)
+    model, strategy = scr([plugin])
+    expected = 0.0
+    for experience in classes.train_stream:
+        strategy.train(experience, eval_streams=[])
+        model.eval()
+        with trained_classifier(model):
+            expected = expected + oracle.mas(model, [tensors(experience)])["train_classifier.weight"]
+        model.train()
+    assert plugin.importance["train_classifier.weight"].sum() > 0
+    if name == "mas":
+        assert_same(plugin.importance, {"train_classifier.weight": expected})
+
+
+def test_scr_has_no_likelihood_for_ewc(classes):
+    with pytest.raises(TypeError, match="SCR, whose contrastive loss trains embeddings"):
+        scr([PLUGINS["ewc"]()])[1].train(classes.train_stream[0], eval_streams=[])
+
+
+# Batches
+
+
+class Dicts(torch.utils.data.Dataset):
+    def __init__(self, experience):
+        self.x, self.y = tensors(experience)
+        self.targets = self.y.tolist()
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return {"pixels": self.x[index], "digit": self.y[index]}
+
+
+class OfDicts(Naive):
+    """Takes batches apart in its own way."""
+
+    def _unpack_minibatch(self):
+        self.mbatch = [self.mbatch["pixels"].to(self.device), self.mbatch["digit"].to(self.device)]
+
+    def make_train_dataloader(self, **kwargs):
+        self.dataloader = torch.utils.data.DataLoader(
+            self.adapted_dataset, batch_size=self.train_mb_size, shuffle=False
+        )
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_batches_that_are_dicts_give_the_importances_of_tuples(digits, name):
+    outcomes = []
+    for kind in ("tuples", "dicts"):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
+        plugin = PLUGINS[name]()
+        if kind == "dicts":
+            data = [AvalancheDataset([Dicts(experience)]) for experience in digits.train_stream[:2]]
+            stream = benchmark_from_datasets(train=data).train_stream
+            strategy = naive(model, sgd(model), [plugin], strategy=OfDicts)
+            for experience in stream:
+                strategy.train(experience, eval_streams=[])
+        else:
+            strategy = naive(model, sgd(model), [plugin])
+            for experience in digits.train_stream[:2]:
+                strategy.train(experience, eval_streams=[], shuffle=False)
+        outcomes.append((plugin.importance, dict(model.named_parameters())))
+    for tuples, dicts in zip(*outcomes, strict=True):
+        assert_same(dicts, tuples, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ewc", "mas"])
+def test_an_order_of_ones_own_in_a_batch(digits, name):
+    class Swapped(Naive):
+        """Its data sets give (y, x, task label)."""
+
+        @property
+        def mb_x(self):
+            return self.mbatch[1]
+
+        @property
+        def mb_y(self):
+            return self.mbatch[0]
+
+    def swapped(experience):
+        x, y = tensors(experience)
+        data = AvalancheDataset([TensorDataset(y, x, torch.full_like(y, experience.current_experience))])
+        data.targets = y
+        return data
+
+    model = seeded_mlp()
+    plugin = PLUGINS[name](0.0)
+    strategy = naive(model, sgd(model), [plugin], strategy=Swapped)
+    expected = {}
+    for experience in digits.train_stream[:2]:
+        strategy.make_train_dataloader = lambda strategy=strategy, **_: setattr(
+            strategy, "dataloader", torch.utils.data.DataLoader(strategy.adapted_dataset, batch_size=32)
+        )
+        task = experience.current_experience
+        original = experience.dataset
+        experience._dataset = swapped(experience)
+        strategy.train(experience, eval_streams=[])
+        experience._dataset = original
+        x, y = tensors(experience)
+        batch = [(x, y, torch.full_like(y, task))]
+        measured = oracle.fisher(model, batch, "empirical") if name == "ewc" else oracle.mas(model, batch)
+        expected = {key: expected.get(key, 0) + value for key, value in measured.items()}
+    assert_same(plugin.importance, expected)
+
+
+# Online streams, and several task labels in an experience
+
+
+@pytest.mark.parametrize("boundaries", [True, False])
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_task_cut_into_pieces_is_consolidated_like_the_same_steps_uncut(digits, name, boundaries):
+    outcomes = []
+    for cut in (True, False):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 2))
+        plugin = PLUGINS[name]()
+        strategy = naive(model, sgd(model), [plugin], batch_size=20)
+        for number, experience in enumerate(digits.train_stream[:2]):
+            pieces = [experience]
+            if cut:
+                pieces = split_online_stream([experience], 100, shuffle=False, access_task_boundaries=boundaries)
+            for piece in pieces:
+                strategy.train(piece, eval_streams=[], shuffle=False)
+            if cut and boundaries:
+                assert plugin.experiences_seen == number + 1
+        outcomes.append((plugin.importance, plugin.anchor, dict(model.named_parameters())))
+    (importance, anchor, theta), (expected, *others) = outcomes
+    for mine, whole in zip((importance, anchor, theta), (expected, *others), strict=True):
+        same = all(torch.equal(mine[key], whole[key]) for key in whole)
+        assert same is boundaries
+
+
+def test_the_path_integral_grows_over_the_pieces_of_a_task(digits):
+    model, plugin, sums = seeded_mlp(head=10), PLUGINS["si"](), []
+
+    class Keep(SupervisedPlugin):
+        def after_training_epoch(self, strategy, **kwargs):
+            sums.append(plugin.core.steps_seen)
+
+    strategy = naive(model, sgd(model), [plugin, Keep()], batch_size=50)
+    for piece in split_online_stream(digits.train_stream[:1], 100, access_task_boundaries=True):
+        strategy.train(piece, eval_streams=[])
+    assert sums == sorted(sums)
+    assert sums[:3] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("name", ["ewc", "mas"])
+def test_the_whole_task_of_an_online_stream_is_measured(digits, name):
+    model = seeded_mlp(head=10)
+    plugin = PLUGINS[name](0.0)
+    strategy = naive(model, sgd(model), [plugin])
+    expected = {}
+    for experience in digits.train_stream[:2]:
+        for piece in split_online_stream([experience], 100, access_task_boundaries=True):
+            strategy.train(piece, eval_streams=[])
+        batch = [tensors(experience)]
+        measured = oracle.fisher(model, batch, "empirical") if name == "ewc" else oracle.mas(model, batch)
+        expected = {key: expected.get(key, 0) + value for key, value in measured.items()}
+    assert_same(plugin.importance, expected)
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_an_experience_with_several_task_labels(digits, name):
+    images = digits.image_sets[0]
+
+    def data(tasks):
+        parts = []
+        for task in tasks:
+            rows = torch.nonzero(images.labels // 2 == task).flatten()
+            parts.append(with_task_label(ImageDataset(images.images, rows, images.labels[rows] % 2), task))
+        return parts[0].concat(parts[1])
+
+    stream = with_classes_timeline(with_task_labels(benchmark_from_datasets(train=[data((0, 1)), data((2, 3))])))
+    model = seeded_mlp()
+    plugin = PLUGINS[name](0.0)
+    strategy = naive(model, sgd(model), [plugin])
+    expected = {}
+    for experience in stream.train_stream:
+        strategy.train(experience, eval_streams=[])
+        samples = list(experience.dataset)
+        x, y, t = (torch.stack([torch.as_tensor(s[i]) for s in samples]) for i in range(3))
+        if name != "si":
+            batches = [(x[t == task], y[t == task], t[t == task]) for task in t.unique()]
+            measured = oracle.fisher(model, batches, "empirical") if name == "ewc" else oracle.mas(model, batches)
+            expected = {key: expected.get(key, 0) + value for key, value in measured.items()}
+    assert_same(plugin.importance, expected)
+    assert all(plugin.importance[f"head.heads.{task}.weight"].sum() > 0 for task in range(4))
+
+
+# Strategies that look for the last linear layer
+
+
+@pytest.mark.parametrize("plugin", [CoPEPlugin, CWRStarPlugin, LFLPlugin])
+def test_dhp_says_why_not_where_another_plugin_looks_for_the_last_linear_layer(digits, plugin):
+    model = seeded_mlp(head=partial(DHPLinear, out_features=2))
+    other = {CoPEPlugin: lambda: CoPEPlugin(p_size=2), CWRStarPlugin: lambda: CWRStarPlugin(model),
+             LFLPlugin: lambda: LFLPlugin(1.0)}[plugin]()  # fmt: skip
+    other.before_training = lambda *_, **__: None  # CoPE's would rewrite the model, LFL's wants a class of model
+    strategy = naive(model, sgd(model), [DHPPlugin(), other])
+    with pytest.raises(TypeError, match=rf"{plugin.__name__} works on the last torch\.nn\.Linear.*take a hidden layer"):
+        strategy.train(digits.train_stream[0], eval_streams=[])
+
+
+@pytest.mark.parametrize("strategy", [CoPE, CWRStar, LFL, AR1])
+def test_ready_made_strategies_of_that_kind_hold_one_of_these_plugins(strategy):
+    """So that the check above catches them."""
+    import inspect
+
+    source = inspect.getsource(inspect.getmodule(strategy))
+    assert any(name in source for name in ("CoPEPlugin", "CWRStarPlugin", "LFLPlugin"))
+
+
+def test_dhp_works_with_cwr_star_where_the_layer_is_named(digits):
+    model = seeded_mlp(head=partial(DHPLinear, out_features=10, eta=0.1))
+    plugins = [DHPPlugin(), CWRStarPlugin(model, cwr_layer_name="head", freeze_remaining_model=False)]
+    strategy = naive(model, sgd(model), plugins)
+    images = digits.image_sets[0]
+    parts = []
+    for task in range(2):
+        rows = torch.nonzero(images.labels // 2 == task).flatten()
+        parts.append(with_task_label(ImageDataset(images.images, rows, images.labels[rows]), 0))
+    stream = with_classes_timeline(with_task_labels(benchmark_from_datasets(train=parts))).train_stream
+    for experience in stream:
+        strategy.train(experience, eval_streams=[])
+    assert (model.head.hebb[:4].abs().sum(1) > 0).all()
+    assert model.saved_weights.keys() == {0, 1, 2, 3}  # CWR*'s own, from the DHP layer's slow weights
+
+
+# Misuse
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_the_same_plugin_twice(digits, name):
+    model, plugin = seeded_mlp(), PLUGINS[name]()
+    strategy = naive(model, sgd(model), [plugin, plugin])
+    with pytest.raises(ValueError, match=f"the same {type(plugin).__name__} is in the strategy's plugins twice"):
+        strategy.train(digits.train_stream[0], eval_streams=[])
+
+
+def test_a_plugin_takes_any_penalty_and_nothing_else(digits):
+    from avsi.consolidation import QuadraticPenalty
+
+    class Uniform(QuadraticPenalty):
+        """L2 towards the last task's weights."""
+
+        def new_importance(self, parameters, batches):
+            return {name: torch.ones_like(parameter) for name, parameter in parameters.items()}
+
+    plugin = ConsolidationPlugin(Uniform(None, 0.5))
+    model = seeded_mlp()
+    strategy = naive(model, sgd(model), [plugin])
+    for experience in digits.train_stream[:2]:
+        strategy.train(experience, eval_streams=[])
+    assert (plugin.importance["features.1.weight"] == 1).all()
+    with pytest.raises(TypeError, match="core must be a QuadraticPenalty"):
+        ConsolidationPlugin(1.0)
+
+
+def test_fields_of_an_exclude_reach_the_importance_pass(digits):
+    """What is left out of the penalty is not measured either."""
+    model = MLP(64, (8,), MultiHead)
+    for name in ("ewc", "mas"):
+        plugin = PLUGINS[name]()
+        plugin.core.exclude = ("features.*",)
+        strategy = naive(model, sgd(model), [plugin])
+        strategy.train(digits.train_stream[0], eval_streams=[])
+        assert plugin.importance.keys() == {"head.heads.0.weight", "head.heads.0.bias"}
