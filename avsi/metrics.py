@@ -28,16 +28,15 @@ def accuracy_row(results: Mapping[str, float], stream: Sequence) -> list[float]:
 
     Args:
         results: What ``strategy.eval`` returned.
-        stream: The evaluated stream, whole, of experiences with one task label each.
+        stream: The evaluated experiences.
 
     Returns:
         Test accuracy on each experience, in [0, 1].
     """
-    phase = f"eval_phase/{stream[0].origin_stream.name}_stream"
-    return [
-        float(results[f"Top1_Acc_Exp/{phase}/Task{experience.task_label:03d}/Exp{experience.current_experience:03d}"])
-        for experience in stream
-    ]
+    phase = f"Top1_Acc_Exp/eval_phase/{stream[0].origin_stream.name}_stream/"
+    # In between stands the experience's task label, where it has a single one.
+    values = {key.rsplit("/", 1)[-1]: float(value) for key, value in results.items() if key.startswith(phase)}
+    return [values[f"Exp{experience.current_experience:03d}"] for experience in stream]
 
 
 def average_accuracy(matrix: Sequence[Sequence[float]]) -> float:

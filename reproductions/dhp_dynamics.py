@@ -20,12 +20,11 @@ from pathlib import Path
 
 import tyro
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from avsi.experiment import ExperimentError
 from avsi.experiment.analysis import run_analysis
-from avsi.experiment.figures import save_figure
-from avsi.experiment.study import read_studies
+from avsi.results import save_figure, say
+from avsi.results.study import read_studies
 
 QUANTITIES = {"eta": "η", "hebb": "||Hebb||$_F$", "alpha": r"||$\alpha$||$_F$"}
 EQUAL_TASKS = ("avsi.scenarios.permuted_mnist", "avsi.scenarios.permuted_digits")
@@ -62,7 +61,7 @@ def find_trial(folder: Path, method: str, seed: int) -> dict:
     """
     if not folder.is_dir():
         raise ExperimentError(f"{folder} is not a folder; give an experiment's folder of results")
-    known = [(m.name, trial) for study in read_studies(folder) for m in study.methods for trial in m.trials]
+    known = [(m.name, trial) for study in read_studies(folder)[0] for m in study.methods for trial in m.trials]
     trial = next((trial for name, trial in known if name == method and trial["seed"] == seed), None)
     if trial is None:
         names = ", ".join(dict.fromkeys(name for name, trial in known if trial.get("hebbian_dynamics"))) or "none"
@@ -129,7 +128,7 @@ def main(options: Options) -> None:
     trial = find_trial(options.results, options.method, options.seed)
     stem = options.out or options.results / f"dynamics-{options.method}-{options.seed:03d}"
     files = save_figure(draw(trial), stem)
-    Console().print(f"Figure: {files[0]}", markup=False, highlight=False, soft_wrap=True)
+    say(f"Figure: {files[0]}")
 
 
 if __name__ == "__main__":

@@ -13,9 +13,7 @@ are partial; the paper reports nothing to hold them against.
 from dataclasses import replace
 from functools import partial
 
-from torch.optim import SGD
-
-from avsi.experiment import Experiment, main
+from avsi.experiment import Experiment, lazy_imports, main
 from avsi.experiment.methods import (
     avalanche_ewc,
     avalanche_mas,
@@ -29,8 +27,12 @@ from avsi.experiment.methods import (
     scratch,
     si,
 )
-from avsi.models import VisionMixtureNet
-from avsi.scenarios import five_vision
+
+with lazy_imports():
+    from torch.optim import SGD
+
+    from avsi.models import VisionMixtureNet
+    from avsi.scenarios import five_vision
 
 EXPERIMENT = Experiment(
     name="five_vision",

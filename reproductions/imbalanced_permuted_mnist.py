@@ -16,7 +16,7 @@ from functools import partial
 from permuted_mnist import DHP as PERMUTED
 from permuted_mnist import NETWORK, PLASTIC, SI
 
-from avsi.experiment import main
+from avsi.experiment import lazy_imports, main
 from avsi.experiment.methods import (
     avalanche_ewc,
     avalanche_mas,
@@ -31,7 +31,9 @@ from avsi.experiment.methods import (
     scratch,
     with_dhp,
 )
-from avsi.scenarios import imbalanced_permuted_mnist
+
+with lazy_imports():
+    from avsi.scenarios import imbalanced_permuted_mnist
 
 EARLY_STOPPING = replace(
     PERMUTED,

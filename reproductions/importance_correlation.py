@@ -16,17 +16,17 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from avsi.experiment import ExperimentError
 from avsi.experiment.analysis import RecordingSI, correlations, run_analysis, train_plainly
-from avsi.experiment.cli import check_device
-from avsi.experiment.figures import heat_map, save_figure
-from avsi.experiment.results import Results, write_json, write_text
-from avsi.experiment.summary import Rows
+from avsi.files import write_json, write_text
+from avsi.launch.cli import check_device
 from avsi.models import MLP, glorot_uniform
+from avsi.results import heat_map, markdown_table, save_figure, say, terminal_table
+from avsi.results.store import prepare
 from avsi.scenarios import Source, build, permute
 
 LAYERS = {"features.1.weight": "first layer", "features.3.weight": "second layer", "head.weight": "output layer"}
@@ -158,7 +158,7 @@ def off_diagonal(matrix: list[list[float]]) -> list[float]:
     return [value for row, values in enumerate(matrix) for value in values[row + 1 :]]
 
 
-def tabulate(found: dict[float, dict]) -> Rows:
+def tabulate(found: dict[float, dict]) -> pd.DataFrame:
     """Tabulate the correlations between different tasks.
 
     Args:
@@ -175,7 +175,7 @@ def tabulate(found: dict[float, dict]) -> Rows:
                 values = (sum(pairs) / len(pairs), max(pairs), matrix[-2][-1])
                 rows.append((f"c = {strength:g}, {layer}, {label}", *(f"{value:.3f}" for value in values)))
     columns = ("importances", "mean", "greatest", "last two tasks")
-    return Rows("Correlation of importances between tasks", columns, tuple(rows))
+    return pd.DataFrame(rows, columns=columns).set_index("importances")
 
 
 def draw(found: dict[float, dict], note: str) -> Figure:
@@ -210,20 +210,18 @@ def main(options: Options) -> None:
     """
     options.check()
     options = replace(options, device=check_device(options.device))
-    folder = Results(options.out).folder / options.folder
-    console = Console()
+    folder = prepare(options.out) / options.folder
     found = {}
     for strength in dict.fromkeys(options.strengths):
         found[strength] = measured(options, strength, folder)
-        console.print(f"c = {strength:g}: done", highlight=False)
+        say(f"c = {strength:g}: done")
     table = tabulate(found)
     source = "Zenke, Poole & Ganguli (ICML 2017), Figure 5: permuted MNIST, one seed. Numbers: c-*.json."
     changed = f"Changed protocol: {options.deviation}." if options.deviation else ""
-    text = f"# Correlation of importances between tasks\n\n{source}  \n{changed}\n\n{table.markdown()}"
+    text = f"# Correlation of importances between tasks\n\n{source}  \n{changed}\n\n{markdown_table(table)}"
     write_text(folder / "summary.md", text)
     files = save_figure(draw(found, changed or "Permuted MNIST"), folder / "importance_correlation")
-    console.print(table.rich())
-    console.print(f"{changed}\nTable: {folder / 'summary.md'}   Figure: {files[0]}", highlight=False, soft_wrap=True)
+    say(f"{terminal_table(table)}\n{changed}\nTable: {folder / 'summary.md'}   Figure: {files[0]}")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ this project's choice.
 from dataclasses import replace
 from functools import partial
 
-from torch.optim import SGD, Adam
-
-from avsi.experiment import Experiment, Patience, main
+from avsi.experiment import Experiment, Patience, lazy_imports, main
 from avsi.experiment.methods import (
     avalanche_ewc,
     avalanche_mas,
@@ -40,8 +38,12 @@ from avsi.experiment.methods import (
     si,
     with_dhp,
 )
-from avsi.models import MLP, glorot_linear, glorot_uniform
-from avsi.scenarios import permuted_mnist
+
+with lazy_imports():
+    from torch.optim import SGD, Adam
+
+    from avsi.models import MLP, glorot_linear, glorot_uniform
+    from avsi.scenarios import permuted_mnist
 
 NETWORK = partial(MLP, 784, (400, 400))
 SI, PLASTIC = partial(si, damping=0.1), plastic(NETWORK, classes=10, eta=0.001)

@@ -14,13 +14,16 @@ where there are no traces; and with eta fixed at its initial 0.001.
 from dataclasses import replace
 from functools import partial
 
-from dhp_parts import dhp_without, sgd_with_rate_of_eta
 from permuted_mnist import DHP, NETWORK
-from torch.optim import SGD
 
-from avsi.experiment import Experiment, Method, main
+from avsi.experiment import Experiment, Method, lazy_imports, main
 from avsi.experiment.methods import dhp, plastic
-from avsi.scenarios import permuted_mnist
+
+with lazy_imports():
+    from dhp_parts import dhp_without, sgd_with_rate_of_eta
+    from torch.optim import SGD
+
+    from avsi.scenarios import permuted_mnist
 
 
 def variant(name: str, label: str, **layer: object) -> Method:

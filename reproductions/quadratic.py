@@ -22,17 +22,17 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
 from torch import Tensor, nn
 
 from avsi.data import ImageSet
 from avsi.experiment import ExperimentError
 from avsi.experiment.analysis import RecordingSI, run_analysis, train_plainly
-from avsi.experiment.figures import save_figure
-from avsi.experiment.results import Results, write_json, write_text
-from avsi.experiment.summary import Rows
+from avsi.files import write_json, write_text
+from avsi.results import markdown_table, save_figure, say, terminal_table
+from avsi.results.store import prepare
 from avsi.scenarios import Source, Task, build
 
 LEAST = 0.25  # the smallest eigenvalue that is not 0; the largest is 1
@@ -236,16 +236,18 @@ def main(options: Options) -> None:
         options: What to measure and where to write it.
     """
     options.check()
-    folder = Results(options.out).folder / "quadratic"  # refuses a folder that cannot be written to before any work
+    folder = prepare(options.out) / "quadratic"  # refuses a folder that cannot be written to before any work
     comparisons = compare(options)
     cells = tuple((c.name, c.quantity, f"{100 * c.error:.2f}", f"{100 * c.worst:.2f}") for c in comparisons)
     columns = ("case (equation)", "quantity", "error %", "largest error of a parameter %")
-    table = Rows("Path integrals on quadratic losses: measurement against theory", columns, cells)
+    title = "Path integrals on quadratic losses: measurement against theory"
+    table = pd.DataFrame(cells, columns=columns).set_index(columns[0])
     settings = {key: value for key, value in asdict(options).items() if key != "out"}
     notes = f"{options.parameters} parameters, step {options.step:g}, seed {options.seed}."
     source = "Zenke, Poole & Ganguli (ICML 2017), section 4. Errors are relative: of the whole quantity in the norm"
     source += " |measured - theory| / |theory|, and the largest one of a single parameter's value."
-    write_text(folder / "summary.md", f"# Section 4: quadratic losses\n\n{source}\n{notes}\n\n{table.markdown()}")
+    text = f"# Section 4: quadratic losses\n\n{source}\n{notes}\n\n## {title}\n\n{markdown_table(table)}"
+    write_text(folder / "summary.md", text)
     numbers = [
         {
             "case": c.name,
@@ -259,9 +261,7 @@ def main(options: Options) -> None:
     ]
     write_json(folder / "quadratic.json", {"settings": settings, "comparisons": numbers})
     files = save_figure(draw(comparisons), folder / "quadratic")
-    console = Console()
-    console.print(table.rich())
-    console.print(f"Table: {folder / 'summary.md'}   Figure: {files[0]}", markup=False, highlight=False, soft_wrap=True)
+    say(f"{title}\n\n{terminal_table(table)}\n\nTable: {folder / 'summary.md'}   Figure: {files[0]}")
 
 
 if __name__ == "__main__":

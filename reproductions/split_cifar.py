@@ -9,9 +9,7 @@ MNIST, not tuned here. DHP is in Figure 8 of the DHP paper, which states no hype
 
 from functools import partial
 
-from torch.optim import Adam
-
-from avsi.experiment import Experiment, Reported, main
+from avsi.experiment import Experiment, Reported, lazy_imports, main
 from avsi.experiment.methods import (
     avalanche_ewc,
     avalanche_mas,
@@ -23,8 +21,12 @@ from avsi.experiment.methods import (
     scratch,
     si,
 )
-from avsi.models import MultiHead, SplitCIFARNet, glorot_uniform, zero_linear
-from avsi.scenarios import split_cifar
+
+with lazy_imports():
+    from torch.optim import Adam
+
+    from avsi.models import MultiHead, SplitCIFARNet, glorot_uniform, zero_linear
+    from avsi.scenarios import split_cifar
 
 NETWORK = partial(SplitCIFARNet, init=glorot_uniform)
 

@@ -10,9 +10,7 @@ Fisher information with them; Online EWC takes the expectation over labels here.
 
 from functools import partial
 
-from torch.optim import Adam
-
-from avsi.experiment import Experiment, main
+from avsi.experiment import Experiment, lazy_imports, main
 from avsi.experiment.methods import (
     avalanche_ewc,
     avalanche_mas,
@@ -25,8 +23,12 @@ from avsi.experiment.methods import (
     scratch,
     si,
 )
-from avsi.models import MLP, MultiHead
-from avsi.scenarios import split_digits
+
+with lazy_imports():
+    from torch.optim import Adam
+
+    from avsi.models import MLP, MultiHead
+    from avsi.scenarios import split_digits
 
 NETWORK = partial(MLP, 64, (256, 256))
 

@@ -13,9 +13,7 @@ set of slow weights in the output layer: the methods called matched.
 
 from functools import partial
 
-from torch.optim import SGD, Adam
-
-from avsi.experiment import Experiment, main
+from avsi.experiment import Experiment, lazy_imports, main
 from avsi.experiment.methods import (
     avalanche_ewc,
     avalanche_mas,
@@ -30,8 +28,12 @@ from avsi.experiment.methods import (
     scratch,
     si,
 )
-from avsi.models import MLP, MultiHead, glorot_uniform, zero_linear
-from avsi.scenarios import split_mnist
+
+with lazy_imports():
+    from torch.optim import SGD, Adam
+
+    from avsi.models import MLP, MultiHead, glorot_uniform, zero_linear
+    from avsi.scenarios import split_mnist
 
 NETWORK = partial(MLP, 784, (256, 256))
 

@@ -12,19 +12,23 @@ not carry over. Those below are round ones, the same in all three scenarios and 
 """
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch.optim import Adam
-
-from avsi.experiment import Experiment, main
+from avsi.experiment import Experiment, lazy_imports, main
 from avsi.experiment.methods import finetune, joint, mas, online_ewc, si
-from avsi.models import MLP, GrowingHead, MultiHead
-from avsi.scenarios import split_mnist
-from avsi.scenarios.build import Scenario
+
+if TYPE_CHECKING:
+    from avsi.scenarios.build import Scenario
+
+with lazy_imports():
+    from torch.optim import Adam
+
+    from avsi.models import MLP, GrowingHead, MultiHead
+    from avsi.scenarios import split_mnist
 
 
 def in_scenario(
-    scenario: Scenario, title: str, head: Any, strengths: tuple[float, ...], paper: tuple[float, ...]
+    scenario: "Scenario", title: str, head: Any, strengths: tuple[float, ...], paper: tuple[float, ...]
 ) -> Experiment:
     """Put the experiment together for one scenario.
 

@@ -19,13 +19,26 @@ strengths of Online EWC and MAS are the DHP paper's for split MNIST, not tuned h
 
 from functools import partial
 
-from torch.optim import Adam
+from avsi.experiment import Experiment, Method, lazy_imports, main
+from avsi.experiment.methods import (
+    avalanche_si,
+    dhp,
+    feature_extraction,
+    finetune,
+    joint,
+    mas,
+    online_ewc,
+    plastic,
+    scratch,
+    si,
+    with_dhp,
+)
 
-from avsi.experiment import Experiment, Method, main
-from avsi.experiment.feature_extraction import feature_extraction
-from avsi.experiment.methods import avalanche_si, dhp, finetune, joint, mas, online_ewc, plastic, scratch, si, with_dhp
-from avsi.models import MLP, MultiHead, SplitCIFARNet, glorot_uniform, zero_linear
-from avsi.scenarios import cifar_transfer, mnist_background
+with lazy_imports():
+    from torch.optim import Adam
+
+    from avsi.models import MLP, MultiHead, SplitCIFARNet, glorot_uniform, zero_linear
+    from avsi.scenarios import cifar_transfer, mnist_background
 
 HEADS = partial(MultiHead, head=zero_linear)
 CONVOLUTIONAL = partial(SplitCIFARNet, init=glorot_uniform)

@@ -1,13 +1,18 @@
 """Finished trials with invented numbers, for tests of what is made of them."""
 
-from avsi.experiment.spec import Reported
-from avsi.experiment.study import Outcome, Study
+from pathlib import Path
+
+from avsi.results.store import trial_file, write_experiment, write_trial
+from avsi.results.study import Outcome, Study
+
+PAPER = {"accuracy": 90.0, "bwt": -0.1, "tasks": [80.0, 85.0, 90.0]}
+NO_PAPER = {"accuracy": None, "bwt": None, "tasks": []}
 
 
 def trial(seed=0, tasks=(0.9, 0.8, 1.0), bwt=-0.25, complete=True, sequential=True, **more):
     """R[t][i] lies below the final accuracy by 0.01 for each task that is still to come."""
     count = len(tasks)
-    matrix = [[accuracy - 0.01 * (count - 1 - t) for accuracy in tasks] for t in range(count)]
+    matrix = [[max(0.0, accuracy - 0.01 * (count - 1 - t)) for accuracy in tasks] for t in range(count)]
     data = {"name": "mnist", "split": "train", "fingerprint": f"{complete}", "images": 10}
     return {
         "seed": seed,
@@ -19,6 +24,12 @@ def trial(seed=0, tasks=(0.9, 0.8, 1.0), bwt=-0.25, complete=True, sequential=Tr
     } | more
 
 
+def diverged(seed=0, stable=None):
+    cause = {"task": 2, "epoch": 1, "step": 40, "cause": "loss is nan", "stable_strength": stable}
+    nothing = dict.fromkeys(("accuracy", "bwt", "task_accuracy", "accuracy_matrix"))
+    return trial(seed) | nothing | {"status": "diverged", "divergence": cause}
+
+
 def outcome(name, *trials, regime="sequential", **more):
     return Outcome(
         name, more.pop("label", name.upper()), regime, more.pop("folder", f"{name}-0"), trials=trials, **more
@@ -26,7 +37,20 @@ def outcome(name, *trials, regime="sequential", **more):
 
 
 def study(*methods, **more):
-    return Study(**{"name": "tiny", "title": "Tiny", "source": "A paper.", "methods": methods} | more)
+    return Study(**{"folder": Path("tiny"), "title": "Tiny", "source": "A paper.", "methods": methods} | more)
 
 
-PAPER = Reported(90.0, bwt=-0.1, tasks=(80.0, 85.0, 90.0))
+def entry(name, **more):
+    """A method of an experiment's file."""
+    start = {"name": name, "label": name.upper(), "regime": "sequential", "folder": f"{name}-0123456789"}
+    return start | {"candidate_of": "", "reported": NO_PAPER} | more
+
+
+def write(root, *entries, trials=(), name="tiny", suffix="", **more):
+    """Write an experiment and its trials, which are pairs of an entry and a trial."""
+    start = {"name": name, "title": "Tiny", "source": "A paper.", "protocol": "", "deviation": ""}
+    for of, result in trials:
+        method, _, digest = of["folder"].rpartition("-")
+        run = {"environment": {"python": "3.11", "device": "cpu"}, "wall_time_s": 2, "method": method, "digest": digest}
+        write_trial(trial_file(root / name / of["folder"], result["seed"]), run | result)
+    return write_experiment(root, start | {"methods": list(entries)} | more, suffix)

@@ -1,7 +1,33 @@
-"""Experiments: trials by seed, a results folder, tables, figures and a command line."""
+"""What runs: experiments, methods, trials, checkpoints. Nothing of Avalanche is loaded before a trial is run."""
 
-from avsi.experiment.cli import main
-from avsi.experiment.early_stopping import Patience
-from avsi.experiment.spec import Experiment, ExperimentError, Method, Reported
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Experiment", "ExperimentError", "Method", "Patience", "Reported", "main"]
+from avsi.experiment.description import lazy_imports
+from avsi.experiment.spec import Experiment, ExperimentError, Method, Patience, Reported
+from avsi.experiment.trial import Setting, Trial
+
+if TYPE_CHECKING:
+    from avsi.launch.cli import main
+
+__all__ = [
+    "Experiment",
+    "ExperimentError",
+    "Method",
+    "Patience",
+    "Reported",
+    "Setting",
+    "Trial",
+    "lazy_imports",
+    "main",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "main":  # the command line stands on what is in here
+        try:
+            from avsi.launch.cli import main
+        except ModuleNotFoundError as error:
+            raise ImportError(f"{error}; experiments need more packages: pip install 'avsi[experiments]'") from error
+
+        return main
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

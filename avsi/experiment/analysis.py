@@ -12,7 +12,7 @@ from avalanche.training import Naive
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
-from avsi.experiment.cli import exits_explained
+from avsi.launch.cli import exits_explained
 from avsi.plugins import SIPlugin
 from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.evaluation import EvaluationPlugin
@@ -113,10 +113,8 @@ def correlations(rows: Tensor) -> Tensor:
     Raises:
         ValueError: If a row is constant or not finite, where no correlation is defined.
     """
-    centred = rows.double() - rows.double().mean(1, keepdim=True)
-    norms = centred.norm(dim=1, keepdim=True)
-    for index, (row, norm) in enumerate(zip(rows, norms, strict=True)):
-        if not torch.isfinite(norm) or bool((row == row[0]).all()):
+    for index, row in enumerate(rows):
+        if not torch.isfinite(row).all() or bool((row == row[0]).all()):
             raise ValueError(f"row {index} is constant or not finite; its correlation with others is not defined")
-    unit = centred / norms
-    return (unit @ unit.T).clamp(-1, 1).fill_diagonal_(1)
+    found = torch.corrcoef(rows.double())
+    return ((found + found.T) / 2).fill_diagonal_(1)  # as rounding does not leave it

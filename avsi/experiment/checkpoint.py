@@ -1,47 +1,28 @@
-"""Checkpoints of trials: a trial that was cut goes on after its last finished experience."""
+"""Checkpoints: a trial that was interrupted goes on after its last finished task."""
 
 from __future__ import annotations
 
 import io
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from avsi.experiment.results import write_bytes
+from avsi.experiment.description import differences
 from avsi.experiment.spec import ExperimentError
 from avsi.experiment.strategy_state import fingerprint
+from avsi.files import write_bytes
+
+if TYPE_CHECKING:
+    from avsi.experiment.trial import Trial
 
 FORMAT = 1
 START_OVER = "delete the file to start the trial over"
-
-
-def checkpoint_path(result: Path) -> Path:
-    """Name the checkpoint that belongs to a result file.
-
-    Args:
-        result: The result's path, ``<folder>/seed-NNN.json``.
-
-    Returns:
-        ``<folder>/seed-NNN.checkpoint``.
-    """
-    return result.with_suffix(".checkpoint")
-
-
-def discard_checkpoint(path: Path) -> None:
-    """Delete a trial's checkpoint, if there is one.
-
-    To be called after the trial's result is on disk, never before. A cut in between leaves a checkpoint that nobody
-    reads, since a trial that has a result is not run; where one is to be run again, this is to be called first.
-
-    Args:
-        path: The checkpoint's path.
-    """
-    path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -51,17 +32,17 @@ class Checkpoint:
     Attributes:
         path: The file; None: nothing is kept.
         trial: What the trial is and where it runs, as JSON data. Only a checkpoint of the same is gone on from: with
-            other data or other software a resumed trial would not end as an uncut one.
+            other data or other software a resumed trial would not end as an uninterrupted one.
         started: When the trial began, at first.
         clock: ``time.perf_counter()`` when this run of it began.
         earlier: Seconds of earlier runs, each up to its last checkpoint.
-        resumed: How many times the trial has gone on from a checkpoint; runs that were cut before they wrote one are
-            no part of it.
+        resumed: How many times the trial has gone on from a checkpoint; runs that were interrupted before they wrote
+            one are no part of it.
     """
 
     path: Path | None
-    trial: Mapping[str, Any]
-    started: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    trial: Mapping[str, Any] = field(default_factory=dict)
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     clock: float = field(default_factory=time.perf_counter)
     earlier: float = 0.0
     resumed: int = 0
@@ -71,12 +52,24 @@ class Checkpoint:
         """How long the trial has run so far."""
         return self.earlier + time.perf_counter() - self.clock
 
-    def write(self, state: Mapping[str, Any]) -> None:
-        """Keep a state, in place of the last one; the file is written whole or not at all.
+    def take_threads(self) -> None:
+        """Compute with as many threads as the trial began with: sums of another order would be other numbers."""
+        content = self._load()
+        if content is not None:
+            torch.set_num_threads(content["trial"]["environment"]["threads"])
 
-        Args:
-            state: Plain data, as ``avsi.experiment.strategy_state.pack`` makes it.
-        """
+    def identify(self, trial: Trial, data: list[dict[str, Any]], environment: Mapping[str, Any]) -> None:
+        """Say what the trial is and where it runs."""
+        kept = {key: value for key, value in environment.items() if key != "platform"}
+        self.trial = {
+            "seed": trial.seed,
+            "description": trial.description,
+            "data": [{key: value for key, value in row.items() if key != "source"} for row in data],
+            "environment": kept | {"device": re.sub(r":\d+", "", environment["device"], count=1)},
+        }
+
+    def write(self, state: Mapping[str, Any]) -> None:
+        """Keep a state, in place of the last one; the file is written whole or not at all."""
         if self.path is None:
             return
         content = {
@@ -100,6 +93,19 @@ class Checkpoint:
         Raises:
             ExperimentError: If the file is damaged, or is not this trial's.
         """
+        content = self._load()
+        if content is None:
+            return None
+        changes = "; ".join(differences(content["trial"], self.trial))
+        if changes:
+            raise ExperimentError(
+                f"the checkpoint {self.path} would not lead to the result of an uninterrupted trial: {changes}; put "
+                f"that back as it was, or {START_OVER}"
+            )
+        self.started, self.earlier, self.resumed = content["started"], content["seconds"], content["resumed"] + 1
+        return content["state"]
+
+    def _load(self) -> dict[str, Any] | None:
         if self.path is None:
             return None
         try:
@@ -113,33 +119,4 @@ class Checkpoint:
             raise ExperimentError(f"{self.path} is not a checkpoint of format {FORMAT}; {START_OVER}")
         if content.pop("sha256", None) != fingerprint(content):
             raise ExperimentError(f"the checkpoint {self.path} is damaged; {START_OVER}")
-        changes = "; ".join(differences(content["trial"], self.trial))
-        if changes:
-            cure = " (--threads sets the number of threads)" if "environment.threads" in changes else ""
-            raise ExperimentError(
-                f"the checkpoint {self.path} would not lead to the result of an uncut trial: {changes}; put that back "
-                f"as it was{cure}, or {START_OVER}"
-            )
-        self.started, self.earlier, self.resumed = content["started"], content["seconds"], content["resumed"] + 1
-        return content["state"]
-
-
-def differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Find where two JSON data differ.
-
-    Args:
-        then: The old data.
-        now: The new data.
-        name: What they are.
-
-    Yields:
-        For each difference its place and both values.
-    """
-    if isinstance(then, Mapping) and isinstance(now, Mapping):
-        for key in {**then, **now}:
-            yield from differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)
-    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
-        for index, pair in enumerate(zip(then, now, strict=True)):
-            yield from differences(*pair, f"{name}[{index}]")
-    elif then != now:
-        yield f"{name} was {then!r} and is {now!r}"
+        return content

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from avalanche.training import Naive
 from avalanche.training.plugins import SupervisedPlugin
 
-from avsi.experiment.spec import Method
 from avsi.models import HeadedModel
 
 
@@ -32,12 +30,3 @@ class FreezeFeatures(SupervisedPlugin):
             )
         if strategy.experience.current_experience > 0:
             strategy.model.features.requires_grad_(False).eval()
-
-
-def feature_extraction() -> Method:
-    """Fine-tuning of the output layer alone, after ordinary training on the first task.
-
-    Returns:
-        The method.
-    """
-    return Method("feature_extraction", Naive, label="feature extraction", plugins=(FreezeFeatures,))

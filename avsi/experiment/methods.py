@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from avalanche.training import EWC as AvalancheEWC
-from avalanche.training import MAS as AvalancheMAS
-from avalanche.training import JointTraining, Naive
-from avalanche.training import SynapticIntelligence as AvalancheSI
-
-from avsi import DHPPlugin
+from avsi.experiment.description import lazy_imports
 from avsi.experiment.spec import Method
-from avsi.importance.estimators import Labels
-from avsi.models import DHPLinear, MatchedLinear, MultiHead
-from avsi.strategies import DHP, MAS, OnlineEWC, SynapticIntelligence
+
+if TYPE_CHECKING:
+    from avsi.importance.estimators import Labels
+
+with lazy_imports():
+    from avalanche.training import EWC as AvalancheEWC
+    from avalanche.training import MAS as AvalancheMAS
+    from avalanche.training import JointTraining, Naive
+    from avalanche.training import SynapticIntelligence as AvalancheSI
+
+    from avsi import DHPPlugin
+    from avsi.experiment.feature_extraction import FreezeFeatures
+    from avsi.hebbian import DHPLinear
+    from avsi.models import MatchedLinear, MultiHead
+    from avsi.strategies import DHP, MAS, OnlineEWC, SynapticIntelligence
 
 Model = Callable[..., Any]
 
@@ -202,6 +209,15 @@ def of_matched_networks(paper: dict[str, tuple[float, float]]) -> dict[str, tupl
     """
     controls = {f"{name}_matched": values for name, values in paper.items() if not name.startswith("dhp")}
     return paper | controls
+
+
+def feature_extraction() -> Method:
+    """Fine-tuning of the output layer alone, after ordinary training on the first task.
+
+    Returns:
+        The method.
+    """
+    return Method("feature_extraction", Naive, label="feature extraction", plugins=(FreezeFeatures,))
 
 
 def avalanche_si(strength: float, damping: float) -> Method:

@@ -1,71 +1,18 @@
-"""What a person sees of running trials: a live display on a terminal, lines elsewhere."""
+"""Telling how far a trial is."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from avalanche.training import JointTraining
 from avalanche.training.plugins import SupervisedPlugin
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from avsi.experiment.early_stopping import EarlyStopping
+from avsi.experiment.events import Step, TaskEnd, Tell
 from avsi.metrics import accuracy_row
 from avsi.plugins import MASPlugin, OnlineEWCPlugin
-
-Verbosity = Literal["quiet", "normal", "verbose"]
-MEMORY = 600.0  # seconds: time left is told from the speed over these, since evaluations and importances make it uneven
-
-
-@dataclass(frozen=True)
-class Step:
-    """How far a trial is.
-
-    Attributes:
-        fraction: Of the trial, in [0, 1].
-        task: Which task, of how many.
-        activity: What is done in it.
-        speed: Training iterations per second, None where nothing is trained.
-    """
-
-    fraction: float
-    task: str
-    activity: str
-    speed: float | None = None
-
-
-@dataclass(frozen=True)
-class TaskEnd:
-    """A trial's evaluation after a task.
-
-    Attributes:
-        task: Which task, of how many.
-        accuracy: Mean test accuracy on the tasks the model has learned so far, in [0, 1].
-        tasks: Their number.
-    """
-
-    task: str
-    accuracy: float
-    tasks: int
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a trial printed, where it runs in another process.
-
-    Attributes:
-        line: One line.
-    """
-
-    line: str
-
-
-Event = Step | TaskEnd | Said
-Tell = Callable[[Event], None]
-"""Passes a trial's events on, perhaps to another process."""
+from avsi.plugins.early_stopping import EarlyStopping
 
 
 class TrialProgress(SupervisedPlugin):
@@ -83,10 +30,18 @@ class TrialProgress(SupervisedPlugin):
         self._seen: set[int] = set()
         self._tasks = 1
         self._done = 0
-        self._epoch = 0
+        self._epoch = self._iteration = 0
         self._told = 0.0
         self._clock = 0.0
         self._speed: float | None = None
+
+    def where(self) -> dict[str, int]:
+        """Say where the training is.
+
+        Returns:
+            Index of the task, of the epoch in it and of the step in that, from 0.
+        """
+        return {"task": self._done, "epoch": self._epoch, "step": self._iteration}
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Note which task begins, of how many."""
@@ -109,6 +64,7 @@ class TrialProgress(SupervisedPlugin):
 
     def after_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Tell how far the epoch is."""
+        self._iteration = strategy.clock.train_epoch_iterations
         now = time.monotonic()
         took = max(now - self._clock, 1e-9)
         self._clock = now
@@ -140,11 +96,6 @@ class TrialProgress(SupervisedPlugin):
     def passing(self, batches: Iterable[Any], description: str, total: int) -> Iterator[Any]:
         """Tell of a pass over data besides training and evaluation, such as one that measures importance.
 
-        Args:
-            batches: What is gone through.
-            description: What is measured.
-            total: Number of batches.
-
         Yields:
             The batches.
         """
@@ -169,137 +120,3 @@ class TrialProgress(SupervisedPlugin):
         at_most = "≤" if any(isinstance(plugin, EarlyStopping) for plugin in strategy.plugins) else ""
         epoch = f"epoch {min(self._epoch + 1, epochs)}/{at_most}{epochs}"
         self.tell(Step(self.fraction, self.task, epoch, self._speed))
-
-
-class Display:
-    """Shows running trials: live on a terminal, a line per finished trial elsewhere.
-
-    Args:
-        trials: Number of trials to run.
-        verbosity: ``quiet`` shows failures only, ``verbose`` a line per finished task too.
-        console: Where to; default: standard error.
-    """
-
-    def __init__(self, trials: int, verbosity: Verbosity = "normal", console: Console | None = None) -> None:
-        self.verbosity = verbosity
-        self.console = console or Console(stderr=True)
-        self.live = Progress(
-            TextColumn("{task.description}"),
-            TextColumn("{task.fields[doing]}"),
-            BarColumn(bar_width=12),
-            TextColumn("{task.percentage:3.0f}%"),
-            TextColumn("{task.fields[speed]}", justify="right"),
-            *([TimeElapsedColumn()] if self.console.width >= 100 else []),
-            TextColumn("left"),
-            TimeRemainingColumn(compact=True),
-            console=self.console,
-            disable=not self.console.is_terminal or verbosity == "quiet",
-            speed_estimate_period=MEMORY,
-        )
-        # In units of trials, so that trials of any length add up. A resumed trial adds what is left of it.
-        self._all = self.live.add_task("all trials", total=float(trials), doing="", speed="", visible=trials > 1)
-        self.failures: dict[str, str] = {}
-        """Details of the trials that failed, by name."""
-        self._bars: dict[str, TaskID] = {}
-        self._fraction: dict[str, float] = {}
-
-    def __enter__(self) -> Display:
-        self.live.start()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self.live.stop()
-
-    def start(self, trial: str) -> None:
-        """Begin a trial.
-
-        Args:
-            trial: Its name, as in all that follows.
-        """
-        self._bars[trial] = self.live.add_task(trial, total=1.0, start=False, doing="starts", speed="")
-
-    def show(self, trial: str, event: Event) -> None:
-        """Show what a trial tells.
-
-        Args:
-            trial: Its name.
-            event: What it tells.
-        """
-        if isinstance(event, Said):
-            if event.line.strip():
-                self.warn(f"{trial}: {event.line}")
-            return
-        if isinstance(event, TaskEnd):
-            if self.verbosity == "verbose":
-                tasks = f"mean of {event.tasks} tasks" if event.tasks > 1 else "one task"
-                self.say(f"{trial}, {event.task}: accuracy {100 * event.accuracy:.2f} % ({tasks})")
-            return
-        bar = self._bars[trial]
-        if trial not in self._fraction:
-            self.live.start_task(bar)
-            self._expect(-event.fraction)
-        else:
-            self.live.advance(self._all, event.fraction - self._fraction[trial])
-        self._fraction[trial] = event.fraction
-        speed = "" if event.speed is None else f"{event.speed:.{0 if event.speed > 10 else 2}f} it/s"
-        self.live.update(bar, completed=event.fraction, doing=f"{event.task}, {event.activity}", speed=speed)
-
-    def finish(self, trial: str, accuracy: float, seconds: float) -> None:
-        """End a trial.
-
-        Args:
-            trial: Its name.
-            accuracy: Its mean accuracy, in [0, 1].
-            seconds: How long it took.
-        """
-        self._end(trial)
-        self.say(f"{trial}: accuracy {100 * accuracy:.2f} % ({seconds:.0f} s)")
-
-    def fail(self, trial: str, reason: str, details: str) -> None:
-        """End a trial that failed.
-
-        Args:
-            trial: Its name.
-            reason: One line, shown now.
-            details: The traceback, to be shown at the end.
-        """
-        self._end(trial)
-        self.failures[trial] = details
-        self.warn(f"{trial}: FAILED: {reason}")
-
-    def forget(self) -> None:
-        """Expect one trial less: another run has done it."""
-        self._expect(-1.0)
-
-    def show_failures(self) -> None:
-        """Print the details of the trials that failed."""
-        for trial, details in self.failures.items():
-            self.warn(f"\n{trial}: FAILED\n{details.rstrip()}")
-
-    def say(self, line: str) -> None:
-        """Print a line above the live display, unless quiet.
-
-        Args:
-            line: Plain text.
-        """
-        if self.verbosity != "quiet":
-            self.warn(line)
-
-    def warn(self, line: str) -> None:
-        """Print a line above the live display in any case.
-
-        Args:
-            line: Plain text.
-        """
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    def _expect(self, trials: float) -> None:
-        (everything,) = (task for task in self.live.tasks if task.id == self._all)
-        self.live.update(self._all, total=(everything.total or 0.0) + trials)
-
-    def _end(self, trial: str) -> None:
-        if trial in self._fraction:
-            self.live.advance(self._all, 1.0 - self._fraction.pop(trial))
-        else:
-            self._expect(-1.0)  # it ended before its first step
-        self.live.remove_task(self._bars.pop(trial))

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from avalanche.logging import TensorboardLogger
 from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
-from avsi.experiment.class_accuracy import ClassAccuracy
-from avsi.experiment.early_stopping import EarlyStopping, validation_error
-from avsi.experiment.hebbian_dynamics import HebbianDynamics
-from avsi.experiment.progress import Said, TrialProgress
-from avsi.experiment.spec import Experiment, ExperimentError, Method
+from avsi.experiment.description import resolve
+from avsi.experiment.events import Said
+from avsi.experiment.progress import TrialProgress
+from avsi.experiment.spec import ExperimentError
 from avsi.experiment.strategy_state import (
     NotKeptError,
     fingerprint,
@@ -27,6 +25,7 @@ from avsi.experiment.strategy_state import (
     restore_strategy,
     strategy_state,
 )
+from avsi.experiment.trial import Trial
 from avsi.metrics import (
     accuracy_row,
     average_accuracy,
@@ -36,8 +35,13 @@ from avsi.metrics import (
     forgetting,
 )
 from avsi.plugins.batches import InMemoryBatches
+from avsi.plugins.class_accuracy import ClassAccuracy
+from avsi.plugins.divergence import DivergencePlugin
+from avsi.plugins.early_stopping import EarlyStopping, validation_error
 from avsi.plugins.evaluation import EvaluationPlugin
-from avsi.scenarios.build import ImageScenario
+from avsi.plugins.hebbian_dynamics import HebbianDynamics
+from avsi.plugins.scalars import Scalars
+from avsi.plugins.schedule import Schedule
 
 EVAL_BATCH_SIZE = 512
 
@@ -50,6 +54,7 @@ class Finished:
         rows: Accuracies of the evaluation that followed it, in [0, 1]; in the sequential regime the rows of R.
         class_rows: The same by class: for each task the accuracy on each of its classes.
         train_accuracy: Accuracies on training data, where each training has a model of its own.
+        validation_accuracy: Likewise on validation data, where there are any.
         train_time_s: Seconds it took.
         weights: Fingerprint of the model's parameters and buffers (Hebbian traces among them) at its end.
         state: Fingerprint of all that decides how the trial goes on: weights, optimizer, plugins, random states; None
@@ -57,8 +62,9 @@ class Finished:
     """
 
     rows: list[list[float]] = field(default_factory=list)
-    class_rows: list[list[list[float]]] = field(default_factory=list)
+    class_rows: list[list[list[float | None]]] = field(default_factory=list)
     train_accuracy: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
     train_time_s: list[float] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)
     state: list[str | None] = field(default_factory=list)
@@ -69,29 +75,31 @@ class Trainer:
     """Makes models and strategies of one trial, and keeps what it has done.
 
     Attributes:
-        experiment: The experiment.
-        method: The method.
-        benchmark: The benchmark.
+        trial: The trial.
+        streams: The benchmark's experiences, by stream: "train", "test" and perhaps "valid".
         device: A torch device.
         progress: An Avalanche plugin that is told of every step.
-        log: Avalanche's TensorBoard logger, or None.
+        loggers: Avalanche loggers.
         checkpoint: Where finished trainings are kept.
         early_stopping: Stops trainings, where the protocol stops early.
         dynamics: Records the dynamics of DHP layers.
         classes: Measures the accuracy on each class.
+        scalars: Tells the loggers of loss and penalty.
+        guard: Stops a training that diverges.
         finished: The trainings that are finished.
     """
 
-    experiment: Experiment
-    method: Method
-    benchmark: ImageScenario
+    trial: Trial
+    streams: dict[str, list[Any]]
     device: str
     progress: TrialProgress
-    log: TensorboardLogger | None
+    loggers: list[Any]
     checkpoint: Checkpoint
     early_stopping: EarlyStopping | None = None
     dynamics: HebbianDynamics = field(default_factory=HebbianDynamics)
     classes: ClassAccuracy = field(default_factory=ClassAccuracy)
+    scalars: Scalars = field(default_factory=Scalars)
+    guard: DivergencePlugin = field(default_factory=DivergencePlugin)
     finished: Finished = field(default_factory=Finished)
 
     @property
@@ -99,79 +107,84 @@ class Trainer:
         """The plugins that all strategies of the trial share and that have a state."""
         return {"dynamics": self.dynamics} | ({"early_stopping": self.early_stopping} if self.early_stopping else {})
 
+    @property
+    def apart(self) -> list[Any]:
+        """Plugins of strategies that are no part of their state: progress has none, watchers are kept once."""
+        return [self.progress, self.classes, self.scalars, self.guard, *self.watchers.values()]
+
     def strategy(self) -> Any:
         """Make a fresh model with its optimizer and strategy.
 
         Returns:
             The Avalanche strategy.
         """
-        layout = {"memory_format": torch.channels_last} if self.experiment.channels_last else {}
-        model = (self.method.model or self.experiment.model)().to(self.device, **layout)
-        plugins: list[SupervisedPlugin] = [build() for build in self.method.plugins]
-        plugins += [self.progress, self.dynamics, self.classes, InMemoryBatches(on_device=self.device != "cpu")]
+        experiment, method = self.trial.experiment, self.trial.method
+        layout = {"memory_format": torch.channels_last} if experiment.channels_last else {}
+        model = resolve(method.model or experiment.model)().to(self.device, **layout)
+        plugins: list[SupervisedPlugin] = [build() for build in resolve(method.plugins)]
+        plugins += [self.progress, self.dynamics, self.classes, self.scalars, self.guard]
+        plugins.append(InMemoryBatches(on_device=self.device != "cpu"))
         if self.early_stopping:
             plugins.append(self.early_stopping)
-        loggers = [self.log] if self.log else []
-        return self.method.strategy(
+        if experiment.scheduler:
+            plugins.append(Schedule(resolve(experiment.scheduler)))
+        strategy = resolve(method.strategy)(
             model=model,
-            optimizer=(self.method.optimizer or self.experiment.optimizer)(model.parameters()),
-            criterion=nn.CrossEntropyLoss(),
-            train_mb_size=self.experiment.batch_size,
-            train_epochs=self.experiment.epochs,
+            optimizer=resolve(method.optimizer or experiment.optimizer)(model.parameters()),
+            criterion=resolve(experiment.criterion or nn.CrossEntropyLoss)(),
+            train_mb_size=experiment.batch_size,
+            train_epochs=experiment.epochs,
             eval_mb_size=EVAL_BATCH_SIZE,
             device=self.device,
-            evaluator=EvaluationPlugin(*evaluation_metrics(), loggers=loggers, collect_all=False),
+            evaluator=EvaluationPlugin(*evaluation_metrics(), loggers=self.loggers, collect_all=False),
             plugins=plugins,
         )
+        if experiment.autocast:  # importances and validation go past these, in float32
+            cast = torch.autocast(strategy.device.type, getattr(torch, experiment.autocast))
+            strategy.forward, strategy.criterion = cast(strategy.forward), cast(strategy.criterion)
+        return strategy
 
     def train(self, strategy: Any, experiences: Any, evaluated: Sequence[Any]) -> None:
-        """Train and evaluate, and keep what came of it.
-
-        Args:
-            strategy: The strategy.
-            experiences: What it trains on.
-            evaluated: The test experiences it is then evaluated on.
-        """
+        """Train and evaluate, and keep what came of it."""
         clock = time.perf_counter()
-        strategy.train(experiences, eval_streams=[], reset_optimizer_state=self.experiment.reset_optimizer)
+        strategy.train(experiences, eval_streams=[], reset_optimizer_state=self.trial.experiment.reset_optimizer)
         self.finished.train_time_s.append(round(time.perf_counter() - clock, 3))
         self.classes.start()
         self.finished.rows.append(accuracy_row(strategy.eval(evaluated), evaluated))
         self.finished.class_rows.append(self.classes.rows())
-        if self.method.regime == "independent":
+        if self.trial.method.regime == "independent":
             self.finished.train_accuracy += self.measure(strategy, [experiences])
+            valid = self.streams.get("valid", [])
+            self.finished.validation_accuracy += self.measure(strategy, valid[len(self.finished.rows) - 1 :][:1])
         self.keep(strategy)
 
     def keep(self, strategy: Any) -> None:
         """Take the fingerprints of a training that is finished, and write a checkpoint.
 
-        A trial with state that is not plain data has no checkpoint, and starts over when it is cut; progress says so.
-        Joint training has none either: its one training is the trial.
-
-        Args:
-            strategy: The strategy, after its evaluation.
+        A trial with state that is not plain data has no checkpoint, and starts over when it is interrupted; progress
+        says so. Joint training has none either: its one training is the trial.
         """
         self.finished.weights.append(fingerprint(strategy.model.state_dict()))
         try:
             state = {"strategy": strategy_state(strategy, self.apart), "random": random_states(self.device)}
         except NotKeptError as error:
             if None not in self.finished.state:
-                self.progress.tell(Said(f"starts over when it is cut, for it cannot keep {error}"))
+                self.progress.tell(Said(f"starts over when it is interrupted, for it cannot keep {error}"))
             self.finished.state.append(None)
             return
         self.finished.state.append(fingerprint(state))
-        if self.method.regime == "joint":
+        if self.trial.method.regime == "joint":
             return
-        if self.method.regime == "independent":
+        if self.trial.method.regime == "independent":
             del state["strategy"]  # the next one is made afresh
         watchers = {name: plugin.state_dict() for name, plugin in self.watchers.items()}
-        self.checkpoint.write(pack(state | {"watchers": watchers, "finished": asdict(self.finished)}))
+        try:
+            self.checkpoint.write(pack(state | {"watchers": watchers, "finished": asdict(self.finished)}))
+        except OSError as error:  # a full disk; the result is small and perhaps fits
+            self.progress.tell(Said(f"cannot write its checkpoint ({error.strerror}), and goes on without"))
 
     def resume(self, strategy: Any = None) -> None:
         """Go on from the checkpoint, if there is one: afterwards all is as it was when that was written.
-
-        Args:
-            strategy: The strategy that trains on one task after the other, newly made; None where each has its own.
 
         Raises:
             ExperimentError: If the checkpoint cannot be gone on from.
@@ -182,132 +195,132 @@ class Trainer:
         vars(self.finished).update(state["finished"])
         for name, plugin in self.watchers.items():
             plugin.load_state_dict(state["watchers"][name])
+        tasks = self.streams["train"]
+        done = tasks[: len(self.finished.rows)]
+        self.progress.tell(Said(f"resuming after task {len(done)} of {len(tasks)}"))
         if strategy is not None:
-            done = list(self.benchmark.train_stream)[: len(self.finished.rows)]
             try:
-                restore_strategy(strategy, state["strategy"], done, self.benchmark.test_stream, self.apart)
+                restore_strategy(strategy, state["strategy"], done, self.streams["test"], self.apart)
             except ValueError as error:
                 raise ExperimentError(
                     f"cannot go on from the checkpoint {self.checkpoint.path}: {error}; {START_OVER}"
                 ) from error
         restore_random_states(state["random"], self.device)  # last: making and adapting models draws random numbers
 
-    @property
-    def apart(self) -> list[Any]:
-        """Plugins of strategies that are no part of their state: progress has none, watchers are kept once."""
-        return [self.progress, self.classes, *self.watchers.values()]
-
     def measure(self, strategy: Any, experiences: Any) -> list[float]:
         """Measure a model's accuracy on the data of each of some experiences, with evaluation transforms.
-
-        Args:
-            strategy: The trained strategy.
-            experiences: The experiences, of the training or the validation stream.
 
         Returns:
             The accuracies, in [0, 1].
         """
         return [1 - validation_error(strategy, [experience], self.progress.passing) for experience in experiences]
 
+    def on_validation_data(self, strategy: Any) -> float | None:
+        """Measure a model on the validation data of all tasks, tasks equally weighted: what strengths are chosen by.
+
+        Returns:
+            The accuracy, in [0, 1]; None where the benchmark has no validation data.
+        """
+        valid = self.streams.get("valid")
+        return average_accuracy([self.measure(strategy, valid)]) if valid else None
+
 
 def train_sequential(trainer: Trainer) -> dict[str, Any]:
-    """Train one model on one task after the other, evaluating on every task's test set after each.
+    """Train one model on one task after the other, evaluating on every test set after each.
 
-    A trial that was cut goes on after the last task that was trained on and evaluated after.
-
-    Args:
-        trainer: Makes the strategy.
+    A trial that was interrupted goes on after the last task that was trained on and evaluated after.
 
     Returns:
         R, ACC, BWT, forgetting; final accuracy by task, on training data too; accuracy by task and class at the end,
-        and just after each task was learned.
+        and just after each task was learned. What compares a task's test set with its training is None where the
+        benchmark has not one test experience for each training experience.
     """
-    strategy, stream = trainer.strategy(), trainer.benchmark.test_stream
+    strategy, train, test = trainer.strategy(), trainer.streams["train"], trainer.streams["test"]
     trainer.resume(strategy)
-    matrix = trainer.finished.rows
-    for experience in list(trainer.benchmark.train_stream)[len(matrix) :]:
-        trainer.train(strategy, experience, stream)
-    check_against_avalanche(matrix, strategy.evaluator.get_last_metrics(), stream)
+    matrix, class_rows = trainer.finished.rows, trainer.finished.class_rows
+    for experience in train[len(matrix) :]:
+        trainer.train(strategy, experience, test)
+    parallel = len(train) == len(test)
+    check_against_avalanche(matrix if parallel else matrix[-1:], strategy.evaluator.get_last_metrics(), test)
     return {
         "accuracy": average_accuracy(matrix),
-        "bwt": backward_transfer(matrix),
-        "forgetting": forgetting(matrix),
-        "validation_accuracy": validation_accuracy(trainer, strategy),
+        "bwt": backward_transfer(matrix) if parallel else None,
+        "forgetting": forgetting(matrix) if parallel else None,
+        "validation_accuracy": trainer.on_validation_data(strategy),
         "task_accuracy": matrix[-1],
-        "train_accuracy": trainer.measure(strategy, trainer.benchmark.train_stream),
-        "class_accuracy": trainer.finished.class_rows[-1],
-        "learned_class_accuracy": [row[task] for task, row in enumerate(trainer.finished.class_rows)],
-        "accuracy_matrix": matrix,
+        "train_accuracy": trainer.measure(strategy, train),
+        "class_accuracy": class_rows[-1],
+        "learned_class_accuracy": [row[task] for task, row in enumerate(class_rows)] if parallel else None,
+        "accuracy_matrix": matrix if parallel else None,
     }
 
 
 def train_independent(trainer: Trainer) -> dict[str, Any]:
     """Train a fresh model from scratch on each task.
 
-    A trial that was cut goes on with the first task that has no finished model.
-
-    Args:
-        trainer: Makes the strategies.
+    A trial that was interrupted goes on with the first task that has no finished model.
 
     Returns:
         Mean accuracy and accuracy by task.
+
+    Raises:
+        ExperimentError: If there is not one test experience for each training experience.
     """
+    train, test = trainer.streams["train"], trainer.streams["test"]
+    if len(train) != len(test):
+        raise ExperimentError(
+            f"{trainer.trial.method.name} trains a model for each of {len(train)} tasks, and there are {len(test)} "
+            "test experiences; leave it out"
+        )
     trainer.resume()
-    rows = trainer.finished.rows
-    pairs = zip(trainer.benchmark.train_stream, trainer.benchmark.test_stream, strict=True)
-    for experience, test in list(pairs)[len(rows) :]:
-        trainer.train(trainer.strategy(), experience, [test])
+    rows, validation = trainer.finished.rows, trainer.finished.validation_accuracy
+    for experience, tested in list(zip(train, test, strict=True))[len(rows) :]:
+        trainer.train(trainer.strategy(), experience, [tested])
     accuracies = [accuracy for (accuracy,) in rows]
-    return {
-        "accuracy": average_accuracy([accuracies]),
-        "bwt": None,
-        "forgetting": None,
-        "validation_accuracy": None,
-        "task_accuracy": accuracies,
+    return _without_sequence(accuracies) | {
+        "validation_accuracy": average_accuracy([validation]) if validation else None,
         "train_accuracy": trainer.finished.train_accuracy,
         "class_accuracy": [classes for (classes,) in trainer.finished.class_rows],
-        "accuracy_matrix": None,
     }
 
 
 def train_joint(trainer: Trainer) -> dict[str, Any]:
     """Train one model on all tasks at once.
 
-    A trial that was cut starts over.
-
-    Args:
-        trainer: Makes the strategy.
+    A trial that was interrupted starts over.
 
     Returns:
         Mean accuracy and accuracy by task.
     """
-    strategy, stream = trainer.strategy(), trainer.benchmark.test_stream
-    trainer.train(strategy, trainer.benchmark.train_stream, stream)
+    strategy, train, test = trainer.strategy(), trainer.streams["train"], trainer.streams["test"]
+    trainer.train(strategy, train, test)
     (row,) = trainer.finished.rows
-    check_against_avalanche([row], strategy.evaluator.get_last_metrics(), stream)
-    return {
-        "accuracy": average_accuracy([row]),
-        "bwt": None,
-        "forgetting": None,
-        "validation_accuracy": validation_accuracy(trainer, strategy),
-        "task_accuracy": row,
-        "train_accuracy": trainer.measure(strategy, trainer.benchmark.train_stream),
+    check_against_avalanche([row], strategy.evaluator.get_last_metrics(), test)
+    return _without_sequence(row) | {
+        "validation_accuracy": trainer.on_validation_data(strategy),
+        "train_accuracy": trainer.measure(strategy, train),
         "class_accuracy": trainer.finished.class_rows[0],
-        "accuracy_matrix": None,
     }
 
 
-def validation_accuracy(trainer: Trainer, strategy: Any) -> float | None:
-    """Measure a model on the validation data of all tasks, tasks equally weighted: what strengths are chosen by.
+def _without_sequence(accuracies: list[float]) -> dict[str, Any]:
+    # Say what is measured where there is no sequence.
+    alone = {"accuracy": average_accuracy([accuracies]), "task_accuracy": accuracies}
+    return nothing_measured() | alone
 
-    Args:
-        trainer: Holds the benchmark.
-        strategy: The trained strategy.
+
+def nothing_measured() -> dict[str, Any]:
+    """Say that nothing was measured.
 
     Returns:
-        The accuracy, in [0, 1]; None where the benchmark has no validation data.
+        None for every measure.
     """
-    valid_stream = trainer.benchmark.streams.get("valid")
-    if not valid_stream:
-        return None
-    return average_accuracy([trainer.measure(strategy, valid_stream)])
+    measures = ("accuracy", "bwt", "forgetting", "validation_accuracy", "task_accuracy", "train_accuracy")
+    return dict.fromkeys((*measures, "class_accuracy", "accuracy_matrix"))
+
+
+REGIMES: dict[str, Callable[[Trainer], dict[str, Any]]] = {
+    "sequential": train_sequential,
+    "independent": train_independent,
+    "joint": train_joint,
+}

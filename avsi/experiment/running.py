@@ -1,124 +1,174 @@
-"""Running the trials that are not finished, beside other runs on the same results folder."""
+"""Running a trial: makes the benchmark, trains in the method's regime, and tells what came of it."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
+import inspect
+import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
-from filelock import BaseFileLock
+from avalanche.logging import TensorboardLogger
+from avalanche.training.determinism.rng_manager import RNGManager
 
-from avsi.data import DataError
-from avsi.experiment.checkpoint import checkpoint_path, discard_checkpoint
-from avsi.experiment.engines import Engine, Failure, Job, Outcome
-from avsi.experiment.progress import Display
-from avsi.experiment.results import Results
-from avsi.experiment.spec import Experiment, Method
-from avsi.experiment.trial import Setting
+from avsi.experiment.checkpoint import Checkpoint
+from avsi.experiment.description import resolve
+from avsi.experiment.progress import TrialProgress
+from avsi.experiment.provenance import code_fingerprint, describe_data, describe_environment
+from avsi.experiment.regimes import REGIMES, Trainer, nothing_measured
+from avsi.experiment.spec import Experiment, ExperimentError
+from avsi.experiment.trial import Setting, Trial
+from avsi.plugins.early_stopping import EarlyStopping
 
-PAUSE = 1.0  # seconds between looks at trials that another run has in hand
+FEW = 200  # samples of a task in a smoke test
 
 
-def run_trials(
-    experiment: Experiment,
-    trials: Sequence[tuple[Method, int]],
-    results: Results,
-    setting: Setting,
-    engine: Engine,
-    display: Display,
-    *,
-    rerun: bool = False,
-    tensorboard: bool = False,
-) -> None:
-    """Run trials and write their results; a trial's failure is shown and leaves the others alone.
-
-    Trials that another run has in hand are left to it. At the end it is waited for them, and those it did not finish
-    are run here.
+def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoint: Any) -> dict[str, Any]:
+    """Run a trial; see :meth:`avsi.experiment.Trial.run`.
 
     Args:
-        experiment: The experiment.
-        trials: Methods and seeds.
-        results: Where results go. Finished trials found there are not run.
-        setting: Device and data.
-        engine: Runs the trials.
-        display: Shows progress and failures.
-        rerun: Run finished trials too, and all from their beginning. An old result stays until there is a new one.
-        tensorboard: Write TensorBoard logs beside each trial's result.
-    """
-    pending = list(trials)
-    held: dict[tuple[str, int], BaseFileLock] = {}
+        trial: The trial.
+        setting: Device, data and logs.
+        progress: Told of every step.
+        checkpoint: The checkpoint's file or None.
 
-    def release(method: Method, seed: int) -> None:
-        results.release(experiment, method, seed, held.pop((method.name, seed)))
-
-    def jobs() -> Iterator[Job]:
-        for method, seed in list(pending):
-            lock = results.claim(experiment, method, seed)
-            if lock is None:
-                continue
-            held[method.name, seed] = lock
-            pending.remove((method, seed))
-            path = results.path(experiment, method, seed).absolute()
-            checkpoint, log = checkpoint_path(path), path.with_name(f"tensorboard-{seed:03d}")
-            finished = not rerun and results.read(experiment, method, seed) is not None
-            if finished or rerun:
-                discard_checkpoint(checkpoint)
-            if finished:
-                release(method, seed)
-                display.forget()
-                continue
-            if tensorboard and not checkpoint.exists():  # an earlier attempt's log would be drawn over the new one
-                shutil.rmtree(log, ignore_errors=True)
-            job = Job(experiment, method, seed, replace(setting, tensorboard=log if tensorboard else None), checkpoint)
-            display.start(job.name)
-            yield job
-
-    def settle(job: Job, outcome: Outcome) -> None:
-        if isinstance(outcome, dict):
-            try:
-                path = results.write(experiment, job.method, outcome)
-                discard_checkpoint(checkpoint_path(path))
-            except Exception as error:  # a full disk, a result that is not a number
-                outcome = Failure.of(error)
-        release(job.method, job.seed)
-        if isinstance(outcome, Failure):
-            display.fail(job.name, outcome.reason, outcome.details)
-        else:
-            display.finish(job.name, outcome["accuracy"], outcome["wall_time_s"])
-
-    waiting = False
-    try:
-        while pending:
-            before = len(pending)
-            with contextlib.closing(engine(jobs(), lambda job, event: display.show(job.name, event))) as outcomes:
-                for job, outcome in outcomes:
-                    settle(job, outcome)
-            if len(pending) == before:
-                if not waiting:
-                    display.say(f"waiting for trials that another run has in hand: {len(pending)}")
-                waiting = True
-                time.sleep(PAUSE)
-    finally:
-        for lock in held.values():
-            lock.release()
-
-
-def prepare_data(experiment: Experiment, setting: Setting, seed: int) -> None:
-    """Obtain the data sets once, before many processes ask for them, and before any work is lost.
-
-    Args:
-        experiment: The experiment.
-        setting: Where the data are.
-        seed: Any seed.
+    Returns:
+        The result, as JSON data.
 
     Raises:
-        DataError: If a data set cannot be had.
+        ExperimentError: If the benchmark lacks what the experiment needs.
     """
-    try:
-        experiment.scenario(seed=seed, dataset_root=setting.data_root, download=setting.download)
-    except DataError:
-        raise
-    except Exception:  # the trials will meet it, and report it with its traceback
-        return
+    experiment, method, clock = trial.experiment, trial.method, time.perf_counter()
+    progress = progress or TrialProgress(lambda event: None)
+    record = Checkpoint(checkpoint, clock=clock)
+    record.take_threads()
+    benchmark = make_benchmark(experiment, trial.seed, setting)
+    streams = {name: list(stream) for name, stream in benchmark.streams.items()}
+    if experiment.smoke:
+        for name, stream in streams.items():
+            _shorten(stream, FEW if name == "train" else FEW // 2)
+    data, environment = describe_data(benchmark), describe_environment(setting.device)
+    record.identify(trial, data, environment)
+    RNGManager.set_random_seeds(trial.seed)
+    stopping = None
+    if experiment.patience:
+        if "valid" not in streams:
+            raise ExperimentError(f"{experiment.name} stops early, and its benchmark has no validation stream")
+        stopping = EarlyStopping(streams["valid"], experiment.patience.epochs, experiment.patience.at_least)
+    divergence = None
+    with _loggers(trial, setting) as listeners:
+        trainer = Trainer(trial, streams, setting.device, progress, listeners, record, stopping)
+        try:
+            outcome = REGIMES[method.regime](trainer)
+        except FloatingPointError as error:
+            outcome, divergence = nothing_measured(), progress.where() | _what_is_known(error)
+        for logger in listeners:
+            if isinstance(logger, TensorboardLogger) and outcome["accuracy"] is not None:
+                flat, measured = dict(_flat(trial.description)), {"accuracy": outcome["accuracy"]}
+                logger.writer.add_hparams(flat | {"seed": trial.seed}, measured, run_name=".")
+    classes, train = outcome["class_accuracy"], streams["train"]
+    if classes and len(train) == len(classes) and all(hasattr(task.dataset, "targets") for task in train):
+        outcome["class_images"] = [_count(task, len(row)) for task, row in zip(train, classes, strict=True)]
+    return {
+        "status": "diverged" if divergence else "finished",
+        **({"divergence": divergence} if divergence else {}),
+        "experiment": experiment.name,
+        "method": method.trial_name,
+        "seed": trial.seed,
+        "description": trial.description,
+        "digest": trial.digest,
+        "deviation": experiment.deviation,
+        **outcome,
+        "train_time_s": trainer.finished.train_time_s,
+        "weights": trainer.finished.weights,
+        "state": trainer.finished.state,
+        "validation_error": stopping.errors if stopping else [],
+        "hebbian_dynamics": trainer.dynamics.records,
+        "data": data,
+        "notes": list(getattr(benchmark, "notes", ())),
+        "environment": environment,
+        "code": code_fingerprint(),
+        "started": record.started,
+        "wall_time_s": round(record.seconds, 3),
+        "resumed": record.resumed,
+    }
+
+
+def _count(experience: Any, classes: int) -> list[int]:
+    # Count the samples of each class in an experience.
+    found = Counter(map(int, experience.dataset.targets))
+    return [found[label] for label in range(classes)]
+
+
+def _flat(description: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    # The numbers and words of a description, each with the path to it.
+    if isinstance(description, dict | list):
+        items = description.items() if isinstance(description, dict) else enumerate(description)
+        for key, value in items:
+            yield from _flat(value, f"{name}.{key}" if name else str(key))
+    elif description is not None:
+        yield name, description
+
+
+def _what_is_known(error: FloatingPointError) -> dict[str, Any]:
+    # Read where and why a training diverged from the error that ended it.
+    told = {name: getattr(error, name, None) for name in ("task", "epoch", "step", "stable_strength")}
+    strength = told.pop("stable_strength")
+    known = {name: value for name, value in told.items() if value is not None}
+    causes = [part for part in (getattr(error, "found", None), getattr(error, "cause", None)) if part]
+    finite = strength is not None and math.isfinite(strength)
+    return known | {"cause": "; ".join(causes) or str(error), "stable_strength": strength if finite else None}
+
+
+def make_benchmark(experiment: Experiment, seed: int, setting: Setting) -> Any:
+    """Make the benchmark of a trial.
+
+    Returns:
+        An Avalanche benchmark.
+
+    Raises:
+        ExperimentError: If what ``scenario`` makes is none, or it takes no ``validation`` where that is needed.
+    """
+    build = resolve(experiment.scenario)
+    offered: dict[str, Any] = {"seed": seed, "download": setting.download}
+    if setting.data_root is not None:
+        offered["dataset_root"] = setting.data_root
+    if experiment.patience:
+        offered["validation"] = experiment.patience.validation
+    parameters = inspect.signature(build).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        offered = {name: value for name, value in offered.items() if name in {p.name for p in parameters}}
+    benchmark = build(**offered)
+    if not all(hasattr(benchmark, name) for name in ("streams", "train_stream", "test_stream")):
+        raise ExperimentError(
+            f"the scenario of {experiment.name} makes a {type(benchmark).__name__}; it must make an Avalanche "
+            "benchmark with a train_stream and a test_stream"
+        )
+    return benchmark
+
+
+def _shorten(stream: list[Any], size: int) -> None:
+    # Leave of each experience's data only some samples, spread over its classes.
+    for experience in stream:
+        rows: dict[int, list[int]] = {}
+        for row, target in enumerate(getattr(experience.dataset, "targets", [0] * len(experience.dataset))):
+            rows.setdefault(int(target), []).append(row)
+        share = -(-size // len(rows))
+        chosen = sorted(row for members in rows.values() for row in members[:share])
+        experience._dataset = experience.dataset.subset(chosen)  # its data set can only be read
+
+
+@contextlib.contextmanager
+def _loggers(trial: Trial, setting: Setting) -> Iterator[list[Any]]:
+    # Make a trial's loggers, and keep back a warning of Avalanche's that says only that there are none.
+    made = [make(trial) for make in resolve(setting.loggers)]
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.filterwarnings("ignore", message="No loggers specified")
+        if setting.tensorboard:
+            board = TensorboardLogger(str(setting.tensorboard))
+            stack.callback(board.writer.close)
+            made.append(board)
+        yield made

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from avsi.experiment.description import describe, digest
-from avsi.experiment.early_stopping import Patience
 
 Regime = Literal["sequential", "independent", "joint"]
+LONGEST = 100  # bytes of a name: folders and hidden files are called after it
+
+
+class ExperimentError(ValueError):
+    """What a user asked for cannot be run; the message says why and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """When to stop training on a task.
+
+    Attributes:
+        epochs: Stop when the validation error has not improved for so many epochs.
+        at_least: Epochs to train in any case.
+        validation: Share of each class's training images held out for validation.
+    """
+
+    epochs: int = 5
+    at_least: int = 10
+    validation: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.at_least < 1 or not 0 < self.validation < 1:
+            raise ExperimentError(f"{self}: epochs and at_least must be at least 1, validation in (0, 1)")
 
 
 @dataclass(frozen=True)
@@ -55,6 +80,9 @@ class Method:
     plugins: tuple[Callable[[], Any], ...] = ()
     candidate_of: str = ""
 
+    def __post_init__(self) -> None:
+        check_name("method", self.name)
+
     @property
     def trial_name(self) -> str:
         """The name under which trials are kept."""
@@ -65,23 +93,32 @@ class Method:
 class Experiment:
     """An experiment as data. A trial is fully described by it, the name of a method and a seed.
 
+    Functions and classes are given as such, as ``functools.partial`` of them, or as lambdas; objects are not, for
+    nothing could tell whether two are the same.
+
     Attributes:
         name: Names the results folder.
         title: Heading of tables and figures.
         source: The paper's table or figure, or where the protocol comes from.
-        scenario: Builds the benchmark; called with ``seed``, ``dataset_root`` and ``download``, and with ``validation``
-            where ``patience`` needs it.
+        scenario: Builds the Avalanche benchmark. Of ``seed``, ``dataset_root``, ``download`` and, where there is
+            ``patience``, ``validation``, it is given those that it has parameters for.
         model: Builds the model.
         optimizer: Builds the optimizer from the model's parameters.
         epochs: Epochs per task, at most with ``patience``.
         batch_size: Training batch size.
         reset_optimizer: Whether the optimizer's state is reset before each task.
         methods: The methods compared.
-        paper: What the paper reports, by the method's name: mean accuracy in percent, or that and BWT, or a `Reported`.
         trials: Number of seeds the paper uses (or this project, where there is no paper).
+        paper: What the paper reports, by method: a mean accuracy in percent, or that and BWT, or a `Reported`.
         protocol: Whose protocol it is, where a script has several.
         patience: When to stop training on a task early; None: after ``epochs``.
+        criterion: Builds the task loss, a mean over the batch; default: cross entropy.
+        scheduler: Builds a learning-rate scheduler from the optimizer; a fresh one for each task, stepped after each
+            epoch.
+        autocast: The type that the model computes with under ``torch.autocast``, "bfloat16"; "": none.
         channels_last: Whether models and their inputs have the memory format ``torch.channels_last``.
+        smoke: Whether only a few images of each task are used, to see that everything runs.
+        changes: In what the experiment was changed from what the script says, as (name, value); see :meth:`changed`.
         full_epochs: The protocol's epochs where ``epochs`` was changed from them; set by :meth:`with_epochs`.
     """
 
@@ -99,10 +136,21 @@ class Experiment:
     paper: Mapping[str, float | tuple[float, float] | Reported] = field(default_factory=dict)
     protocol: str = ""
     patience: Patience | None = None
+    criterion: Callable[[], Any] | None = None
+    scheduler: Callable[..., Any] | None = None
+    autocast: str = ""
     channels_last: bool = False
-    full_epochs: int | None = field(default=None)
+    smoke: bool = False
+    changes: tuple[tuple[str, str], ...] = ()
+    full_epochs: int | None = None
 
     def __post_init__(self) -> None:
+        check_name("experiment", self.name)
+        for name in ("epochs", "batch_size", "trials"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ExperimentError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        if self.autocast not in {"", "bfloat16"}:
+            raise ExperimentError(f'autocast must be "bfloat16" or "", got {self.autocast!r}')
         names = [method.name for method in self.methods]
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
@@ -110,6 +158,7 @@ class Experiment:
         for method in self.methods:
             if method.candidate_of and method.candidate_of not in names:
                 raise ExperimentError(f"{method.name} is a candidate of {method.candidate_of}, which is no method here")
+            self.describe(method)
 
     def method(self, name: str) -> Method:
         """Look a method up.
@@ -126,8 +175,10 @@ class Experiment:
         for method in self.methods:
             if method.name == name:
                 return method
-        known = ", ".join(method.name for method in self.methods)
-        raise ExperimentError(f"{self.name} has no method {name!r}; its methods are: {known}")
+        known = [method.name for method in self.methods]
+        raise ExperimentError(
+            f"{self.name} has no method {name!r}{did_you_mean(name, known)}; its methods are: {', '.join(known)}"
+        )
 
     def reported(self, method: Method) -> Reported:
         """Look up what the paper reports for a method.
@@ -151,49 +202,77 @@ class Experiment:
 
         Returns:
             The changed experiment.
-
-        Raises:
-            ExperimentError: If the number is below 1.
         """
         if epochs is None or epochs == self.epochs:
             return self
-        if epochs == self.full_epochs:
-            return replace(self, epochs=epochs, full_epochs=None)
-        if epochs < 1:
-            raise ExperimentError(f"epochs must be at least 1, got {epochs}")
-        return replace(self, epochs=epochs, full_epochs=self.full_epochs or self.epochs)
+        full = self.full_epochs or self.epochs
+        return replace(self, epochs=epochs, full_epochs=None if epochs == full else full)
+
+    def as_smoke_test(self) -> Experiment:
+        """Shorten the experiment to one epoch of a few images per task and one seed.
+
+        Returns:
+            The changed experiment.
+        """
+        patience = self.patience and replace(self.patience, at_least=1)
+        return replace(self.with_epochs(1), smoke=True, trials=1, patience=patience)
 
     @property
     def deviation(self) -> str:
         """How the protocol differs from the published one; empty if it does not."""
-        if self.full_epochs is None:
-            return ""
-        return f"{'at most ' * bool(self.patience)}{self.epochs} epochs instead of {self.full_epochs}"
+        changes = ["smoke test: a few images of each task"] if self.smoke else []
+        if self.full_epochs is not None:
+            epochs = f"{self.epochs} epoch{'s' * (self.epochs != 1)}"
+            changes.append(f"{'at most ' * bool(self.patience)}{epochs} instead of {self.full_epochs}")
+        return ", ".join([*changes, *(f"{name} = {value}" for name, value in self.changes)])
+
+    @property
+    def suffix(self) -> str:
+        """Ends the names of the files that are made of its results, such as "-1-epochs"; empty if it is unchanged."""
+        parts = ["smoke"] if self.smoke else []
+        if self.full_epochs is not None and not self.smoke:
+            parts.append(f"{self.epochs}-epochs")
+        parts += [re.sub(r"[^\w.=+]+", "_", f"{name}={value}") for name, value in self.changes]
+        joined = "-".join(parts)
+        if len(joined.encode()) > LONGEST:
+            joined = f"changed-{digest(joined)}"
+        return f"-{joined}" if joined else ""
 
     def describe(self, method: Method) -> dict[str, Any]:
-        """Describe all that decides a trial's outcome, but for its seed.
+        """Describe all that decides a trial's outcome, but for its seed. What is not used has no place in it.
 
         Args:
             method: The method.
 
         Returns:
             JSON data.
+
+        Raises:
+            ExperimentError: If something in it cannot be described.
         """
-        optional = {"patience": asdict(self.patience)} if self.patience else {}
-        if self.channels_last:
-            optional["channels_last"] = True
-        plugins = {"plugins": describe(method.plugins)} if method.plugins else {}
-        trained = {"name": method.trial_name, "strategy": describe(method.strategy), "regime": method.regime}
-        return optional | {
-            "experiment": self.name,
-            "scenario": describe(self.scenario),
-            "model": describe(method.model or self.model),
-            "optimizer": describe(method.optimizer or self.optimizer),
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "reset_optimizer": self.reset_optimizer,
-            "method": trained | plugins,
-        }
+        try:
+            optional = {
+                "patience": self.patience and asdict(self.patience),
+                "criterion": describe(self.criterion),
+                "scheduler": describe(self.scheduler),
+                "autocast": self.autocast,
+                "channels_last": self.channels_last,
+                "smoke": self.smoke,
+            }
+            plugins = {"plugins": describe(method.plugins)} if method.plugins else {}
+            trained = {"name": method.trial_name, "strategy": describe(method.strategy), "regime": method.regime}
+            return {key: value for key, value in optional.items() if value} | {
+                "experiment": self.name,
+                "scenario": describe(self.scenario),
+                "model": describe(method.model or self.model),
+                "optimizer": describe(method.optimizer or self.optimizer),
+                "epochs": self.epochs,
+                "batch_size": self.batch_size,
+                "reset_optimizer": self.reset_optimizer,
+                "method": trained | plugins,
+            }
+        except TypeError as error:
+            raise ExperimentError(f"{self.name}, method {method.name}: {error}") from error
 
     def digest(self, method: Method) -> str:
         """Compute the fingerprint of :meth:`describe`.
@@ -207,5 +286,32 @@ class Experiment:
         return digest(self.describe(method))
 
 
-class ExperimentError(ValueError):
-    """What a user asked for cannot be run; the message says why and how to mend it."""
+def check_name(kind: str, name: str) -> None:
+    """Refuse names that could not name a file in a results folder.
+
+    Args:
+        kind: What is named.
+        name: Its name.
+
+    Raises:
+        ExperimentError: If the name is empty, too long, or holds anything but letters, digits and ``_+-=.,``.
+    """
+    if not re.fullmatch(r"[\w+=,-][\w+=.,-]*", name) or len(name.encode()) > LONGEST:
+        raise ExperimentError(
+            f"{name!r} cannot name {'an' if kind[0] in 'aeiou' else 'a'} {kind}: results are kept in a folder of that "
+            f"name; use up to {LONGEST} letters, digits and any of _+-=., without a dot in front"
+        )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Suggest a name in place of one that is not known.
+
+    Args:
+        name: The unknown name.
+        known: The known names.
+
+    Returns:
+        "; did you mean ...?" or nothing.
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

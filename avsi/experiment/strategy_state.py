@@ -59,6 +59,7 @@ TEMPLATE = frozenset([
     "is_training", "loss", "mb_output", "mbatch", "model", "optimized_param_id", "optimizer", "plugins",
     "retain_graph", "train_epochs", "train_mb_size",
     "_experiences", "_is_fitted",  # JointTraining's, which trains once
+    "forward", "criterion",  # under autocast
 ])
 # fmt: on
 """Attributes of Avalanche's ``SupervisedTemplate``: settings, what is kept here, and what lives within a pass only."""
@@ -237,9 +238,6 @@ def _unpack(state: Any, device: torch.device, current: Any = None) -> Any:
 def random_states(device: str) -> dict[str, Any]:
     """Collect the states of the random generators that Avalanche seeds: Python's, NumPy's, torch's, the device's.
 
-    Args:
-        device: The torch device in use. Other devices draw no numbers for it.
-
     Returns:
         Plain data, by generator.
 
@@ -258,12 +256,7 @@ def random_states(device: str) -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any], device: str) -> None:
-    """Set the random generators to states that :func:`random_states` gave.
-
-    Args:
-        states: The states.
-        device: The torch device in use now, of the same kind.
-    """
+    """Set the random generators to states that :func:`random_states` gave."""
     for name, state in states.items():
         if name == CUDA:
             torch.cuda.set_rng_state(state, device)

@@ -1,25 +1,19 @@
-"""Running one trial: an experiment, a method and a seed in, a result out."""
+"""A trial: an experiment, a method and a seed. What it is called, where its result lies, and running it."""
 
 from __future__ import annotations
 
-import contextlib
-import re
-import time
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from avalanche.logging import TensorboardLogger
-from avalanche.training.determinism.rng_manager import RNGManager
+from avsi.experiment.description import digest
+from avsi.experiment.spec import Experiment, ExperimentError, Method
 
-from avsi.experiment.checkpoint import Checkpoint
-from avsi.experiment.early_stopping import EarlyStopping
-from avsi.experiment.progress import TrialProgress
-from avsi.experiment.provenance import describe_data, describe_environment
-from avsi.experiment.regimes import Trainer, train_independent, train_joint, train_sequential
-from avsi.experiment.spec import Experiment, Method
+if TYPE_CHECKING:
+    from avsi.experiment.progress import TrialProgress
+
+LAST_SEED = 2**32 - 1  # of NumPy
 
 
 @dataclass(frozen=True)
@@ -31,90 +25,97 @@ class Setting:
         data_root: Folder of prepared data sets, None for the default.
         download: Whether missing data may be downloaded.
         tensorboard: Folder for TensorBoard logs, None for none.
+        loggers: Make further loggers of Avalanche's, each called with the trial.
     """
 
     device: str = "cpu"
     data_root: Path | None = None
     download: bool = True
     tensorboard: Path | None = None
+    loggers: tuple[Callable[[Trial], Any], ...] = ()
 
 
-def run_trial(
-    experiment: Experiment,
-    method: Method,
-    seed: int,
-    setting: Setting,
-    progress: TrialProgress,
-    checkpoint: Path | None = None,
-) -> dict[str, Any]:
-    """Run one trial, or go on with one that was cut.
+@dataclass(frozen=True)
+class Trial:
+    """One training of one method with one seed.
 
-    Args:
+    Example:
+        >>> from functools import partial
+        >>> from torch.optim import SGD
+        >>> from avsi.experiment import Experiment, Trial, methods
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> experiment = Experiment(
+        ...     name="digits", title="Digits", source="An example.", scenario=split_digits,
+        ...     model=partial(MLP, 64, (16,), MultiHead), optimizer=partial(SGD, lr=0.1),
+        ...     epochs=1, batch_size=32, reset_optimizer=False, methods=(methods.finetune(),), trials=1,
+        ... )
+        >>> trial = Trial(experiment, experiment.method("finetune"), seed=0)
+        >>> print(trial)
+        finetune, seed 0
+        >>> len(trial.run()["task_accuracy"])
+        5
+
+    Attributes:
         experiment: The experiment.
         method: The method.
         seed: Seeds every random generator, and the benchmark.
-        setting: Device, data and logs.
-        progress: Told of every step.
-        checkpoint: File that keeps the trial's state after each finished experience, see
-            ``avsi.experiment.checkpoint``; None: it is kept nowhere. If the file is there, the trial goes on from it,
-            and its result differs from that of an uncut trial in times and ``resumed`` only. The file stays: it is
-            the caller's to discard, once the result is written.
-
-    Returns:
-        The result, as JSON data. Accuracies and errors are fractions; for the ``independent`` and ``joint`` regimes,
-        where there is no sequence, ``accuracy_matrix`` and ``bwt`` are None. ``weights`` and ``state`` hold a SHA-256
-        for each training: trials with equal ones are equal bit for bit.
+        description: All that decides its result, but for the seed, as JSON data; made here and kept on the way to
+            another process, where the functions of a script have other names.
     """
-    clock = time.perf_counter()
-    validation = {"validation": experiment.patience.validation} if experiment.patience else {}
-    benchmark = experiment.scenario(seed=seed, dataset_root=setting.data_root, download=setting.download, **validation)
-    description = experiment.describe(method)
-    data, environment = describe_data(benchmark), describe_environment(setting.device)
-    trial = {
-        "seed": seed,
-        "description": description,
-        "data": [{key: value for key, value in row.items() if key != "source"} for row in data],
-        # While a trial is cut, the operating system may be brought up to date. Another GPU may do that is of the same
-        # kind.
-        "environment": {
-            key: re.sub(r":\d+", "", value, count=1) if key == "device" else value
-            for key, value in environment.items()
-            if key != "platform"
-        },
-    }
-    record = Checkpoint(checkpoint, trial, clock=clock)
-    RNGManager.set_random_seeds(seed)
-    log = TensorboardLogger(str(setting.tensorboard)) if setting.tensorboard else None
-    stopping = EarlyStopping(benchmark.valid_stream, experiment.patience) if experiment.patience else None
-    with quiet(), contextlib.closing(log.writer) if log else contextlib.nullcontext():
-        trainer = Trainer(experiment, method, benchmark, setting.device, progress, log, record, stopping)
-        train = {"sequential": train_sequential, "independent": train_independent, "joint": train_joint}[method.regime]
-        outcome = train(trainer)
-    return {
-        "experiment": experiment.name,
-        "method": method.trial_name,
-        "seed": seed,
-        "description": description,
-        "digest": experiment.digest(method),
-        "deviation": experiment.deviation,
-        **outcome,
-        "train_time_s": trainer.finished.train_time_s,
-        "weights": trainer.finished.weights,
-        "state": trainer.finished.state,
-        "validation_error": stopping.errors if stopping else [],
-        "hebbian_dynamics": trainer.dynamics.records,
-        "data": data,
-        "notes": list(benchmark.notes),
-        "environment": environment,
-        "started": record.started,
-        "wall_time_s": round(record.seconds, 3),
-        "resumed": record.resumed,
-    }
 
+    experiment: Experiment
+    method: Method
+    seed: int
+    description: dict[str, Any] = field(init=False, repr=False, compare=False)
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep back a warning of Avalanche's that says only that no logger was asked for."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No loggers specified")
-        yield
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed <= LAST_SEED:
+            raise ExperimentError(f"seed must be at least 0 and at most {LAST_SEED}, got {self.seed}")
+        object.__setattr__(self, "description", self.experiment.describe(self.method))
+
+    def __str__(self) -> str:
+        return f"{self.method.name}, seed {self.seed}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A function of another method that cannot be imported elsewhere is not this one's fault.
+        return vars(self) | {"experiment": replace(self.experiment, methods=(), paper={})}
+
+    @property
+    def digest(self) -> str:
+        """The fingerprint of the description."""
+        return digest(self.description)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the method's results, below a results folder: no other protocol's trials are in it."""
+        return Path(self.experiment.name) / f"{self.method.trial_name}-{self.digest}"
+
+    @property
+    def file(self) -> Path:
+        """The file of its result, below a results folder."""
+        return self.folder / f"seed-{self.seed:03d}.json"
+
+    def run(
+        self, setting: Setting | None = None, progress: TrialProgress | None = None, checkpoint: Path | None = None
+    ) -> dict[str, Any]:
+        """Run the trial, or go on with it where it was interrupted.
+
+        Args:
+            setting: Device, data and logs; default: the CPU and the default data.
+            progress: Told of every step.
+            checkpoint: File that keeps the trial's state after each finished task, see ``avsi.experiment.checkpoint``;
+                None: it is kept nowhere. If the file is there, the trial goes on from it, and its result differs from
+                that of an uninterrupted one in times and ``resumed`` only. The file stays: it is the caller's to
+                discard, once the result is written.
+
+        Returns:
+            The result, as JSON data. Accuracies and errors are fractions; for the ``independent`` and ``joint``
+            regimes, where there is no sequence, ``accuracy_matrix`` and ``bwt`` are None. ``weights`` and ``state``
+            hold a SHA-256 for each training: trials with equal ones are equal bit for bit. ``status`` is "finished", or
+            "diverged" where the training was no longer finite; ``divergence`` then says where, and there is no
+            accuracy.
+        """
+        from avsi.experiment.running import run  # only here, for it loads Avalanche
+
+        return run(self, setting or Setting(), progress, checkpoint)

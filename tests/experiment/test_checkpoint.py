@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from avsi.experiment import ExperimentError, checkpoint, trial
-from avsi.experiment.checkpoint import Checkpoint, checkpoint_path, differences, discard_checkpoint
-from avsi.experiment.early_stopping import Patience
+from avsi.experiment import ExperimentError, Patience, Setting, Trial, checkpoint
+from avsi.experiment import running as trial
+from avsi.experiment.checkpoint import Checkpoint
+from avsi.experiment.description import differences
 from avsi.experiment.progress import TrialProgress
 from avsi.experiment.regimes import Trainer
 from avsi.experiment.strategy_state import (
@@ -24,7 +25,6 @@ from avsi.experiment.strategy_state import (
     restore_strategy,
     strategy_state,
 )
-from avsi.experiment.trial import Setting, run_trial
 from avsi.models import MLP, MultiHead
 
 
@@ -42,7 +42,7 @@ class Stop(TrialProgress):
 
 
 def go_on(experiment, file, name="si", seed=0):
-    return run_trial(experiment, experiment.method(name), seed, Setting(), TrialProgress(lambda event: None), file)
+    return Trial(experiment, experiment.method(name), seed).run(Setting(), TrialProgress(lambda event: None), file)
 
 
 @pytest.fixture
@@ -50,17 +50,8 @@ def file(experiment, tmp_path):
     """The checkpoint of a trial that was cut after its first experience."""
     path = tmp_path / "seed-000.checkpoint"
     with pytest.raises(Enough):
-        run_trial(experiment, experiment.method("si"), 0, Setting(), Stop(lambda event: None), path)
+        Trial(experiment, experiment.method("si"), 0).run(Setting(), Stop(lambda event: None), path)
     return path
-
-
-def test_it_lies_beside_the_result_and_goes_when_told(tmp_path):
-    path = checkpoint_path(tmp_path / "si-0123456789" / "seed-012.json")
-    assert path == tmp_path / "si-0123456789" / "seed-012.checkpoint"
-    discard_checkpoint(path)
-    Checkpoint(path, {}).write({"a": 1})
-    discard_checkpoint(path)
-    assert not path.exists()
 
 
 def test_it_holds_plain_data_and_counts_resumptions(tmp_path):
@@ -142,7 +133,7 @@ def test_another_gpu_of_the_same_kind_will_do(experiment, tmp_path, monkeypatch)
     file, here = tmp_path / "seed-000.checkpoint", trial.describe_environment("cpu")
     monkeypatch.setattr(trial, "describe_environment", lambda device: here | {"device": "cuda:0 GPU"})
     with pytest.raises(Enough):
-        run_trial(experiment, experiment.method("si"), 0, Setting(), Stop(lambda event: None), file)
+        Trial(experiment, experiment.method("si"), 0).run(Setting(), Stop(lambda event: None), file)
     monkeypatch.setattr(trial, "describe_environment", lambda device: here | {"device": "cuda:1 GPU"})
     assert go_on(experiment, file)["resumed"] == 1
     monkeypatch.setattr(trial, "describe_environment", lambda device: here | {"device": "cuda:1 other"})
@@ -151,7 +142,9 @@ def test_another_gpu_of_the_same_kind_will_do(experiment, tmp_path, monkeypatch)
 
 
 def trainer(experiment, benchmark):
-    return Trainer(experiment, experiment.method("si"), benchmark, "cpu", TrialProgress(lambda event: None), None, None)
+    streams = {name: list(stream) for name, stream in benchmark.streams.items()}
+    trial = Trial(experiment, experiment.method("si"), 0)
+    return Trainer(trial, streams, "cpu", TrialProgress(lambda event: None), [], Checkpoint(None))
 
 
 def test_a_state_is_not_loaded_into_another_strategy(experiment, digits):
@@ -184,7 +177,7 @@ def test_watchers_go_on_from_the_checkpoint(experiment, tmp_path):
     patient = replace(experiment, epochs=2, patience=Patience(epochs=5, at_least=1, validation=0.2))
     file = tmp_path / "seed-000.checkpoint"
     with pytest.raises(Enough):
-        run_trial(patient, patient.method("scratch"), 0, Setting(), Stop(lambda event: None), file)
+        Trial(patient, patient.method("scratch"), 0).run(Setting(), Stop(lambda event: None), file)
     kept = torch.load(file, weights_only=True)["state"]
     assert "strategy" not in kept  # each task's is made afresh
     result = go_on(patient, file, "scratch")

@@ -9,15 +9,15 @@ from avalanche.training.plugins import SupervisedPlugin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim import SGD
 
-from avsi.experiment import regimes, trial
-from avsi.experiment.early_stopping import EarlyStopping, Patience
+from avsi.experiment import Patience, Setting, Trial, regimes, running
+from avsi.experiment.events import Step, TaskEnd
 from avsi.experiment.methods import dhp
-from avsi.experiment.progress import Step, TaskEnd, TrialProgress
+from avsi.experiment.progress import TrialProgress
 from avsi.experiment.provenance import describe_data
-from avsi.experiment.trial import Setting, run_trial
 from avsi.metrics import average_accuracy, backward_transfer
 from avsi.models import MLP, DHPLinear, MultiHead, SplitCIFARNet, glorot_uniform
 from avsi.plugins.batches import InMemoryLoader
+from avsi.plugins.early_stopping import EarlyStopping
 from avsi.scenarios import Source, build, imbalance, sequence, split_digits
 from avsi.scenarios.build import ImageScenario
 
@@ -25,7 +25,7 @@ VOLATILE = {"started", "wall_time_s", "train_time_s"}
 
 
 def run(experiment, name, seed=0, tell=lambda event: None, **setting):
-    return run_trial(experiment, experiment.method(name), seed, Setting(**setting), TrialProgress(tell))
+    return Trial(experiment, experiment.method(name), seed).run(Setting(**setting), TrialProgress(tell))
 
 
 @pytest.mark.parametrize("name", ["finetune", "si"])
@@ -121,11 +121,11 @@ def test_early_stopping_watches_the_validation_stream(experiment, monkeypatch):
     streams = []
 
     class Watch(EarlyStopping):
-        def __init__(self, stream, patience):
-            streams.append(stream.name)
-            super().__init__(stream, patience)
+        def __init__(self, stream, *rest):
+            streams.append(stream[0].origin_stream.name)
+            super().__init__(stream, *rest)
 
-    monkeypatch.setattr(trial, "EarlyStopping", Watch)
+    monkeypatch.setattr(running, "EarlyStopping", Watch)
     run(replace(experiment, epochs=1, patience=Patience()), "finetune")
     assert streams == ["valid"]
 
@@ -187,7 +187,10 @@ def test_tensorboard_logs_on_request(experiment, tmp_path):
     run(experiment, "finetune", tensorboard=tmp_path / "logs")
     files = list((tmp_path / "logs").rglob("events.out.tfevents*"))
     assert files
-    assert sum(file.stat().st_size for file in files) > 1000
+    events = EventAccumulator(str(files[0].parent)).Reload()
+    assert [len(events.Scalars(tag)) for tag in ("Loss/train_epoch", "accuracy")] == [10, 1]
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"optimizer.kwargs.lr" in content
 
 
 @pytest.mark.parametrize("name", ["finetune", "scratch", "joint"])

@@ -17,7 +17,8 @@ from training import naive
 
 from avsi.experiment import main
 from avsi.experiment.analysis import RecordingSI, correlations, run_analysis, train_plainly
-from avsi.experiment.feature_extraction import FreezeFeatures, feature_extraction
+from avsi.experiment.feature_extraction import FreezeFeatures
+from avsi.experiment.methods import feature_extraction
 from avsi.models import MLP, MultiHead
 
 REPRODUCTIONS = Path(__file__).parents[2] / "reproductions"

@@ -79,7 +79,7 @@ def test_imbalanced_permuted_mnist_on_real_data_measures_validation_accuracy(rea
     done = script("imbalanced_permuted_mnist", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(next(tmp_path.rglob("seed-000.json")).read_text())
-    assert result["deviation"] == "at most 1 epochs instead of 100"
+    assert result["deviation"] == "at most 1 epoch instead of 100"
     assert result["accuracy_matrix"][9][9] > 0.6
     assert [len(errors) for errors in result["validation_error"]] == [1] * 10
     # Test sets are balanced, validation data are thinned out as the training data are: near each other, not the same.
@@ -94,7 +94,7 @@ def test_split_mnist_on_real_data(real_data, tmp_path):
     assert done.returncode == 0, done.stderr
     result = json.loads(next(tmp_path.rglob("seed-000.json")).read_text())
     assert result["accuracy"] > 0.95
-    assert result["deviation"] == "1 epochs instead of 10"
+    assert result["deviation"] == "1 epoch instead of 10"
     assert [(d["name"], d["split"], d["images"], d["complete"]) for d in result["data"]] == [
         ("mnist", "train", 60_000, True),
         ("mnist", "test", 10_000, True),

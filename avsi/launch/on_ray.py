@@ -1,0 +1,118 @@
+"""Trials on Ray: a cluster, or a local Ray that is started for the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from ray.util.queue import Queue
+
+from avsi.experiment.spec import ExperimentError
+from avsi.launch.executors import Failure, Job, Outcome, Show, attempt_elsewhere
+
+POLL = 0.2  # seconds
+
+
+class OnRay:
+    """Runs each trial as a Ray task.
+
+    Results come back to this process. Checkpoints are kept where the results folder is shared with the node that runs
+    the trial; on other nodes a trial that is interrupted starts over. A task that dies is not tried again.
+
+    Args:
+        show: Shows the trials' progress.
+        address: The cluster's address, "auto" for the one of this machine; None: a local Ray is started, and ended
+            afterwards.
+        workers: At most so many trials at a time; None: as many as the cluster has room for.
+        threads: Threads each trial computes with, and processor cores it needs.
+        gpu: Whether each needs a GPU.
+    """
+
+    def __init__(
+        self, show: Show, address: str | None = None, workers: int | None = None, threads: int = 1, gpu: bool = False
+    ) -> None:
+        self._show, self._address, self._workers, self._threads, self._gpu = show, address, workers, threads, gpu
+        self._running: dict[Any, Job] = {}
+
+    def __enter__(self) -> OnRay:
+        self._connected = ray.is_initialized()
+        if not self._connected:
+            _connect(self._address)
+        space = _room(self._threads, self._gpu)
+        self._most = min(self._workers or space, space)
+        self._events = Queue(actor_options={"num_cpus": 0})
+        self._task = ray.remote(num_cpus=self._threads, num_gpus=int(self._gpu), max_retries=0)(_run_task)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        for reference in self._running:
+            ray.cancel(reference, force=True)
+        self._running.clear()
+        self._events.shutdown(force=True)
+        if not self._connected:
+            ray.shutdown()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether fewer trials run than may."""
+        return len(self._running) < self._most
+
+    def submit(self, job: Job) -> None:
+        """Begin a trial."""
+        payload = ray.cloudpickle.dumps(job)
+        self._running[self._task.remote(str(job), payload, self._threads, self._events)] = job
+
+    def finished(self, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
+        """Wait for trials to end, showing what they tell.
+
+        Yields:
+            Their outcomes.
+        """
+        done, _ = ray.wait(list(self._running), timeout=POLL) if self._running else ([], [])
+        named = {str(job): job for job in self._running.values()}
+        for name, event in self._events.get_nowait_batch(self._events.size()):
+            if name in named:
+                self._show(named[name], event)
+        for reference in done:
+            yield self._running.pop(reference), _outcome(reference)
+
+
+def _connect(address: str | None) -> None:
+    # Join a cluster or start a local Ray.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what runs here is nobody else's business
+    local = {"include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ExperimentError(f"cannot join the Ray cluster at {address!r}: {error}") from error
+
+
+def _room(threads: int, gpu: bool) -> int:
+    # Count the trials that the cluster has room for at a time.
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    rooms = [int(node.get("CPU", 0) // threads) for node in nodes]
+    if gpu:
+        rooms = [min(cores, int(node.get("GPU", 0))) for cores, node in zip(rooms, nodes, strict=True)]
+    if not any(rooms):
+        needed = f"{threads} processor cores{' and a GPU' * gpu}"
+        raise ExperimentError(f"no node of the Ray cluster has {needed}; use --threads{' or --device cpu' * gpu}")
+    return sum(rooms)
+
+
+def _run_task(name: str, payload: bytes, threads: int, events: Queue) -> Outcome:
+    # Run a trial on some node.
+    import torch
+
+    torch.set_num_threads(threads)
+    return attempt_elsewhere(payload, lambda event: events.put((name, event)))
+
+
+def _outcome(reference: Any) -> Outcome:
+    # Fetch a task's outcome.
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return Failure(f"its Ray task ended: {type(error).__name__}", str(error))

@@ -1,0 +1,110 @@
+"""Early stopping on validation error, as in appendix A.1 of the DHP paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from avalanche.evaluation.metrics import Accuracy
+from avalanche.models import avalanche_forward
+from avalanche.training.plugins import SupervisedPlugin
+
+from avsi.plugins.consolidation import ConsolidationPlugin
+from avsi.plugins.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
+
+
+class EarlyStopping(SupervisedPlugin):
+    """Stops training on a task once its validation error no longer improves, and goes back to the best epoch.
+
+    The paper goes back to the lowest test error; here test data decide nothing. It also stops when the error
+    "increases for more than 5 epochs", which is a weaker condition than the one it names first.
+
+    Weights and buffers (Hebbian traces among them) become those of the epoch with the lowest validation error, the
+    first of several, also where training ends with the last epoch. The running state of consolidation plugins goes back
+    with them: the path integral of Synaptic Intelligence is that of the path to the restored weights.
+
+    Avalanche's own ``EarlyStoppingPlugin`` knows no least number of epochs, does not go back when training ends with
+    the last epoch, and has the validation stream evaluated by the strategy's evaluator, which spoils its BWT.
+
+    Args:
+        stream: The validation stream, parallel to the training stream.
+        patience: Stop when the validation error has not improved for so many epochs.
+        at_least: Epochs to train in any case.
+    """
+
+    def __init__(self, stream: Any, patience: int = 5, at_least: int = 10) -> None:
+        super().__init__()
+        self.stream, self.patience, self.at_least = stream, patience, at_least
+        self.errors: list[list[float]] = []
+        """Validation error after each epoch, in [0, 1], by experience."""
+        self.track: Track = show_if_long
+        """Shows the progress of the pass over the validation data."""
+        self._best: dict[str, Any] = {}
+        self._best_epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what outlasts an experience.
+
+        Returns:
+            The errors.
+        """
+        return {"errors": self.errors}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state made by :meth:`state_dict` between two experiences."""
+        self.errors = [list(errors) for errors in state["errors"]]
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Start counting anew."""
+        self.errors.append([])
+
+    def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Measure the validation error; stop and go back when it is time."""
+        errors = self.errors[-1]
+        tasks = [experience.current_experience for experience in task_experiences(strategy)]
+        errors.append(validation_error(strategy, [self.stream[task] for task in tasks], self.track))
+        epoch = len(errors)
+        if epoch == 1 or errors[-1] < errors[self._best_epoch - 1]:
+            self._best_epoch = epoch
+            self._best = self._state(strategy)
+        patience_ends = epoch - self._best_epoch >= self.patience and epoch >= self.at_least
+        if patience_ends:
+            strategy.stop_training()
+        # Here, not after the experience: consolidation plugins measure there, in an order that is not ours.
+        if (patience_ends or epoch == strategy.train_epochs) and epoch != self._best_epoch:
+            strategy.model.load_state_dict(self._best["model"])
+            for plugin, state in zip(self._consolidation(strategy), self._best["plugins"], strict=True):
+                plugin.load_state_dict(state)
+
+    def _state(self, strategy: Any) -> dict[str, Any]:
+        plugins = [plugin.state_dict() for plugin in self._consolidation(strategy)]
+        return deepcopy({"model": strategy.model.state_dict(), "plugins": plugins})
+
+    @staticmethod
+    def _consolidation(strategy: Any) -> list[ConsolidationPlugin]:
+        return [plugin for plugin in strategy.plugins if isinstance(plugin, ConsolidationPlugin)]
+
+
+@torch.no_grad()
+def validation_error(strategy: Any, experiences: Sequence[Any], track: Track = show_if_long) -> float:
+    """Measure the share of wrong answers on experiences, pooled, without telling the strategy's evaluator.
+
+    Args:
+        strategy: The Avalanche strategy.
+        experiences: The experiences.
+        track: Shows progress.
+
+    Returns:
+        The error, in [0, 1].
+    """
+    accuracy = Accuracy()
+    modes = [(module, module.training) for module in strategy.model.modules()]  # some may be held in evaluation mode
+    strategy.model.eval()
+    for x, y, *tasks in evaluation_batches(strategy, experiences, track, "validation"):
+        x, y, *tasks = (tensor.to(strategy.device) for tensor in (x, y, *tasks))
+        accuracy.update(avalanche_forward(strategy.model, x, tasks[0] if tasks else None), y)
+    for module, training in modes:
+        module.training = training
+    return 1.0 - accuracy.result()

@@ -1,0 +1,52 @@
+"""Training with a learning-rate schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from avalanche.training.plugins import SupervisedPlugin
+
+
+class Schedule(SupervisedPlugin):
+    """Gives each experience a fresh learning-rate scheduler and steps it after each epoch.
+
+    Learning rates are set back after each experience, so that nothing outlasts it: the next one starts where the first
+    did. Avalanche's ``LRSchedulerPlugin`` keeps one scheduler, which cannot go on from a checkpoint.
+
+    Args:
+        make: Makes the scheduler from the optimizer, such as ``functools.partial(CosineAnnealingLR, T_max=10)``.
+    """
+
+    def __init__(self, make: Callable[[torch.optim.Optimizer], Any]) -> None:
+        super().__init__()
+        self._make = make
+        self._scheduler: Any = None
+        self._rates: list[float] = []
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Make the experience's scheduler."""
+        self._rates = [group["lr"] for group in strategy.optimizer.param_groups]
+        self._scheduler = self._make(strategy.optimizer)
+
+    def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Step the scheduler."""
+        self._scheduler.step()
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Set the learning rates back."""
+        for group, rate in zip(strategy.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
+        self._scheduler, self._rates = None, []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what outlasts an experience.
+
+        Returns:
+            Nothing.
+        """
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state made by :meth:`state_dict`."""

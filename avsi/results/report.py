@@ -1,0 +1,166 @@
+"""Everything that is made of a results folder: summaries, tables, figures and a page, from its files alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import get_terminal_size
+from typing import TextIO
+
+from filelock import FileLock
+
+from avsi.files import write_text
+from avsi.results.figures import KINDS, save_figure
+from avsi.results.page import Section, analysis_section, page, study_section
+from avsi.results.store import EXPERIMENT, ResultsError, read_bytes
+from avsi.results.study import Study, plain, read_studies, subfolders
+from avsi.results.tables import comma_separated, markdown, terminal
+
+PAGE = "report.html"
+MOST = 20  # lines about what is left out
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Attributes:
+        studies: The experiments in the folder.
+        files: The files written, the page last.
+        problems: Files that are left out, and why.
+    """
+
+    studies: tuple[Study, ...]
+    files: tuple[Path, ...]
+    problems: tuple[str, ...] = ()
+
+
+def write_report(folder: str | Path, only: str | None = None) -> Report:
+    """Write summaries, tables and figures of the experiments in a results folder, and its page.
+
+    Several runs on one results folder may do so at the same time: what is left shows the trials of all of them.
+
+    Args:
+        folder: The results folder.
+        only: The experiment whose files are written; those of others are written only where they are older than its
+            trials. Default: all.
+
+    Returns:
+        What was written. What cannot be read is left out, and the page says so.
+
+    Raises:
+        ResultsError: If the folder is missing, cannot be written to or holds no results.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ResultsError(f"there is no folder {folder}; give a results folder, such as that of a script's --out")
+    if (folder / f"{EXPERIMENT}.json").exists() or any(folder.glob("seed-*.json")):
+        raise ResultsError(f"{folder} is the folder of one experiment; give the results folder that it is in")
+    try:
+        # One report at a time: the last of several runs to write sees the trials of all.
+        with FileLock(folder / ".report.lock"):
+            return _report(folder, only)
+    except OSError as error:
+        raise ResultsError(f"cannot write the report of {folder} ({error.strerror or error})") from error
+
+
+def _report(folder: Path, only: str | None) -> Report:
+    found: list[Study] = []
+    sections: list[Section] = []
+    written: list[Path] = []
+    problems: list[str] = []
+    for child in subfolders(folder):
+        try:
+            studies, faults = read_studies(child)
+            problems += faults
+            for study in studies:
+                if only in {None, child.name} or _is_old(study):
+                    written += _write(study)
+                summary = read_bytes(study.folder / f"summary{study.suffix}.md").decode()
+                sections.append(study_section(study, summary))
+                found.append(study)
+            analysis = None if studies or faults else analysis_section(child)
+            sections += [analysis] if analysis else []
+        except (ResultsError, OSError) as error:
+            problems.append(f"{child}: {error}")
+    if not (sections or problems):
+        raise ResultsError(f"{folder} holds no results: no folder in it has trials, nor a summary.md or figures")
+    problems = [plain(problem.replace(f"{folder}/", ""), 400) for problem in problems]
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    command = f"python -m avsi.results report {plain(folder)}"
+    write_text(folder / PAGE, page(sections, problems, command, made))
+    return Report(tuple(found), (*written, folder / PAGE), tuple(problems))
+
+
+def _figures(study: Study) -> dict[str, str]:
+    named = {f"{kind}{study.suffix}.svg": caption for kind, (_, caption) in KINDS.items()}
+    return {name: caption for name, caption in named.items() if (study.folder / name).is_file()}
+
+
+def _write(study: Study) -> list[Path]:
+    figures = []
+    for kind, (draw, _) in KINDS.items():
+        stem = study.folder / f"{kind}{study.suffix}"
+        figure = draw(study)
+        if figure is not None:
+            figures += save_figure(figure, stem)
+        else:  # of trials that are there no more
+            for ending in ("png", "svg"):
+                stem.with_name(f"{stem.name}.{ending}").unlink(missing_ok=True)
+    summary, table = (study.folder / f"summary{study.suffix}.{ending}" for ending in ("md", "csv"))
+    write_text(summary, markdown(study, _figures(study)))
+    write_text(table, comma_separated(study))
+    return [summary, table, *figures]
+
+
+def _is_old(study: Study) -> bool:
+    table = study.folder / f"summary{study.suffix}.csv"
+    trials = [study.folder / m.folder / f"seed-{t['seed']:03d}.json" for m in study.methods for t in m.trials]
+    return not table.exists() or table.stat().st_mtime_ns < max(file.stat().st_mtime_ns for file in trials)
+
+
+def show(written: Report, experiment: str = "", methods: Sequence[str] = (), suffix: str = "") -> None:
+    """Print the tables of some methods, and where the files are; a terminal that knows no more gets ASCII.
+
+    Args:
+        written: What was written.
+        experiment: Name of the experiment whose tables are printed; default: none.
+        methods: Its methods; default: all.
+        suffix: Ends the names of the experiment's files, where its protocol is a changed one.
+    """
+    width = get_terminal_size((80, 24)).columns
+    for study in written.studies:
+        if (study.folder.name, study.suffix) == (experiment, suffix):
+            chosen = study.only(methods) if methods else study
+            if chosen.trials:
+                say(terminal(chosen, width))
+    for problem in written.problems[:MOST]:
+        say(f"left out: {problem}", sys.stderr)
+    if len(written.problems) > MOST:
+        say(f"left out: {len(written.problems) - MOST} more, see {PAGE}", sys.stderr)
+    for name, endings in (("Tables", {".md", ".csv"}), ("Figures", {".png"}), ("Report", {".html"})):
+        paths = [str(file) for file in written.files if file.suffix in endings]
+        if paths:
+            say(f"{name}: {'  '.join(paths)}")
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a text on any terminal: letters that it cannot show are replaced, and what would steer it is left out.
+
+    Args:
+        text: The text.
+        file: Where to; default: standard output.
+    """
+    file = file or sys.stdout
+    text = "\n".join("".join(c if c.isprintable() else " " for c in line) for line in text.split("\n"))
+    encoding = getattr(file, "encoding", None) or "ascii"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        for letter, spelled in {"±": "+-", "λ": "lambda", "η": "eta", "ξ": "xi"}.items():
+            text = text.replace(letter, spelled)
+        text = text.encode(encoding, "replace").decode(encoding)
+    print(text, file=file)

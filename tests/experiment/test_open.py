@@ -1,0 +1,246 @@
+"""Experiments of a user's own make: any benchmark, lambdas, schedules, criteria, loggers, odd names."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark
+from avalanche.logging import BaseLogger
+from avalanche.training import Naive
+from avalanche.training.plugins import SupervisedPlugin
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import StepLR
+from torch.utils.data import Dataset
+from torchvision.transforms import Compose, RandomHorizontalFlip, ToTensor
+from torchvision.transforms.functional import to_pil_image
+
+from avsi.experiment import Experiment, ExperimentError, Method, Setting, Trial, lazy_imports
+from avsi.experiment.description import describe, resolve
+from avsi.experiment.methods import finetune, joint, scratch, si
+from avsi.models import MLP, GrowingHead, MultiHead
+from avsi.plugins.schedule import Schedule
+from avsi.scenarios import split_digits
+from avsi.scenarios.build import with_task_label
+
+
+class Rows(Dataset):
+    """A data set as users write it."""
+
+    def __init__(self, inputs, targets, transform=lambda x: x):
+        self.inputs, self.targets, self.transform = inputs, [int(target) for target in targets], transform
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, row):
+        return self.transform(self.inputs[row]), self.targets[row]
+
+
+def pictures(seed):
+    """Avalanche's own benchmark of images with augmentation, one output layer for all."""
+    images, labels = load_digits(n_class=4, return_X_y=True)
+    images = [to_pil_image(torch.tensor(image, dtype=torch.uint8).reshape(1, 8, 8)) for image in images]
+    return nc_benchmark(
+        Rows(images[:160], labels[:160]),
+        Rows(images[160:200], labels[160:200]),
+        2,
+        task_labels=False,
+        seed=seed,
+        train_transform=Compose([RandomHorizontalFlip(), ToTensor()]),
+        eval_transform=ToTensor(),
+    )
+
+
+def tabular(seed):
+    """Numbers in columns, as a benchmark of Avalanche's with a head for each task."""
+    data = Rows(torch.randn(120, 6, generator=torch.Generator().manual_seed(seed)), torch.arange(120) % 4)
+    return nc_benchmark(data, data, 2, task_labels=True, seed=seed, class_ids_from_zero_in_each_exp=True)
+
+
+def bare():
+    """Experiences that say nothing of their classes, with a test set and a validation set for each task."""
+    generator = torch.Generator().manual_seed(0)
+    plain = [with_task_label(Rows(torch.randn(60, 6, generator=generator), torch.arange(60) % 4), 0) for _ in range(6)]
+    return benchmark_from_datasets(train=plain[:2], test=plain[2:4], valid=plain[4:])
+
+
+def perceptron():
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "model"), [(tabular, partial(MLP, 6, (8,), MultiHead)), (bare, perceptron)], ids=["tabular", "bare"]
+)
+def test_numbers_in_columns_are_data_too(experiment, scenario, model):
+    columns = replace(experiment, scenario=scenario, model=model, epochs=1)
+    for method in (columns.method("si"), columns.method("joint")):
+        result = Trial(columns, method, 0).run()
+        assert len(result["task_accuracy"]) == 2
+        assert (result["validation_accuracy"] is None) == (scenario is tabular)
+    if scenario is tabular:
+        assert result["class_images"] == [[30, 30], [30, 30]]
+    Trial(columns.as_smoke_test(), method, 0).run()
+
+
+@pytest.fixture
+def own(experiment):
+    return replace(
+        experiment,
+        scenario=pictures,
+        model=lambda: MLP(64, (8,), GrowingHead),
+        optimizer=lambda parameters: SGD(parameters, lr=0.01),
+        methods=(finetune(), si(1.0, damping=1e-3), scratch(), joint()),
+        epochs=1,
+    )
+
+
+@pytest.mark.parametrize("name", ["finetune", "si", "scratch", "joint"])
+def test_a_benchmark_of_avalanches_runs(own, name):
+    result = Trial(own, own.method(name), 0).run()
+    assert len(result["task_accuracy"]) == 2
+    assert result["data"] == []
+    assert result["notes"] == []
+    assert result["status"] == "finished"
+
+
+def test_what_is_no_benchmark_is_named(own):
+    with pytest.raises(ExperimentError, match="the scenario of tiny makes a str; it must make an Avalanche benchmark"):
+        Trial(replace(own, scenario=lambda: "nothing"), own.methods[0], 0).run()
+
+
+def test_lambdas_are_told_apart_by_what_they_do():
+    def enclosing(width):
+        return lambda: MLP(64, (width,))
+
+    assert describe(lambda: MLP(64, (8,))) == describe(lambda: MLP(64, (8,)))
+    different = [describe(lambda: MLP(64, (8,))), describe(lambda: MLP(64, (9,))), describe(enclosing(9))]
+    different += [describe(enclosing(10)), describe(lambda width=9: MLP(64, (width,))), describe(lambda: SGD)]
+    assert len({str(description) for description in different}) == len(different)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("scenario", object()), ("model", MLP(64, (8,))), ("optimizer", partial(SGD, lr=torch.tensor(0.1)))],
+)
+def test_objects_are_refused_when_the_experiment_is_made(experiment, field, value):
+    with pytest.raises(ExperimentError, match=r"cannot be described: .* give the function that makes an object"):
+        replace(experiment, **{field: value})
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\b", "a b", "x" * 101, "a\n", ".hidden", "a\0"])
+def test_names_stay_in_the_results_folder(experiment, name):
+    with pytest.raises(ExperimentError, match="cannot name an experiment"):
+        replace(experiment, name=name)
+    with pytest.raises(ExperimentError, match="cannot name a method"):
+        Method(name, Naive)
+
+
+def test_lazy_imports_give_names_that_are_described_called_and_resolved():
+    with lazy_imports():
+        from torch.nn import Linear
+        from torch.optim import SGD as Plain
+    assert describe(partial(Plain, lr=0.1)) == describe(partial(SGD, lr=0.1))
+    assert isinstance(Linear(2, 3), nn.Linear)
+    resolved = resolve(partial(Linear, 2, [Plain], bias={"a": Linear}))
+    assert (resolved.func, resolved.args[1], resolved.keywords["bias"]) == (nn.Linear, [SGD], {"a": nn.Linear})
+    with pytest.raises(ImportError, match="lazy_imports"), lazy_imports():
+        import json  # noqa: F401
+
+
+def test_new_fields_are_described_only_when_set(experiment):
+    method = experiment.method("si")
+    plain = experiment.describe(method)
+    fields = {"criterion": nn.CrossEntropyLoss, "scheduler": partial(StepLR, step_size=1), "autocast": "bfloat16"}
+    for name, value in fields.items():
+        changed = replace(experiment, **{name: value}).describe(method)
+        assert changed.keys() - plain.keys() == {name}
+
+
+RATES = []
+
+
+class Rates(SupervisedPlugin):
+    def before_training_epoch(self, strategy, **kwargs):
+        RATES.append(strategy.optimizer.param_groups[0]["lr"])
+
+
+def test_every_task_begins_with_a_fresh_schedule(experiment):
+    RATES.clear()
+    scheduled = replace(
+        experiment,
+        optimizer=partial(SGD, lr=0.1),
+        scheduler=partial(StepLR, step_size=1, gamma=0.5),
+        methods=(replace(finetune(), plugins=(Rates,)),),
+    )
+    Trial(scheduled, scheduled.methods[0], 0).run()
+    assert RATES == [0.1, 0.05] * 5
+    assert Schedule(StepLR).state_dict() == {}
+
+
+DTYPES = set()
+
+
+class Types(SupervisedPlugin):
+    def before_backward(self, strategy, **kwargs):
+        DTYPES.add((strategy.mb_output.dtype, strategy.loss.dtype, next(strategy.model.parameters()).dtype))
+
+
+def test_autocast_is_for_the_forward_pass(experiment):
+    DTYPES.clear()
+    cast = replace(experiment, autocast="bfloat16", epochs=1, methods=(replace(si(1.0, 1e-3), plugins=(Types,)),))
+    assert Trial(cast, cast.methods[0], 0).run()["accuracy"] > 0.5
+    assert {(torch.bfloat16, torch.float32, torch.float32)} == DTYPES
+    assert not torch.is_autocast_enabled("cpu")
+    with pytest.raises(ExperimentError, match='autocast must be "bfloat16"'):
+        replace(experiment, autocast="float16")
+
+
+def test_another_criterion_is_used(experiment):
+    smooth = replace(experiment, criterion=partial(nn.CrossEntropyLoss, label_smoothing=0.2), epochs=1)
+    runs = [Trial(e, e.methods[0], 0).run()["weights"] for e in (smooth, replace(experiment, epochs=1))]
+    assert runs[0] != runs[1]
+
+
+def test_validation_accuracy_comes_with_a_validation_stream(experiment):
+    watched = replace(experiment, scenario=partial(split_digits, validation=0.2), epochs=1)
+    for name in ("finetune", "scratch", "joint"):
+        assert 0 < Trial(watched, watched.method(name), 0).run()["validation_accuracy"] <= 1
+    assert Trial(experiment, experiment.methods[0], 0).run()["validation_accuracy"] is None
+
+
+LOGGED = []
+
+
+class Logger(BaseLogger):
+    def __init__(self, trial):
+        super().__init__()
+        self.trial = trial
+
+    def log_single_metric(self, name, value, x_plot):
+        LOGGED.append((str(self.trial), name, value, x_plot))
+
+
+def test_loggers_are_told_loss_penalty_and_accuracy(experiment):
+    LOGGED.clear()
+    trial = Trial(experiment, experiment.method("si"), 0)
+    logged = trial.run(Setting(loggers=(Logger,)))
+    told = {name: [] for _, name, _, _ in LOGGED}
+    for who, name, value, x in LOGGED:
+        assert who == "si, seed 0"
+        told[name].append((x, value))
+    assert len(told["Loss/train_epoch"]) == 10  # five tasks of two epochs
+    assert [x for x, _ in told["Loss/train_epoch"]] == sorted({x for x, _ in told["Loss/train_epoch"]})
+    assert told["Penalty/SIPlugin"][0][1] == 0
+    assert told["Penalty/SIPlugin"][-1][1] > 0
+    assert any(name.startswith("Top1_Acc_Exp") for name in told)
+    assert logged["weights"] == trial.run()["weights"]
+
+
+def test_an_experiment_is_shortened_for_a_smoke_test(own):
+    smoke = own.as_smoke_test()
+    images = Trial(smoke, smoke.methods[0], 0).run()["class_images"]
+    assert 60 < sum(images[0]) < 100  # there are fewer than there may be
+    assert Experiment.as_smoke_test(smoke) == smoke

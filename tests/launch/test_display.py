@@ -1,0 +1,122 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from avsi.experiment.events import Said, Step, TaskEnd
+from avsi.launch.display import Display, in_words
+
+
+@pytest.fixture
+def terminal():
+    return Console(file=io.StringIO(), force_terminal=True, width=120, height=30)
+
+
+def bars(display):
+    return {task.description: task for task in display.live.tasks}
+
+
+def test_a_terminal_shows_a_bar_for_each_running_trial_and_one_for_all(terminal):
+    with Display(3, console=terminal) as display:
+        display.start("si, seed 0")
+        display.start("si, seed 1")
+        display.show("si, seed 0", Step(0.25, "task 2/5", "epoch 1/4", 123.4))
+        display.show("si, seed 1", Step(0.0, "task 1/5", "epoch 1/4"))
+        display.live.refresh()
+        assert list(bars(display)) == ["all trials", "si, seed 0", "si, seed 1"]
+        assert bars(display)["si, seed 0"].completed == 0.25
+        display.finish("si, seed 1", 0.875, 3.0)
+        assert list(bars(display)) == ["all trials", "si, seed 0"]
+    output = terminal.file.getvalue()
+    assert "task 2/5, epoch 1/4" in output
+    assert "123 it/s" in output
+    assert "si, seed 1: accuracy 87.50 % (3 s)" in output
+
+
+def test_time_left_counts_only_what_is_still_to_be_done(terminal):
+    with Display(4, console=terminal) as display:
+        everything = bars(display)["all trials"]
+        display.start("a")
+        display.show("a", Step(0.5, "", ""))  # resumed
+        assert (everything.completed, everything.total) == (0, 3.5)
+        display.show("a", Step(0.75, "", ""))
+        assert (everything.completed, everything.total) == (0.25, 3.5)
+        display.finish("a", 1.0, 1.0)
+        assert (everything.completed, everything.total) == (0.5, 3.5)
+        display.forget()
+        display.start("b")
+        display.fail("b", "RuntimeError: at once", "")
+        assert (everything.completed, everything.total) == (0.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "lines"),
+    [
+        ("quiet", ["a: a warning", "b: FAILED: reason"]),
+        ("normal", ["a: a warning", "a: accuracy 50.00 % (2 s)", "b: FAILED: reason"]),
+        (
+            "verbose",
+            [
+                "a, task 1/2: accuracy 75.00 % (one task)",
+                "a: a warning",
+                "a, task 2/2: accuracy 50.00 % (mean of 2 tasks)",
+                "a: accuracy 50.00 % (2 s)",
+                "b: FAILED: reason",
+            ],
+        ),
+    ],
+)
+def test_lines_where_there_is_no_terminal(verbosity, lines):
+    console = Console(file=io.StringIO(), width=40)
+    with Display(2, verbosity, console) as display:
+        for trial in ("a", "b"):
+            display.start(trial)
+        display.show("a", Step(0.0, "task 1/2", "epoch 1/1", 10.0))
+        display.show("a", TaskEnd("task 1/2", 0.75, 1))
+        display.show("a", Said("a warning"))
+        display.show("a", Said(""))
+        display.show("a", TaskEnd("task 2/2", 0.5, 2))
+        display.finish("a", 0.5, 2.0)
+        display.fail("b", "reason", "Traceback\n  details\n")
+    assert console.file.getvalue().splitlines() == lines
+    display.show_failures()
+    assert console.file.getvalue().splitlines()[len(lines) :] == ["", "b: FAILED", "Traceback", "  details"]
+
+
+def test_quiet_shows_nothing_live(terminal):
+    with Display(1, "quiet", terminal) as display:
+        display.start("a")
+        display.show("a", Step(0.5, "task 1/2", "epoch 1/1", 10.0))
+        display.finish("a", 0.5, 2.0)
+    assert terminal.file.getvalue() == ""
+
+
+def test_the_end_is_told_after_the_first_epoch_that_a_run_trains(monkeypatch):
+    clock = iter([100.0, 160.0, 220.0])
+    monkeypatch.setattr("avsi.launch.display.time.monotonic", lambda: next(clock))
+    console = Console(file=io.StringIO(), width=200)
+    with Display(8, console=console, workers=2) as display:
+        display.start("a")
+        display.show("a", Step(0.5, "task 2/2", "epoch 1/≤4"))  # resumed in the middle
+        display.show("a", Step(0.6, "task 2/2", "epoch 1/≤4"))
+        assert not console.file.getvalue()
+        display.show("a", Step(0.75, "task 2/2", "epoch 2/≤4"))
+        display.show("a", Step(0.8, "task 2/2", "epoch 2/≤4"))
+    # A quarter of a trial in two minutes: eight trials, two at a time, take 32.
+    (line,) = console.file.getvalue().splitlines()
+    assert line.startswith("at this speed all is done in at most 32 min, on ")
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(59, "1 min"), (3600, "1 h 0 min"), (500 * 3600, "21 days")])
+def test_durations_in_words(seconds, words):
+    assert in_words(seconds) == words
+
+
+def test_a_diverged_trial_is_said_at_once_and_is_no_failure():
+    console = Console(file=io.StringIO(), width=200)
+    with Display(1, console=console) as display:
+        display.start("a")
+        display.diverge("a", {"task": 1, "epoch": 0, "step": 7, "cause": "too strong", "stable_strength": None})
+    assert console.file.getvalue() == "a: DIVERGED in task 2, epoch 1, step 8: too strong\n"
+    assert display.diverged == ["a"]
+    assert not display.failures

@@ -1,0 +1,121 @@
+import pytest
+import torch
+from avalanche.training.plugins import SupervisedPlugin
+from training import naive, seeded_mlp
+
+from avsi import MASPlugin, SIPlugin
+from avsi.plugins import early_stopping
+from avsi.plugins.early_stopping import EarlyStopping, validation_error
+from avsi.scenarios import split_digits
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    return split_digits(validation=0.2)
+
+
+class Snapshots(SupervisedPlugin):
+    """Keeps weights and path integrals as they were when each epoch's training ended."""
+
+    def __init__(self, si):
+        super().__init__()
+        self.si, self.weights, self.omega = si, [], []
+
+    def after_training_iteration(self, strategy, **kwargs):
+        if strategy.clock.train_epoch_iterations + 1 == len(strategy.dataloader):
+            self.weights.append({k: v.clone() for k, v in strategy.model.state_dict().items()})
+            self.omega.append({k: v.clone() for k, v in self.si.path_integral.items()})
+
+
+def run(benchmark, monkeypatch, errors, patience, epochs):
+    """Train one task with validation errors given in advance."""
+    given = iter(errors)
+    monkeypatch.setattr(early_stopping, "validation_error", lambda *_: next(given))
+    si = SIPlugin(0.0, damping=1e-3)
+    snapshots = Snapshots(si)
+    stopping = EarlyStopping(benchmark.valid_stream, *patience)
+    model = seeded_mlp()
+    strategy = naive(
+        model, torch.optim.Adam(model.parameters(), lr=1e-2), [si, MASPlugin(0.0), snapshots, stopping], epochs=epochs
+    )
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    return model, si, snapshots, stopping
+
+
+@pytest.mark.parametrize(
+    ("errors", "patience", "epochs", "ran", "best"),
+    [
+        ([5, 4, 3, 3, 3, 2, 1], (2, 1), 7, 5, 3),  # an equal error is no improvement
+        ([5, 4, 3, 6, 6, 6, 6], (2, 6), 7, 6, 3),  # at least six epochs
+        ([5, 4, 3, 2, 1, 6, 6], (5, 1), 7, 7, 5),  # the last epoch comes first
+        ([5, 4, 3, 2], (2, 1), 4, 4, 4),  # the last epoch is the best
+    ],
+)
+def test_stops_in_time_and_goes_back_to_the_best_epoch(benchmark, monkeypatch, errors, patience, epochs, ran, best):
+    model, si, snapshots, stopping = run(benchmark, monkeypatch, errors, patience, epochs)
+    assert len(snapshots.weights) == ran
+    assert stopping.errors == [errors[:ran]]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, snapshots.weights[best - 1][name])
+        assert torch.equal(si.anchor[name], value)
+    # Omega is that of the path to the restored weights.
+    torch.manual_seed(0)
+    start = seeded_mlp()
+    start.head.resize(0, 2)
+    omega = snapshots.omega[best - 1]["features.1.weight"]
+    delta = model.features[1].weight.detach() - start.features[1].weight.detach()
+    expected = (omega / (delta**2 + 1e-3)).clamp(min=0)
+    torch.testing.assert_close(si.importance["features.1.weight"], expected)
+
+
+def test_validation_error_is_the_share_of_wrong_answers(benchmark):
+    model = seeded_mlp()
+    strategy = naive(model, torch.optim.Adam(model.parameters(), lr=1e-3))
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    experience = benchmark.valid_stream[0]
+    samples = [experience.dataset[i] for i in range(len(experience.dataset))]
+    outputs = model.eval()(torch.stack([s[0] for s in samples]), 0)
+    wrong = (outputs.argmax(1) != torch.tensor([s[1] for s in samples])).double().mean().item()
+    model.train()
+    assert validation_error(strategy, [experience]) == pytest.approx(wrong)
+    assert model.training
+
+
+def test_watching_changes_nothing(benchmark):
+    """With more patience than epochs and the last epoch the best, training is bit for bit as without it."""
+    weights = []
+    for watched in (False, True):
+        stopping = EarlyStopping(benchmark.valid_stream, patience=99)
+        stopping._state = lambda strategy: {
+            "model": strategy.model.state_dict(),
+            "plugins": [],
+        }  # live: never goes back
+        model = seeded_mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        strategy = naive(model, optimizer, [stopping] if watched else [], epochs=2)
+        strategy.train(benchmark.train_stream[0], eval_streams=[])
+        weights.append(model.state_dict())
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_each_task_starts_counting_anew(benchmark, monkeypatch):
+    given = iter([1, 1, 9, 9])
+    monkeypatch.setattr(early_stopping, "validation_error", lambda *_: next(given))
+    stopping = EarlyStopping(benchmark.valid_stream, 1, 1)
+    model = seeded_mlp()
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.01), [stopping], epochs=5)
+    for experience in benchmark.train_stream[:2]:
+        strategy.train(experience, eval_streams=[])
+    assert stopping.errors == [[1, 1], [9, 9]]
+
+
+def test_a_layer_held_in_evaluation_mode_stays_so(benchmark):
+    model = seeded_mlp()
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), [])
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    model.train()
+    held = next(layer for layer in model.modules() if isinstance(layer, torch.nn.Linear))
+    held.eval()
+    validation_error(strategy, [benchmark.valid_stream[0]])
+    assert not held.training
+    assert all(layer.training for layer in model.modules() if layer is not held)
