@@ -38,6 +38,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_output_stderr = "remove"  # warnings of libraries
 
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
@@ -65,7 +66,9 @@ def show_display(translator: Any, node: nodes.math_block) -> None:
 def add_results(app: Any, page: str, source: list[str]) -> None:
     """Append every committed summary to the page of results."""
     if page == "results":
-        for summary in sorted(RESULTS.glob("*/summary*.md")):
+        first = ("split_mnist", "permuted_mnist", "imbalanced", "three_scenarios")
+        summaries = sorted(RESULTS.glob("*/summary*.md"))
+        for summary in sorted(summaries, key=lambda path: [not path.parent.name.startswith(name) for name in first]):
             path = f"../reproductions/results/{summary.parent.name}/{summary.name}"
             source[0] += f"\n```{{include}} {path}\n:heading-offset: 1\n:relative-images:\n```\n"
 
