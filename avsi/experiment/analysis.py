@@ -12,6 +12,8 @@ from avalanche.training import Naive
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
+from avsi.data import DataError
+from avsi.experiment.spec import ExperimentError
 from avsi.launch.cli import exits_explained
 from avsi.plugins import SIPlugin
 from avsi.plugins.batches import InMemoryBatches
@@ -33,7 +35,10 @@ def run_analysis(
     """
     chosen = tyro.cli(options, description=description, args=args)
     with exits_explained("stopped"):
-        analyse(chosen)
+        try:
+            analyse(chosen)
+        except DataError as error:
+            raise ExperimentError(str(error)) from error
 
 
 class RecordingSI(SIPlugin):
