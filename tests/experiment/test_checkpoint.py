@@ -158,7 +158,9 @@ def test_a_state_is_not_loaded_into_another_strategy(experiment, digits):
     other = replace(experiment, optimizer=partial(SGD, lr=0.1))
     for changed, done in ((wider, 1), (other, 1), (experiment, 0)):
         # With no task done the state's head is added, and the optimizer knows nothing of it.
-        with pytest.raises(ValueError, match=r"does not fit the strategy|not the given one after|doesn't match the size"):
+        with pytest.raises(
+            ValueError, match=r"does not fit the strategy|not the given one after|doesn't match the size"
+        ):
             restore_strategy(
                 trainer(changed, digits).strategy(), state, digits.train_stream[:done], digits.test_stream, made.apart
             )
