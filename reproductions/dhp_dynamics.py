@@ -19,10 +19,10 @@ from itertools import accumulate
 from pathlib import Path
 
 import tyro
+from analysis import run_analysis
 from matplotlib.figure import Figure
 
 from avsi.experiment import ExperimentError
-from avsi.experiment.analysis import run_analysis
 from avsi.results import save_figure, say
 from avsi.results.study import read_studies
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from analysis import RecordingSI, correlations, run_analysis, train_plainly
 from matplotlib.figure import Figure
 
 from avsi.experiment import ExperimentError
-from avsi.experiment.analysis import RecordingSI, correlations, run_analysis, train_plainly
 from avsi.files import write_json, write_text
 from avsi.launch.cli import check_device
 from avsi.models import MLP, glorot_uniform
@@ -114,7 +114,7 @@ def measure(options: Options, strength: float) -> dict:
     inputs, classes = source.train.images[0].numel(), len(source.classes)
     model = MLP(inputs, options.hidden, classes, init=glorot_uniform).to(options.device)
     si = RecordingSI(strength, damping=DAMPING)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.999))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, betas=(0.9, 0.999), fused=True)
     how = {"batch_size": options.batch_size, "epochs": options.epochs, "device": options.device}
     train_plainly(model, optimizer, stream, [si], **how)
     return {

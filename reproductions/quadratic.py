@@ -24,12 +24,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from analysis import RecordingSI, run_analysis, train_plainly
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from avsi.data import ImageSet
 from avsi.experiment import ExperimentError
-from avsi.experiment.analysis import RecordingSI, run_analysis, train_plainly
 from avsi.files import write_json, write_text
 from avsi.results import markdown_table, save_figure, say, terminal_table
 from avsi.results.store import prepare

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from analysis import RecordingSI, correlations, run_analysis, train_plainly
 from torch import nn
 from training import naive
 
 from avsi.experiment import main
-from avsi.experiment.analysis import RecordingSI, correlations, run_analysis, train_plainly
 from avsi.experiment.feature_extraction import FreezeFeatures
 from avsi.experiment.methods import feature_extraction
 from avsi.models import MLP, MultiHead

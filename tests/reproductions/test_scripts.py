@@ -36,7 +36,7 @@ ANALYSES = {"quadratic", "importance_correlation", "dhp_dynamics"}  # see test_a
 
 def test_every_script_is_covered_here():
     """At full length where it is a matter of a minute, else shortened or only its command line."""
-    parts = {"dhp_parts"}  # of plasticity.py
+    parts = {"analysis", "dhp_parts"}
     assert {path.stem for path in SCRIPTS.glob("*.py")} == COMPARISONS.keys() | ANALYSES | parts
 
 

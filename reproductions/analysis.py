@@ -32,6 +32,9 @@ def run_analysis(
         options: A dataclass of its options.
         description: What ``--help`` says.
         args: The command line, default ``sys.argv[1:]``.
+
+    Raises:
+        ExperimentError: Never outside: a data set that is not there is one, and ends with status 2 like all mistakes.
     """
     chosen = tyro.cli(options, description=description, args=args)
     with exits_explained("stopped"):
