@@ -6,6 +6,9 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+import avsi  # noqa: F401  before Avalanche: it keeps back a warning that users can do nothing about
+
+# isort: split
 import torch
 import tyro
 from avalanche.training import Naive

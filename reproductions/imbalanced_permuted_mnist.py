@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from permuted_mnist import DHP as PERMUTED
-from permuted_mnist import NETWORK, PLASTIC, SI
+from permuted_mnist import NETWORK, SI
 
 from avsi.experiment import lazy_imports, main
 from avsi.experiment.methods import (
@@ -23,13 +23,11 @@ from avsi.experiment.methods import (
     avalanche_si,
     dhp_table,
     dropout,
-    grid,
     joint,
     mas,
     of_matched_networks,
     online_ewc,
     scratch,
-    with_dhp,
 )
 
 with lazy_imports():
@@ -48,12 +46,6 @@ EARLY_STOPPING = replace(
         avalanche_mas(0.1),
         scratch(),
         joint(),
-        *grid(SI, (0.1, 0.5, 1, 1.5, 3)),
-        *grid(online_ewc, (20, 50, 100, 400)),
-        *grid(mas, (0.003, 0.01, 0.05, 0.1)),
-        *grid(lambda strength: with_dhp(SI(strength), PLASTIC), (0.1, 0.5, 1, 1.5, 3)),
-        *grid(lambda strength: with_dhp(online_ewc(strength), PLASTIC), (20, 50, 100, 400)),
-        *grid(lambda strength: with_dhp(mas(strength), PLASTIC), (0.003, 0.01, 0.05, 0.1)),
     ),
     paper=of_matched_networks(
         {

@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     BACKGROUND = 3
     VALIDATION = 4
     TEST_CHOICE = 5
+    CLASS_ORDER = 6
 
 
 def integers(count: int, seed: int, *key: int) -> np.ndarray:

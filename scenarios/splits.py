@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from avsi.data.arguments import check_count
 from avsi.data.catalog import PUBLISHED
+from avsi.scenarios import draws
 from avsi.scenarios.build import ImageScenario, Options, Scenario, Source, Task, Transform, build, check_classes
+from avsi.scenarios.draws import Purpose
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 class SplitOptions(Options, total=False):
     """What `split` takes beside the data set, ``n_experiences`` and ``scenario``."""
 
-    class_order: Sequence[int] | None
+    class_order: Sequence[int] | Literal["random"] | None
 
 
 def split(
@@ -25,7 +27,7 @@ def split(
     n_experiences: int = 5,
     *,
     scenario: Scenario = "task",
-    class_order: Sequence[int] | None = None,
+    class_order: Sequence[int] | Literal["random"] | None = None,
     train_transform: Transform | None = None,
     eval_transform: Transform | None = None,
     validation: float = 0.0,
@@ -49,13 +51,13 @@ def split(
         dataset: Name of a data set of ``avsi.data``, or a `Source`, which may hold your own arrays.
         n_experiences: How many.
         scenario: "task", "domain" or "class".
-        class_order: The classes to use, in their order; the first ones make up experience 0. Default: all that are
-            there, in ascending order.
+        class_order: The classes to use, in their order; the first ones make up experience 0. "random": all that are
+            there, in an order drawn from the seed (van de Ven). Default: in ascending order.
         train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone: a transform of
             torchvision's v2, say, or any function of one input. Evaluation and importances do without it.
         eval_transform: Applied to the inputs wherever ``train_transform`` is not.
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1).
-        seed: Decides which images those are.
+        seed: Decides which images those are, and a random order.
         dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
         download: Whether to obtain missing data from its publisher.
 
@@ -63,11 +65,14 @@ def split(
         The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
     """
     source = Source.of(dataset, dataset_root, download)
-    classes = check_classes(source.classes if class_order is None else class_order, "class_order")
+    everything = class_order is None or class_order == "random"
+    classes = check_classes(source.classes if everything else class_order, "class_order")
+    if class_order == "random":
+        classes = tuple(classes[place] for place in draws.permutation(len(classes), seed, Purpose.CLASS_ORDER))
     groups = shared_out(classes, n_experiences)
     notes = []
     published = PUBLISHED.get(source.train.name)
-    if class_order is None and published and len(classes) < published.classes:
+    if everything and published and len(classes) < published.classes:
         notes.append(f"partial: {len(classes)} of the {published.classes} classes of {source.train.name}")
     return build(
         [Task(source, group) for group in groups],

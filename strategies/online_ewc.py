@@ -26,6 +26,7 @@ class OnlineEWC(MethodTemplate):
         strength: lambda, see :class:`avsi.OnlineEWCPlugin`.
         gamma: How much of the old importance stays.
         labels: Which labels the Fisher information is taken over.
+        max_samples: Measure it on so many of an experience's samples, drawn at random; None: on all.
         exclude: Glob patterns of parameter names to leave out.
         penalty: ``"explicit"`` or ``"proximal"``, see :class:`avsi.consolidation.QuadraticPenalty`.
         train_mb_size: Samples per training batch.
@@ -47,6 +48,7 @@ class OnlineEWC(MethodTemplate):
         strength: Strength,
         gamma: float = 1.0,
         labels: Labels = "empirical",
+        max_samples: int | None = None,
         exclude: Iterable[str] = (),
         penalty: PenaltyStep = "explicit",
         train_mb_size: int = 1,
@@ -58,7 +60,9 @@ class OnlineEWC(MethodTemplate):
         eval_every: int = -1,
         peval_mode: Literal["epoch", "iteration"] = "epoch",
     ) -> None:
-        self.online_ewc = OnlineEWCPlugin(strength, gamma=gamma, labels=labels, exclude=exclude, penalty=penalty)
+        self.online_ewc = OnlineEWCPlugin(
+            strength, gamma=gamma, labels=labels, max_samples=max_samples, exclude=exclude, penalty=penalty
+        )
         super().__init__(
             own=self.online_ewc,
             model=model,

@@ -42,10 +42,11 @@ class OnlineEWCPenalty(QuadraticPenalty):
         gamma: How much of the old importance stays, in [0, 1]. The papers that report strengths state none; 1 sums.
         labels: Which labels the Fisher information is taken over, see :func:`avsi.fisher_diagonal`.
         mode: ``"online"`` or ``"separate"``.
-        seed: Seed of ``labels="sampled"``, one per trial: what is drawn follows from it and the number of the task. By
-            default that of torch's random numbers (``torch.initial_seed()``) when the penalty is made. A part of the
-            state. Processes of ``torch.distributed`` draw for their own samples, so unlike the other kinds of labels
-            these depend on how many there are.
+        max_samples: Measure on so many of a task's samples, drawn at random; None: on all.
+        seed: Seed of what is drawn, ``labels="sampled"`` and ``max_samples``, one per trial: it follows from the seed
+            and the number of the task. By default that of torch's random numbers (``torch.initial_seed()``) when the
+            penalty is made. A part of the state. Processes of ``torch.distributed`` draw for their own samples, so
+            what is drawn depends on how many there are.
         exclude: Glob patterns of parameter names to leave out.
         penalty: ``"explicit"`` or ``"proximal"``.
 
@@ -71,6 +72,7 @@ class OnlineEWCPenalty(QuadraticPenalty):
         gamma: float = 1.0,
         labels: Labels = "empirical",
         mode: Mode = "online",
+        max_samples: int | None = None,
         seed: int | None = None,
         exclude: Iterable[str] = (),
         penalty: PenaltyStep = "explicit",
@@ -81,6 +83,9 @@ class OnlineEWCPenalty(QuadraticPenalty):
         check_choice("labels", labels, get_args(Labels))
         self.labels: Labels = labels
         self.separate = check_choice("mode", mode, get_args(Mode)) == "separate"
+        self.max_samples = None if max_samples is None else check_count("max_samples", max_samples)
+        if self.max_samples == 0:
+            raise ValueError("max_samples must be at least 1, or None for all, got 0")
         self.seed = torch.initial_seed() if seed is None else check_count("seed", seed)
         super().__init__(model, strength, exclude=exclude, penalty=penalty)
 
@@ -114,7 +119,9 @@ class OnlineEWCPenalty(QuadraticPenalty):
         seed = random.Random(f"{self.seed}:{self.experiences_seen}").getrandbits(63)
 
         def measure(batches: Iterable[Any]) -> dict[str, Tensor]:
-            return fisher_diagonal(model, batches, labels=self.labels, parameters=parameters, seed=seed)
+            return fisher_diagonal(
+                model, batches, labels=self.labels, parameters=parameters, max_samples=self.max_samples, seed=seed
+            )
 
         fisher = mean_over_ranks(measure, batches)
         return {name: self.gamma * self.importance[name] + added for name, added in fisher.items()}

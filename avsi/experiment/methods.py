@@ -20,6 +20,7 @@ with lazy_imports():
     from avalanche.training import SynapticIntelligence as AvalancheSI
 
     from avsi import DHPPlugin
+    from avsi.experiment.batched_fisher import BatchedEWC
     from avsi.experiment.feature_extraction import FreezeFeatures
     from avsi.hebbian import DHPLinear
     from avsi.models import MatchedLinear, MultiHead
@@ -57,18 +58,36 @@ def si(strength: float, damping: float, name: str = "si") -> Method:
     return Method(name, strategy, label=f"SI, c = {strength:g}")
 
 
-def online_ewc(strength: float, labels: Labels = "empirical") -> Method:
+def online_ewc(
+    strength: float, labels: Labels = "empirical", name: str = "online_ewc", max_samples: int | None = None
+) -> Method:
     """Online EWC with the per-sample Fisher information and gamma = 1.
 
     Args:
         strength: lambda.
         labels: Which labels the Fisher information is taken over.
+        name: The method's name, where an experiment has it more than once.
+        max_samples: How many samples of a task it is measured on; None: all.
 
     Returns:
         The method.
     """
     strategy = partial(OnlineEWC, strength=strength, labels=labels)
-    return Method("online_ewc", strategy, label=f"Online EWC, λ = {strength:g}")
+    if max_samples is not None:
+        strategy = partial(strategy, max_samples=max_samples)
+    return Method(name, strategy, label=f"Online EWC, λ = {strength:g}")
+
+
+def batched_ewc(strength: float) -> Method:
+    """Online EWC with squares of mini-batch gradients in batches of the training's size, shown for what it does.
+
+    Args:
+        strength: lambda.
+
+    Returns:
+        The method.
+    """
+    return Method("batched", partial(BatchedEWC, strength=strength), label=f"batched, λ = {strength:g}")
 
 
 def mas(strength: float) -> Method:
@@ -274,17 +293,3 @@ def joint() -> Method:
         The method.
     """
     return Method("joint", JointTraining, "joint", "joint training")
-
-
-def grid(build: Callable[[float], Method], strengths: Iterable[float]) -> tuple[Method, ...]:
-    """Candidates for a method's strength, to choose from on validation data.
-
-    Args:
-        build: Builds the method from a strength.
-        strengths: The strengths to try.
-
-    Returns:
-        The candidates, named ``<method>_<strength>``.
-    """
-    built = [(build(float(strength)), strength) for strength in strengths]
-    return tuple(replace(method, name=f"{method.name}_{s:g}", candidate_of=method.name) for method, s in built)

@@ -66,9 +66,10 @@ class Method:
         model: Builds the method's own model where it needs another than the experiment's.
         optimizer: Builds the method's own optimizer likewise.
         plugins: Build further plugins for the strategy.
-        candidate_of: The method whose hyper-parameters were chosen on validation data among its candidates, of which
-            this is one. Candidates run only when they are asked for, and have a table of their own. Their trials count
-            as that method's: the chosen candidate's are not run twice.
+        candidate_of: The method whose settings a sweep chooses among its candidates, of which this is one. Their trials
+            count as that method's: those of the chosen one are not run twice.
+        settings: In what a candidate of a sweep, and what was chosen by one, differ from the script, as (parameter,
+            value).
     """
 
     name: str
@@ -79,6 +80,7 @@ class Method:
     optimizer: Callable[..., Any] | None = None
     plugins: tuple[Callable[[], Any], ...] = ()
     candidate_of: str = ""
+    settings: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         check_name("method", self.name)

@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from avsi.launch.display import Display, Verbosity
 from avsi.launch.executors import NOT_GUARDED, Executor, InProcesses, InThisProcess, Show
 from avsi.launch.loop import run_trials, tidy
 from avsi.launch.settings import change, read_settings
+from avsi.launch.sweep import Chosen, Sweep, read_ranges, run_sweep, write_choice
 from avsi.results import store
 
 ALL = ("all",)
@@ -39,7 +40,7 @@ class Options:
     protocol: str | None = None
     """Whose protocol to follow, where there are several; default: the first named above."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ALL
-    """Methods to run, by name; all: all of the experiment's but candidates."""
+    """Methods to run, by name; all: all of the experiment's."""
     trials: int | None = None
     """Number of trials per method; default: the experiment's."""
     seed: int = 0
@@ -51,6 +52,14 @@ class Options:
     ] = ()
     """Change something, any number of times: si.strength=0.3, optimizer.lr=0.05, batch_size=32. @FILE reads a file of
     such lines. Results say what was changed."""
+    sweep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUES"), tyro.conf.UseAppendAction] = ()
+    """Choose a method's parameter on validation data, any number of parameters: mas.strength=0.01,0.05,0.1 or
+    mas.strength=log:1e-3:1e3:7. What is chosen is then run with other seeds, and is written to a file for --set."""
+    sweep_trials: int | None = None
+    """Let Optuna draw so many settings, from mas.strength=log:1e-3:1e3 say; default: all combinations. Optuna comes
+    with the extra avsi[sweep]."""
+    sweep_seeds: int = 1
+    """Number of seeds that settings are compared with, from --seed on; what is chosen runs with those that follow."""
     smoke: bool = False
     """Only see that everything runs: one epoch of a few images of each task, one trial."""
     device: str = "auto"
@@ -142,10 +151,8 @@ def _describe_experiments(experiments: Sequence[Experiment]) -> str:
     paragraphs = [experiments[0].title]
     for experiment in experiments:
         heading = f"Protocol {experiment.protocol}: " if len(experiments) > 1 else ""
-        names = ", ".join(method.name for method in experiment.methods if not method.candidate_of)
-        candidates = ", ".join(method.name for method in experiment.methods if method.candidate_of)
-        apart = f" Candidates, which run only when named: {candidates}." if candidates else ""
-        paragraphs.append(f"{heading}{experiment.source} Methods: {names}.{apart}")
+        names = ", ".join(method.name for method in experiment.methods)
+        paragraphs.append(f"{heading}{experiment.source} Methods: {names}.")
     return "\n\n".join(paragraphs)
 
 
@@ -179,23 +186,54 @@ def run(experiment: Experiment, options: Options, loggers: tuple[Callable[[Trial
     methods = [m for name in names for m in experiment.methods if m.name == name or m.name.startswith(f"{name},")]
     if options.smoke:
         experiment = experiment.as_smoke_test()
-    seeds = _choose_seeds(experiment, options)
+    seeds, sweep = _choose_seeds(experiment, options), _choose_sweep(options)
     make_executor = _choose_executor(options)
     root = store.prepare(options.out.expanduser())
-    # Methods may share their trials, as a method does with the candidate that was chosen for it.
-    different: dict[Path, Trial] = {}
-    for trial in (Trial(experiment, method, seed) for seed in seeds for method in methods):
-        different.setdefault(trial.file, trial)
-    trials = list(different.values())
+    failures: list[str] = []
+    about: dict[str, dict[str, Any]] = {}
+
+    def launch(trials: Sequence[Trial]) -> None:
+        # Methods may share their trials, as candidates of a sweep do with a method that has the same settings.
+        different: dict[Path, Trial] = {}
+        for trial in trials:
+            different.setdefault(trial.file, trial)
+        failures.extend(_launch(list(different.values()), root, verbosity, options, make_executor, loggers))
+
+    if sweep:
+        _check_validation(experiment, options)
+        chosen = run_sweep(experiment, sweep, launch, root)
+        file = write_choice(chosen, sweep, root)
+        if not options.quiet:
+            show = Console(stderr=True)
+            for line in file.read_text().splitlines():
+                show.print(line, markup=False, highlight=False, soft_wrap=True)
+            show.print(f"chosen: --set @{file}", markup=False, highlight=False, soft_wrap=True)
+        experiment, methods = chosen.experiment, chosen.methods
+        about = _about(chosen, sweep, seeds)
+    launch([Trial(experiment, method, seed) for seed in seeds for method in methods])
+    _report(experiment, root, methods, options.quiet, about)
+    return failures
+
+
+def _launch(
+    trials: Sequence[Trial],
+    root: Path,
+    verbosity: Verbosity,
+    options: Options,
+    make_executor: Callable[[Show, str], Executor],
+    loggers: tuple[Callable[[Trial], Any], ...],
+) -> list[str]:
+    # Run those of some trials that are not finished; returns the names of those that failed.
     pending = [trial for trial in trials if options.rerun or store.read_trial(root / trial.file) is None]
     display = Display(len(pending), verbosity, workers=options.workers or 1)
     if pending:
         display.say(
-            f"{experiment.title}: {len(pending)} trial{'s' * (len(pending) != 1)} to run, "
+            f"{trials[0].experiment.title}: {len(pending)} trial{'s' * (len(pending) != 1)} to run, "
             f"{len(trials) - len(pending)} finished"
         )
-    if len(pending) > MANY and options.methods == ALL and options.trials is None:
-        display.say(f"fewer: --methods {' '.join(names[:2])} --trials 1; to see that everything runs: --smoke")
+    if len(pending) > MANY and options.methods == ALL and options.trials is None and not options.sweep:
+        few = " ".join(dict.fromkeys(trial.method.name for trial in trials[:2]))
+        display.say(f"fewer: --methods {few} --trials 1; to see that everything runs: --smoke")
     try:
         if pending:
             elsewhere = options.engine == "ray" and options.device.startswith("cuda")  # there is perhaps no GPU here
@@ -210,34 +248,70 @@ def run(experiment: Experiment, options: Options, loggers: tuple[Callable[[Trial
         tidy(root, trials)
         if display.diverged:
             display.warn(f"diverged, which is their result: {'; '.join(display.diverged)}")
-        _report(experiment, root, methods, options.quiet)
     finally:
         display.show_failures()
     return list(display.failures)
 
 
-def _prepare_data(trial: Trial, setting: Setting) -> None:
-    # Obtain the data sets once, before many processes ask for them, and before any work is lost.
+def _choose_sweep(options: Options) -> Sweep | None:
+    # Read what is swept, if anything is.
+    if not options.sweep:
+        if options.sweep_trials is not None:
+            raise ExperimentError("--sweep-trials needs --sweep, such as --sweep mas.strength=log:1e-3:1e3")
+        return None
+    if not 1 <= options.sweep_seeds <= MOST:
+        raise ExperimentError(f"sweep-seeds must be at least 1 and at most {MOST}, got {options.sweep_seeds}")
+    if options.rerun:
+        raise ExperimentError("--rerun would run a sweep's trials over and over; delete their results instead")
+    seeds = range(options.seed, options.seed + options.sweep_seeds)
+    return Sweep(read_ranges(options.sweep), options.sweep_trials, seeds, at_once=options.workers or 1)
+
+
+def _check_validation(experiment: Experiment, options: Options) -> None:
+    # See that there is something to choose by before anything is run.
+    root = options.data_root.expanduser().absolute() if options.data_root else None
+    trial = Trial(experiment, experiment.methods[0], options.seed)
+    benchmark = _prepare_data(trial, Setting("cpu", root, options.download))
+    if benchmark is not None and "valid" not in benchmark.streams:
+        raise ExperimentError(
+            f"{experiment.name} holds out no validation data to choose by; add --set scenario.validation=0.1"
+        )
+
+
+def _about(chosen: Chosen, sweep: Sweep, seeds: Sequence[int]) -> dict[str, dict[str, Any]]:
+    # What the results folder says of a sweep's methods beside the rest.
+    about = {}
+    for method in chosen.experiment.methods:
+        if method.settings and (method.candidate_of or method.name in chosen.published):
+            own = sweep.seeds if method.candidate_of else seeds
+            about[method.name] = {"settings": dict(method.settings), "seeds": list(own)}
+    for name, published in chosen.published.items():
+        about[name]["published"] = published
+    return about
+
+
+def _prepare_data(trial: Trial, setting: Setting) -> Any:
+    # Obtain the data sets once, before many processes ask for them, and before any work is lost. Returns the benchmark.
     from avsi.data import DataError
     from avsi.experiment.running import make_benchmark
 
     try:
-        make_benchmark(trial.experiment, trial.seed, setting)
+        return make_benchmark(trial.experiment, trial.seed, setting)
     except DataError as error:
         raise ExperimentError(str(error)) from error
     except ExperimentError:
         raise
     except Exception:  # the trials will meet it, and report it with its traceback
-        return
+        return None
 
 
 def _choose_methods(experiment: Experiment, names: Sequence[str]) -> list[Method]:
     # Choose methods by name.
     if not names:
-        known = ", ".join(method.name for method in experiment.methods if not method.candidate_of)
+        known = ", ".join(method.name for method in experiment.methods)
         raise ExperimentError(f"--methods needs names, or all; the methods of {experiment.name} are: {known}")
     if tuple(names) == ALL:
-        return [method for method in experiment.methods if not method.candidate_of]
+        return list(experiment.methods)
     return [experiment.method(name) for name in dict.fromkeys(names)]
 
 
@@ -246,9 +320,10 @@ def _choose_seeds(experiment: Experiment, options: Options) -> range:
     count = experiment.trials if options.trials is None else options.trials
     if not 1 <= count <= MOST:
         raise ExperimentError(f"trials must be at least 1 and at most {MOST}, got {count}")
-    if not 0 <= options.seed <= LAST_SEED - count + 1:
+    first = options.seed + (options.sweep_seeds if options.sweep else 0)
+    if not options.seed >= 0 or not first <= LAST_SEED - count + 1:
         raise ExperimentError(f"seed must be at least 0 and at most {LAST_SEED - count + 1}, got {options.seed}")
-    return range(options.seed, options.seed + count)
+    return range(first, first + count)
 
 
 def _choose_verbosity(options: Options) -> Verbosity:
@@ -306,7 +381,9 @@ def check_device(name: str) -> str:
     return name
 
 
-def _report(experiment: Experiment, root: Path, methods: Sequence[Method], quiet: bool) -> None:
+def _report(
+    experiment: Experiment, root: Path, methods: Sequence[Method], quiet: bool, about: Mapping[str, dict[str, Any]]
+) -> None:
     # Write what the results folder lacks for presenting, then tables and figures, and show them.
     content = {key: getattr(experiment, key) for key in ("name", "title", "source", "protocol", "deviation")}
     rows = [
@@ -318,6 +395,7 @@ def _report(experiment: Experiment, root: Path, methods: Sequence[Method], quiet
             "folder": Trial(experiment, method, 0).folder.name,
             "reported": asdict(experiment.reported(method)),
             "candidate_of": method.candidate_of,
+            **about.get(method.name, {}),
         }
         for method in experiment.methods
     ]

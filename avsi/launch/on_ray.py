@@ -9,7 +9,9 @@ from typing import Any
 
 import ray
 from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from avsi.experiment.events import Said
 from avsi.experiment.spec import ExperimentError
 from avsi.launch.executors import Failure, Job, Outcome, Show, attempt_elsewhere
 
@@ -20,7 +22,8 @@ class OnRay:
     """Runs each trial as a Ray task.
 
     Results come back to this process. Checkpoints are kept where the results folder is shared with the node that runs
-    the trial; on other nodes a trial that is interrupted starts over. A task that dies is not tried again.
+    the trial; on other nodes a trial that is interrupted starts over. A trial whose node is lost goes to another one; a
+    task that dies by itself is not tried again.
 
     Args:
         show: Shows the trials' progress.
@@ -43,7 +46,10 @@ class OnRay:
             _connect(self._address)
         space = _room(self._threads, self._gpu)
         self._most = min(self._workers or space, space)
-        self._events = Queue(actor_options={"num_cpus": 0})
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._events = Queue(
+            actor_options={"num_cpus": 0, "scheduling_strategy": here}
+        )  # not on a node that may be lost
         self._task = ray.remote(num_cpus=self._threads, num_gpus=int(self._gpu), max_retries=0)(_run_task)
         return self
 
@@ -77,7 +83,12 @@ class OnRay:
             if name in named:
                 self._show(named[name], event)
         for reference in done:
-            yield self._running.pop(reference), _outcome(reference)
+            job, found = self._running.pop(reference), _outcome(reference)
+            if found is None:
+                self._show(job, Said("its node was lost; it goes to another one"))
+                self.submit(job)
+            else:
+                yield job, found
 
 
 def _connect(address: str | None) -> None:
@@ -110,9 +121,11 @@ def _run_task(name: str, payload: bytes, threads: int, events: Queue) -> Outcome
     return attempt_elsewhere(payload, lambda event: events.put((name, event)))
 
 
-def _outcome(reference: Any) -> Outcome:
-    # Fetch a task's outcome.
+def _outcome(reference: Any) -> Outcome | None:
+    # Fetch a task's outcome; None where its node was lost.
     try:
         return ray.get(reference)
+    except ray.exceptions.NodeDiedError:
+        return None
     except ray.exceptions.RayError as error:
         return Failure(f"its Ray task ended: {type(error).__name__}", str(error))

@@ -15,6 +15,7 @@ from avsi.experiment.description import resolve
 from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
 
 BUILDERS = ("scenario", "model", "optimizer", "criterion", "scheduler")
+PARTS = ("model", "optimizer")  # that a method can have of its own
 VALUES = ("epochs", "batch_size", "reset_optimizer", "autocast", "channels_last")
 
 
@@ -86,11 +87,10 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
             kind = type(getattr(experiment, name)).__name__
             raise ExperimentError(f"{name} takes a value of type {kind}, got {value!r}")
         return replace(experiment, changes=changes, **{name: value})
-    # Names of methods may have dots: the longest that fits.
-    fitting = [method for method in experiment.methods if name.startswith(f"{method.name}.")]
-    if fitting:
-        method = max(fitting, key=lambda method: len(method.name))
-        changed = _changed_method(method, name[len(method.name) + 1 :], value)
+    method = method_of(experiment, name)
+    if method:
+        path = name[len(base_name(method)) + 1 :]
+        changed = changed_method(with_parts(experiment, method, path), path, value)
         others = [m for m in experiment.methods if m.candidate_of != method.name]
         return replace(
             experiment,
@@ -112,16 +112,108 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
     )
 
 
-def _changed_method(method: Method, path: str, value: Any) -> Method:
+def base_name(method: Method) -> str:
+    """Say what a method was called before it was changed.
+
+    Args:
+        method: The method, such as ``mas,strength=0.1``.
+
+    Returns:
+        Its name in the script, such as ``mas``.
+    """
+    return method.name.partition(",")[0] if method.settings else method.name
+
+
+def method_of(experiment: Experiment, name: str) -> Method | None:
+    """Find the method that a parameter's name is about.
+
+    Args:
+        experiment: The experiment.
+        name: A name such as ``mas.strength``; names of methods may have dots, and the longest that fits counts.
+
+    Returns:
+        The method; None if it is about none.
+    """
+    fitting = [m for m in experiment.methods if name.startswith(f"{base_name(m)}.") and not m.candidate_of]
+    return max(fitting, key=lambda method: len(method.name), default=None)
+
+
+def with_parts(experiment: Experiment, method: Method, path: str) -> Method:
+    """Give a method the experiment's model or optimizer where it has none of its own, so that it can be changed.
+
+    Args:
+        experiment: The experiment.
+        method: The method.
+        path: What is to be changed, such as ``optimizer.lr``.
+
+    Returns:
+        The method; its trials are the same.
+    """
+    part = path.split(".")[0]
+    if part not in PARTS or getattr(method, part) is not None:
+        return method
+    own: dict[str, Any] = {part: getattr(experiment, part)}
+    return replace(method, **own)
+
+
+def changed_method(method: Method, path: str, value: Any) -> Method:
+    """Change a parameter of a method, which is then called after it.
+
+    Args:
+        method: The method.
+        path: An argument of its strategy (``strength``), or of its own model or optimizer (``optimizer.lr``).
+        value: Its value.
+
+    Returns:
+        The changed method.
+    """
     part, _, rest = path.partition(".")
-    if part in {"model", "optimizer"} and rest and getattr(method, part) is not None:
-        own: dict[str, Any] = {part: with_argument(getattr(method, part), rest, value, f"{method.name}.{path}")}
+    whole = f"{base_name(method)}.{path}"
+    if part in PARTS and rest and getattr(method, part) is not None:
+        own: dict[str, Any] = {part: with_argument(getattr(method, part), rest, value, whole)}
         changed = replace(method, **own)
     else:
-        changed = replace(method, strategy=with_argument(method.strategy, path, value, f"{method.name}.{path}"))
-    label = re.sub(r", \S+ = [^,]*", "", method.label or method.name)  # which says what it was before
-    written = re.sub(r"[^\w.+-]+", "_", str(value))
-    return replace(changed, name=f"{method.name},{path}={written}", label=f"{label}, {path} = {value}", candidate_of="")
+        changed = replace(method, strategy=with_argument(method.strategy, path, value, whole))
+    settings = (*(setting for setting in method.settings if setting[0] != path), (path, value))
+    label = re.sub(r", \S+ = [^,]*", "", method.label or base_name(method))  # which says what it was before
+    return replace(
+        changed,
+        name=",".join([base_name(method), *(f"{path}={in_a_name(value)}" for path, value in settings)]),
+        label=", ".join([label, *(f"{path} = {value}" for path, value in settings)]),
+        candidate_of="",
+        settings=settings,
+    )
+
+
+def in_a_name(value: Any) -> str:
+    """Write a value so that it can be part of a name.
+
+    Args:
+        value: The value.
+
+    Returns:
+        Letters, digits and any of ``_.+-``.
+    """
+    return re.sub(r"[^\w.+-]+", "_", str(value))
+
+
+def argument(experiment: Experiment, method: Method, path: str) -> Any:
+    """Look a parameter of a method up.
+
+    Args:
+        experiment: The experiment, whose model and optimizer a method has that has none of its own.
+        method: The method.
+        path: As :func:`changed_method` takes it.
+
+    Returns:
+        Its value; None where it is left to its default.
+    """
+    first, _, rest = path.partition(".")
+    inner = first in PARTS and bool(rest)
+    found: Any = getattr(with_parts(experiment, method, path), first) if inner else method.strategy
+    for name in (rest if inner else path).split("."):
+        found = found.keywords.get(name) if isinstance(found, partial) else None
+    return found
 
 
 def with_argument(build: Callable[..., Any], path: str, value: Any, name: str) -> Callable[..., Any]:
@@ -163,6 +255,9 @@ def with_argument(build: Callable[..., Any], path: str, value: Any, name: str) -
         if not callable(inner):
             raise ExperimentError(f"cannot set {name!r}: {first} is {inner!r}, which has no arguments")
         value = with_argument(inner, rest, value, name)
+    now = keywords.get(first) if place is None else args[place]
+    if type(now) is float and type(value) is int:  # 10 and 10.0 are the same trial
+        value = float(value)
     if place is None:
         keywords[first] = value
     else:

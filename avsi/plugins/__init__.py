@@ -7,6 +7,7 @@ from avsi.plugins.evaluation import EvaluationPlugin
 from avsi.plugins.hebbian import DHPPlugin
 from avsi.plugins.mas import MASPlugin
 from avsi.plugins.online_ewc import OnlineEWCPlugin
+from avsi.plugins.stop_after import StopAfter
 from avsi.plugins.synaptic_intelligence import SIPlugin
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "MASPlugin",
     "OnlineEWCPlugin",
     "SIPlugin",
+    "StopAfter",
 ]

@@ -26,7 +26,8 @@ class OnlineEWCPlugin(ConsolidationPlugin):
         gamma: How much of the old importance stays, in [0, 1]. The papers that report strengths state none; 1 sums.
         labels: Which labels the Fisher information is taken over, see :func:`avsi.fisher_diagonal`.
         mode: ``"online"``, or ``"separate"`` for a quadratic term per experience, each about its own parameters.
-        seed: Seed of ``labels="sampled"``; by default that of torch's random numbers when the plugin is made.
+        max_samples: Measure on so many of an experience's samples, drawn at random; None: on all.
+        seed: Seed of ``labels="sampled"`` and ``max_samples``; default: that of torch's random numbers when it is made.
         exclude: Glob patterns of parameter names to leave out.
         penalty: ``"explicit"`` or ``"proximal"``, see :class:`avsi.consolidation.QuadraticPenalty`.
 
@@ -46,13 +47,22 @@ class OnlineEWCPlugin(ConsolidationPlugin):
         gamma: float = 1.0,
         labels: Labels = "empirical",
         mode: Mode = "online",
+        max_samples: int | None = None,
         seed: int | None = None,
         exclude: Iterable[str] = (),
         penalty: PenaltyStep = "explicit",
     ) -> None:
         super().__init__(
             OnlineEWCPenalty(
-                None, strength, gamma=gamma, labels=labels, mode=mode, seed=seed, exclude=exclude, penalty=penalty
+                None,
+                strength,
+                gamma=gamma,
+                labels=labels,
+                mode=mode,
+                max_samples=max_samples,
+                seed=seed,
+                exclude=exclude,
+                penalty=penalty,
             )
         )
 

@@ -158,6 +158,39 @@ def _over_seen(matrix: Sequence[Sequence[float]]) -> np.ndarray:
     return rows.sum(1) / np.arange(1, len(rows) + 1)
 
 
+def _panels_figure(study: Study) -> Figure | None:
+    # Plot the accuracy on each task against the tasks trained, a panel a task, and their mean: Zenke et al.'s Figure 3.
+    methods = [method for method in _shown(study) if method.regime == "sequential"]
+    if not methods or not 2 <= study.tasks <= 11:
+        return None
+    across = ceil((study.tasks + 1) / (1 if study.tasks < 6 else 2))
+    lines = ceil((study.tasks + 1) / across)
+    figure = Figure(figsize=(min(1.8 * across + 2.2, 11.5), 2.3 * lines + 0.5), layout="constrained")
+    panels = list(figure.subplots(lines, across, squeeze=False, sharex=True, sharey=True).flat)
+    for method, label in zip(methods, _labels(methods), strict=True):
+        style = _styles(study)[method.name]
+        matrices = np.array([trial["accuracy_matrix"] for trial in method.finished])  # (seeds, tasks trained, tasks)
+        curves = [matrices[:, task:, task] for task in range(study.tasks)]
+        curves.append(np.array([_over_seen(matrix) for matrix in matrices]))
+        for axes, curve in zip(panels, curves, strict=False):
+            frame = 100 * pd.DataFrame(curve, columns=range(study.tasks - curve.shape[1] + 1, study.tasks + 1))
+            mean, error = frame.mean(), frame.sem()
+            dots = {"marker": style.marker, "markersize": 4, "markerfacecolor": style.fill}
+            axes.plot(mean, color=style.colour, linestyle=style.dashes, linewidth=1.4, label=label, **dots)
+            if len(frame) > 1:
+                axes.fill_between(mean.index, mean - error, mean + error, color=style.colour, alpha=0.18, linewidth=0)
+    for index, axes in enumerate(panels):
+        axes.set_title(f"task {index + 1}" if index < study.tasks else "mean of tasks seen", loc="left", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_visible(index <= study.tasks)
+        _open_frame(axes)
+    figure.supxlabel("tasks trained", fontsize=10)
+    figure.supylabel("test accuracy (%)", fontsize=10)
+    _legend(figure, panels[0])
+    _titled(figure, study, _note(study, methods), _labels(methods))
+    return figure
+
+
 def _tasks_figure(study: Study) -> Figure | None:
     # Plot the final test accuracy on each task as dots, and their mean; whiskers are one standard error.
     methods = _shown(study)
@@ -343,10 +376,95 @@ def _classes_figure(study: Study) -> Figure | None:
     return figure
 
 
+def _sensitivity_figure(study: Study) -> Figure | None:
+    # Plot accuracy against each parameter of a sweep; with several parameters, the best of the others at each value.
+    panels = []
+    for method in study.methods:
+        tried = [c for c in study.methods if c.candidate_of == method.name and c.trials and c.settings]
+        for name in dict.fromkeys(key for candidate in tried for key in candidate.settings):
+            points = [c for c in tried if _is_number(c.settings.get(name))]
+            if len({c.settings[name] for c in points}) > 1:
+                panels.append((method, name, points))
+    panels = panels[:MOST]
+    if not panels:
+        return None
+    across = min(len(panels), 3)
+    down = ceil(len(panels) / across)
+    figure = Figure(figsize=(max(6.5, 3.4 * across + 1.6), 3.0 * down), layout="constrained")
+    grid = figure.subplots(down, across, squeeze=False)
+    for axes, (method, name, points) in zip(grid.flat, panels, strict=False):
+        _sensitivity(axes, _styles(study)[method.name], method, name, points)
+        axes.set_title(_text(method.label, 40), fontsize=9)
+        axes.set_xlabel(_text(name, 40), fontsize=9)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes in grid[:, 0]:
+        axes.set_ylabel("mean accuracy (%)", fontsize=9)
+    handles: dict[str, Any] = {}
+    for axes in grid.flat:
+        handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        list(handles.values()), list(handles), frameon=False, fontsize=9, loc="outside right center", handlelength=3
+    )
+    _titled(figure, study, _note(study, [c for _, _, points in panels for c in points], "whisker"))
+    return figure
+
+
+def _sensitivity(axes: Axes, style: _Style, method: Outcome, name: str, points: Sequence[Outcome]) -> None:
+    place = {c.name: float(c.settings[name]) for c in points}
+    places = sorted(set(place.values()))
+    if places[0] > 0 and places[-1] / places[0] >= 20:
+        axes.set_xscale("log")
+    elif places[0] == 0 and places[-1] / places[1] >= 20:
+        axes.set_xscale("symlog", linthresh=places[1])
+    # At each value the best on validation data, and its test accuracy.
+    best: dict[float, Outcome] = {}
+    for c in points:
+        validation = c.values("validation_accuracy").mean()
+        if c.values("accuracy").empty or any(trial.get("status") == "diverged" for trial in c.trials):
+            continue
+        at = place[c.name]
+        if at not in best or validation > best[at].values("validation_accuracy").mean():
+            best[at] = c
+    shown = sorted(best)
+    for key, label, dashes, fill in (
+        ("validation_accuracy", "validation data", DASHES[1], "white"),
+        ("accuracy", "test data", "-", style.colour),
+    ):
+        values = [100 * best[at].values(key) for at in shown]
+        if any(len(value) for value in values):
+            error = [value.sem() if len(value) > 1 else 0.0 for value in values]
+            axes.errorbar(
+                shown, [value.mean() for value in values], error if any(error) else None, color=style.colour,
+                marker=style.marker, markersize=5, linestyle=dashes, linewidth=1.4, elinewidth=1, markerfacecolor=fill,
+                label=label,
+            )  # fmt: skip
+    lost = sorted({place[c.name] for c in points} - set(shown))
+    if lost:
+        across = axes.get_xaxis_transform()
+        axes.plot(lost, [0.03] * len(lost), "x", color="#d64550", markersize=7, transform=across, label="diverged")
+    for value, label, dashes in (
+        (method.settings.get(name), "chosen", "-"),
+        (method.published.get(name), "the script's own", ":"),
+    ):
+        if value is not None and _is_number(value):
+            axes.axvline(float(value), color=BOUND, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
+    axes.tick_params(labelsize=8)
+    _open_frame(axes)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
 KINDS: dict[str, tuple[Callable[[Study], Figure | None], str]] = {
     "accuracy": (
         _accuracy_figure,
         "Mean test accuracy on the tasks learned so far, after each task; bands: one standard error.",
+    ),
+    "panels": (
+        _panels_figure,
+        "Test accuracy on each task against the tasks trained, and mean over tasks seen; bands: one standard error.",
     ),
     "tasks": (
         _tasks_figure,
@@ -355,6 +473,10 @@ KINDS: dict[str, tuple[Callable[[Study], Figure | None], str]] = {
     "classes": (
         _classes_figure,
         "Final test accuracy on classes against their number of training images; whiskers: one standard error.",
+    ),
+    "sensitivity": (
+        _sensitivity_figure,
+        "Mean accuracy after the last task against the parameters of a sweep; whiskers: one standard error.",
     ),
     "matrix": (
         _matrix_figure,

@@ -307,8 +307,12 @@ METHOD: dict[str, Check] = {
         and _optional(_number(-1, 1))(value.get("bwt"))
         and _listed(_percent)(value.get("tasks"))
     ),
+    "settings": _optional(_is_object),
+    "published": _optional(_is_object),
+    "seeds": _optional(_listed(_number(0, 2**32))),
 }
-"""How the values of a method in an experiment's file are checked; all must be there."""
+"""How the values of a method in an experiment's file are checked. All must be there, but for those of a sweep:
+``settings`` and ``published`` (values by parameter) and ``seeds`` (of the trials that count)."""
 
 REQUIRED = ("seed", "accuracy", "bwt", "task_accuracy", "accuracy_matrix", "data")
 

@@ -31,6 +31,8 @@ class Outcome:
         candidate_of: The method whose strength was chosen among candidates, of which this is one; "" if it is none.
         reported: What the paper reports: ``accuracy`` and ``tasks`` in percent, ``bwt`` as a fraction.
         trials: The trials' results, by seed.
+        settings: What a sweep tried or chose, by parameter.
+        published: The script's own values of these parameters, where this is what a sweep chose.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Outcome:
     candidate_of: str = ""
     reported: dict[str, Any] = field(default_factory=lambda: {"accuracy": None, "bwt": None, "tasks": []})
     trials: tuple[dict[str, Any], ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    published: dict[str, Any] = field(default_factory=dict)
 
     @property
     def finished(self) -> list[dict[str, Any]]:
@@ -243,10 +247,15 @@ def _read_study(path: Path, read: dict[str, list[dict[str, Any]]]) -> tuple[Stud
             continue
         name, label, candidate_of = (plain(entry[key]) for key in ("name", "label", "candidate_of"))
         reported = {key: entry["reported"].get(key) for key in ("accuracy", "bwt", "tasks")}
-        trials = read.get(entry["folder"], [])
-        methods[name] = Outcome(
-            name, label or name, entry["regime"], entry["folder"], candidate_of, reported, tuple(trials)
+        seeds = entry.get("seeds")
+        trials = [t for t in read.get(entry["folder"], []) if seeds is None or t["seed"] in seeds]
+        settings, published = (
+            {plain(key): value for key, value in (entry.get(part) or {}).items()} for part in ("settings", "published")
         )
+        methods[name] = Outcome(
+            name, label or name, entry["regime"], entry["folder"], candidate_of, reported, tuple(trials), settings,
+            published,
+        )  # fmt: skip
     # What most trials have decides; a trial that cannot be compared with them is left out.
     lengths = Counter(len(t["task_accuracy"]) for m in methods.values() for t in m.finished)
     tasks = lengths.most_common(1)[0][0] if lengths else 0

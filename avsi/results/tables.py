@@ -110,6 +110,7 @@ def _strengths_table(study: Study) -> pd.DataFrame:
                 "highest": candidate.name == best,
                 "compared": candidate.folder == method.folder,
                 f"the paper's ({paper or 0:.2f})": paper is not None,
+                "the script's own": bool(candidate.settings) and candidate.settings == method.published,
                 candidate.diverged: True,
             }
             rows.append(

@@ -13,7 +13,6 @@ from avalanche.training import Naive
 from torch.optim import SGD
 
 from avsi.experiment import ExperimentError, Method, Patience, Trial, main
-from avsi.experiment.methods import grid, si
 from avsi.launch import cli
 from avsi.launch.cli import Options, run
 from avsi.results import store
@@ -212,28 +211,6 @@ def test_help_reads_well(experiment, capsys):
     for word in names.split():
         assert f"--{word}" in text
     assert "Methods: finetune, si, avalanche_si, scratch, joint." in text
-    assert "Candidates" not in text
-
-
-@pytest.fixture
-def with_candidates(experiment):
-    candidates = grid(partial(si, damping=1e-3), (0.5, 1.0))
-    return replace(experiment, methods=(*experiment.methods[:2], *candidates), epochs=1)
-
-
-def test_candidates_run_only_when_named_and_not_twice(with_candidates, tmp_path, monkeypatch):
-    ran = []
-    monkeypatch.setattr(cli, "run_trials", lambda trials, *a, **k: ran.append([trial.method.name for trial in trials]))
-    monkeypatch.setattr(cli, "_report", lambda *a: None)
-    run(with_candidates, Options(trials=1, out=tmp_path))
-    run(with_candidates, Options(trials=1, out=tmp_path, methods=("si_0.5",)))
-    run(with_candidates, Options(trials=1, out=tmp_path, methods=("si_1", "si_0.5", "si", "si_1")))
-    assert ran == [["finetune", "si"], ["si_0.5"], ["si_1", "si_0.5"]]
-
-
-def test_help_names_candidates_apart(with_candidates):
-    text = cli._describe_experiments([with_candidates])
-    assert text == "Tiny\n\nNo paper. Methods: finetune, si. Candidates, which run only when named: si_0.5, si_1."
 
 
 def test_quiet_shows_failures_and_where_the_tables_are(experiment, tmp_path, capsys):

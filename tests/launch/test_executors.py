@@ -309,3 +309,37 @@ def test_what_a_trial_prints_is_told_by_lines_the_last_one_too():
     output.finish()
     output.finish()
     assert told[2:] == [Said("three")]
+
+
+def test_a_trial_whose_node_is_lost_goes_to_another_one_and_no_other(monkeypatch):
+    ray = pytest.importorskip("ray")
+    from avsi.launch import on_ray
+
+    told, ends = (
+        [],
+        iter([ray.exceptions.NodeDiedError("gone"), ray.exceptions.WorkerCrashedError(), {"status": "finished"}]),
+    )
+
+    class Task:
+        def remote(self, name, *rest):
+            return object()
+
+    def get(reference):
+        end = next(ends)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    monkeypatch.setattr(on_ray.ray, "wait", lambda references, timeout: (references[:1], references[1:]))
+    monkeypatch.setattr(on_ray.ray, "get", get)
+    monkeypatch.setattr(on_ray.ray.cloudpickle, "dumps", lambda job: b"")
+    executor = on_ray.OnRay(lambda job, event: told.append((job, event.line)))
+    executor._task, executor._events = Task(), types.SimpleNamespace(size=lambda: 0, get_nowait_batch=lambda size: [])
+    executor.submit("first")
+    assert list(executor.finished(None)) == []
+    assert told == [("first", "its node was lost; it goes to another one")]
+    ((job, failure),) = executor.finished(None)
+    assert job == "first"
+    assert failure.reason == "its Ray task ended: WorkerCrashedError"
+    executor.submit("second")
+    assert list(executor.finished(None)) == [("second", {"status": "finished"})]

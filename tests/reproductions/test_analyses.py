@@ -78,7 +78,9 @@ print(json.dumps(found))
     assert json.loads(done.stdout.splitlines()[-1]) == here
 
 
-@pytest.mark.parametrize("name", [*EXPERIMENTS, "quadratic", "importance_correlation", "dhp_dynamics"])
+@pytest.mark.parametrize(
+    "name", [*EXPERIMENTS, "quadratic", "importance_correlation", "importance_and_curvature", "dhp_dynamics"]
+)
 def test_help_says_what_paper_it_is(load, name, capsys):
     module = load(name)
     if name in EXPERIMENTS:
@@ -451,3 +453,19 @@ def test_dynamics_where_training_diverged_leave_a_gap(load):
 def test_missing_trials_are_named(load, folder, method, message):
     with pytest.raises(ValueError, match=message):
         load("dhp_dynamics").find_trial(folder, method, 0)
+
+
+# SI's importance and measures at the end point
+
+
+def test_importance_and_curvature_on_digits(load, tmp_path):
+    module = load("importance_and_curvature")
+    module.main(module.Options(epochs=1, seeds=1, dataset="digits", out=tmp_path))
+    rows = json.loads((tmp_path / "importance_and_curvature" / "correlations.json").read_text())["rows"]
+    assert len(rows) == 9
+    assert all(0.3 < row["spearman"] <= 1 for row in rows)
+    assert rows[0]["weights"] <= 64 * 256
+    assert (
+        "| first layer | Hessian (Fisher, exact) |"
+        in (tmp_path / "importance_and_curvature" / "summary.md").read_text()
+    )

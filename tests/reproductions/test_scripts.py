@@ -30,13 +30,16 @@ COMPARISONS = {
     "eta_sensitivity": "Differentiable Hebbian consolidation",
     "transfer": "Zenke",
     "plasticity": "Permuted MNIST, five tasks",
+    "fisher_table": "van de Ven",
+    "close_the_gap": "continual-learning-baselines",
 }
-ANALYSES = {"quadratic", "importance_correlation", "dhp_dynamics"}  # see test_analyses.py
+# See test_analyses.py.
+ANALYSES = {"quadratic", "importance_correlation", "importance_and_curvature", "dhp_dynamics", "task_by_task"}
 
 
 def test_every_script_is_covered_here():
     """At full length where it is a matter of a minute, else shortened or only its command line."""
-    parts = {"analysis", "dhp_parts"}
+    parts = {"analysis", "dhp_parts", "overview"}
     assert {path.stem for path in SCRIPTS.glob("*.py")} == COMPARISONS.keys() | ANALYSES | parts
 
 

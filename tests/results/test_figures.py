@@ -121,6 +121,20 @@ def test_matrix_shows_the_mean_of_r_with_tasks_not_learned_yet_in_grey():
     assert [text.get_text() for text in panel.texts[:3]] == ["78", "78", "93"]
 
 
+def test_panels_show_each_task_from_when_it_was_trained_and_the_mean_over_tasks_seen():
+    figure = drawn("panels", outcome("si", *TWO_RUNS), outcome("joint", *TWO_RUNS, regime="joint"))
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in panels] == ["task 1", "task 2", "task 3", "mean of tasks seen"]
+    assert [len(axes.lines) for axes in panels] == [1] * 4  # joint training has no order of tasks
+    first, second, third, mean = (axes.lines[0] for axes in panels)
+    assert list(first.get_xdata()) == [1, 2, 3]
+    assert list(first.get_ydata()) == pytest.approx([78, 79, 80])
+    assert list(second.get_xdata()) == [2, 3]
+    assert list(third.get_ydata()) == pytest.approx([95])
+    assert list(mean.get_ydata()) == pytest.approx([78, (89 + 79 + 69 + 79) / 4, 85])
+    assert drawn("panels", outcome("si", trial(0, (0.5,) * 40))) is None
+
+
 def test_classes_are_grouped_by_their_number_of_images():
     classes = {"class_accuracy": [[0.1, 0.9, 0.5]] * 3, "class_images": [[1, 1000, 100]] * 3}
     figure = drawn("classes", outcome("si", trial(0, **classes), trial(1, **classes)), outcome("mas", trial()))
@@ -137,7 +151,7 @@ def test_classes_are_grouped_by_their_number_of_images():
 def test_nothing_to_show_is_no_figure(kind):
     assert drawn(kind, outcome("si_1", trial(), candidate_of="si")) is None
     assert drawn(kind, outcome("si", diverged())) is None
-    if kind in {"matrix", "classes"}:
+    if kind in {"matrix", "classes", "panels"}:
         assert drawn(kind, outcome("joint", trial(sequential=False), regime="joint")) is None
 
 

@@ -88,6 +88,11 @@ def test_hostile_texts_are_drawn_and_written_as_they_are(tmp_path):
         outcome(f"m{i}", trial(0, class_accuracy=[[0.5, 1.0]] * 3, notes=[text]), label=text.replace("\0", ""))
         for i, text in enumerate(TEXTS[:12])
     ]
+    sweep = [{text.replace("\0", ""): value, "huge": 10**400} for text in TEXTS[:4] for value in (1.0, 2.0)]
+    methods += [
+        outcome(f"m0,{i}", trial(validation_accuracy=0.5), candidate_of="m0", folder=f"m0-{i}", settings=settings)
+        for i, settings in enumerate(sweep)
+    ]
     found = study(*methods, title=r"$\frac{$ [/red] _x", source="=1+1")
     for kind, (draw, _) in KINDS.items():
         if kind != "matrix":  # slow, and its labels are those of the others

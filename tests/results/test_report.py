@@ -13,7 +13,7 @@ from avsi.results.page import _expression, render
 
 FINETUNE, SI = entry("finetune", label="fine-tuning", reported=PAPER), entry("si", label="SI, c = 1")
 JOINT = entry("joint", regime="joint")
-FIGURES = {f"{kind}.{ending}" for kind in ("accuracy", "tasks", "matrix") for ending in ("png", "svg")}
+FIGURES = {f"{kind}.{ending}" for kind in ("accuracy", "panels", "tasks", "matrix") for ending in ("png", "svg")}
 
 
 @pytest.fixture(autouse=True)

@@ -135,3 +135,14 @@ def test_split_cifar(real_data):
     batch = benchmark.train_stream[4].dataset
     index = batch.targets.val_to_idx[0][0]
     assert torch.equal(batch[index][0], cifar100.images[first_of_30].float() / 255)
+
+
+def test_random_order_of_classes_is_the_seeds():
+    def order(seed):
+        stream = split_digits(class_order="random", seed=seed, scenario="class").train_stream
+        pictures = [experience.dataset[0][0].sum().item() for experience in stream]
+        return pictures, [len(experience.dataset) for experience in stream]
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert sum(order(1)[1]) == sum(len(experience.dataset) for experience in split_digits().train_stream)

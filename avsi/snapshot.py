@@ -1,0 +1,103 @@
+"""Going back: all that an object holds, remembered and put back in place, bit for bit."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Collection, Iterator
+from enum import Enum
+from io import IOBase
+from pathlib import PurePath
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from avalanche.benchmarks import CLExperience, CLScenario, CLStream
+from avalanche.benchmarks.utils.flat_data import FlatData
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from avsi.plugins.batches import InMemoryBatches, InMemoryLoader
+
+LEAVES = (
+    *(type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, Enum, PurePath, IOBase),
+    *(Dataset, FlatData, DataLoader, InMemoryBatches, InMemoryLoader, CLExperience, CLScenario, CLStream),
+)
+"""What is put back as the same object and not looked into: code, files, and data, which training only reads."""
+
+
+class Snapshot:
+    """All that can be reached from an object through attributes, containers and tensors, as it is now.
+
+    :meth:`restore` brings it back in place, as often as wanted: every object and every tensor is the same one as
+    before, with what it held. So a model that grew has its old shape again, an optimizer its old state and parameters,
+    and whoever holds a reference to a part of them sees that. Nothing has to know how to save itself. Not covered are
+    data sets and files, what an extension written in C keeps to itself, and the global random states.
+
+    Args:
+        root: The object.
+        leave: Objects, such as loggers, that are left as they are.
+
+    Examples:
+        >>> layer = torch.nn.Linear(1, 1)
+        >>> optimizer = torch.optim.Adam(layer.parameters())
+        >>> snapshot, before = Snapshot([layer, optimizer]), layer.weight.item()
+        >>> layer(torch.ones(1, 1)).sum().backward()
+        >>> optimizer.step()
+        >>> layer.added = torch.nn.Linear(1, 1)
+        >>> snapshot.restore()
+        >>> layer.weight.item() == before, hasattr(layer, "added"), len(optimizer.state)
+        (True, False, 0)
+    """
+
+    def __init__(self, root: Any, leave: Collection[Any] = ()) -> None:
+        self._tensors: list[tuple[Tensor, Tensor, bool, Tensor | None]] = []
+        self._holders: list[tuple[Any, Any]] = []  # objects, containers and generators, each with what it holds
+        seen, waiting = {id(item): item for item in leave}, [root]
+        while waiting:
+            value = waiting.pop()
+            if id(value) not in seen:
+                seen[id(value)] = value
+                waiting.extend(self._remember(value))
+
+    def _remember(self, value: Any) -> Iterator[Any]:
+        # Yields what is to be looked into next.
+        if isinstance(value, Tensor):
+            gradient = value.grad if value.is_leaf else None
+            self._tensors.append((value, value.detach().clone(), value.requires_grad, gradient))
+            yield gradient
+        elif isinstance(value, torch.Generator):
+            self._holders.append((value, value.get_state()))
+        elif isinstance(value, random.Random):
+            self._holders.append((value, value.getstate()))
+        elif isinstance(value, dict):
+            self._holders.append((value, dict(value)))
+            yield from value.keys()
+            yield from value.values()
+        elif isinstance(value, list | set | deque):
+            self._holders.append((value, list(value)))
+            yield from value
+        elif isinstance(value, tuple):
+            yield from value
+        elif hasattr(value, "__dict__") and not isinstance(value, LEAVES):
+            yield from self._remember(vars(value))
+
+    def restore(self) -> None:
+        """Bring everything back."""
+        for holder, held in self._holders:
+            if isinstance(holder, torch.Generator):
+                holder.set_state(held)
+            elif isinstance(holder, random.Random):
+                holder.setstate(held)
+            else:
+                holder.clear()
+                holder.extend(held) if isinstance(holder, list | deque) else holder.update(held)
+        with torch.no_grad():
+            for tensor, value, requires_grad, gradient in self._tensors:
+                if tensor.shape != value.shape or tensor.dtype != value.dtype or tensor.device != value.device:
+                    tensor.data = value.clone()
+                elif tensor.is_floating_point() or not torch.equal(tensor, value):  # data of a file cannot be written
+                    tensor.copy_(value)
+                if tensor.is_leaf:
+                    tensor.requires_grad_(requires_grad)
+                    tensor.grad = gradient

@@ -1,0 +1,244 @@
+"""Sweeps: what is tried, what is chosen by, what is left for later."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from functools import partial
+
+import pytest
+
+from avsi.experiment import ExperimentError, Trial
+from avsi.experiment.methods import mas
+from avsi.launch.cli import Options, run
+from avsi.launch.settings import change, read_settings
+from avsi.launch.sweep import Range, Sweep, candidate, read_ranges, run_sweep
+from avsi.results import store, trials
+from avsi.results.study import read_studies
+from avsi.scenarios import split_digits
+
+
+@pytest.fixture
+def swept(experiment):
+    return replace(
+        experiment,
+        scenario=partial(split_digits, validation=0.2),
+        methods=(*experiment.methods, mas(0.5)),
+    )
+
+
+class Invented:
+    """Stands for running trials: writes results whose accuracies follow from the settings."""
+
+    def __init__(self, root, accuracy):
+        self.root, self.accuracy, self.ran = root, accuracy, []
+
+    def __call__(self, asked):
+        for trial in asked:
+            if store.read_trial(self.root / trial.file) is not None:
+                continue
+            self.ran.append((trial.method.name, trial.seed))
+            validation = self.accuracy(dict(trial.method.settings), trial.seed)
+            nothing = dict.fromkeys(("accuracy", "bwt", "task_accuracy", "accuracy_matrix", "validation_accuracy"))
+            test = 1 - validation if validation is not None else None  # to be chosen by would be a mistake
+            found = {"accuracy": test, "task_accuracy": [test], "accuracy_matrix": [[test]], "bwt": None}
+            result = {"seed": trial.seed, "data": [], "method": trial.method.trial_name, "digest": trial.digest}
+            if validation is None:
+                result |= nothing | {"status": "diverged", "divergence": {"cause": "x"}}
+            else:
+                result |= found | {"validation_accuracy": validation}
+            store.write_trial(self.root / trial.file, result)
+
+
+def best_at(peak):
+    return lambda settings, seed: 0.9 - 0.1 * abs(math.log10(settings["strength"]) - peak)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mas.strength=0.01,0.05,0.1", Range("mas.strength", (0.01, 0.05, 0.1))),
+        ("mas.strength=log:1e-3:1e3:7", Range("mas.strength", (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0))),
+        ("mas.strength = linear:0:1:3", Range("mas.strength", (0.0, 0.5, 1.0))),
+        ("mas.strength=log:1e-3:1e3", Range("mas.strength", (0.001, 1000.0), "log")),
+        ("ewc.labels=exact,sampled", Range("ewc.labels", ("exact", "sampled"))),
+        ("si.model.hidden=(8,),(8, 8)", Range("si.model.hidden", ((8,), (8, 8)))),
+    ],
+)
+def test_reading_ranges(text, expected):
+    assert read_ranges([text]) == [expected]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["mas.strength", "=1", "mas.strength=", "a.b=log:0:1:3", "a.b=log:2:1:3", "a.b=log:1:2:1", "a.b=linear:1:2:x",
+     "a.b=log:1", "a.b=linear:1:inf:3", "a.b=log:1:2:3:4", "a.b=[1],[2]"],
+)  # fmt: skip
+def test_ranges_that_cannot_be_read(text):
+    with pytest.raises(ExperimentError, match=re.escape(repr(text))):
+        read_ranges([text])
+
+
+def test_a_parameter_twice_is_refused():
+    with pytest.raises(ExperimentError, match=r"si\.strength twice"):
+        read_ranges(["si.strength=1,2", "si.strength=3"])
+
+
+def test_the_best_on_validation_data_is_chosen_method_by_method(swept, tmp_path):
+    launch = Invented(tmp_path, best_at(1))
+    sweep = Sweep(read_ranges(["mas.strength=0.1,10,1000", "si.strength=100,1"]), seeds=(3, 4))
+    chosen = run_sweep(swept, sweep, launch, tmp_path)
+    assert [m.name for m in chosen.methods] == ["mas", "si"]
+    assert [m.strategy.keywords["strength"] for m in chosen.methods] == [10, 100]
+    assert chosen.published == {"mas": {"strength": 0.5}, "si": {"strength": 1.0}}
+    assert len(launch.ran) == 10
+    assert {seed for _, seed in launch.ran} == {3, 4}
+    names = [m.name for m in chosen.experiment.methods if m.candidate_of == "mas"]
+    assert names == ["mas,strength=0.1", "mas,strength=10", "mas,strength=1000"]
+    # What is chosen has the trials of its candidate.
+    winner = chosen.experiment.method("mas,strength=10")
+    assert Trial(chosen.experiment, chosen.methods[0], 3).file == Trial(swept, winner, 3).file
+    assert chosen.experiment.deviation == "mas.strength = swept, si.strength = swept"
+
+
+def test_several_parameters_are_a_grid(swept, tmp_path):
+    launch = Invented(tmp_path, lambda settings, seed: settings["strength"] / 10 + settings["damping"] / 100)
+    ranges = read_ranges(["si.strength=1,2", "si.damping=1e-3,0.1,1", "si.optimizer.lr=0.1"])
+    chosen = run_sweep(swept, Sweep(ranges), launch, tmp_path)
+    assert len(launch.ran) == 6
+    (method,) = chosen.methods
+    assert dict(method.settings) == {"strength": 2, "damping": 1, "optimizer.lr": 0.1}
+    assert method.optimizer.keywords["lr"] == 0.1
+    assert method.label == "SI, strength = 2, damping = 1, optimizer.lr = 0.1"
+
+
+def test_settings_that_diverged_are_not_chosen(swept, tmp_path):
+    def accuracy(settings, seed):
+        return None if settings["strength"] == 100 and seed == 1 else min(settings["strength"] / 200, 1.0)
+
+    chosen = run_sweep(
+        swept, Sweep(read_ranges(["mas.strength=1,10,100"]), seeds=(0, 1)), Invented(tmp_path, accuracy), tmp_path
+    )
+    assert chosen.methods[0].settings == (("strength", 10),)
+    with pytest.raises(ExperimentError, match="no setting of si can be chosen"):
+        run_sweep(swept, Sweep(read_ranges(["si.strength=1,10"])), Invented(tmp_path, lambda *_: None), tmp_path)
+
+
+def test_optuna_finds_the_peak_and_goes_on_where_it_was(swept, tmp_path):
+    pytest.importorskip("optuna")
+    ranges = read_ranges(["mas.strength=log:1e-6:1e6"])
+    first = Invented(tmp_path, best_at(1))
+    run_sweep(swept, Sweep(ranges, drawn=12), first, tmp_path)
+    assert len(first.ran) == 12
+    again = Invented(tmp_path, best_at(1))
+    chosen = run_sweep(swept, Sweep(ranges, drawn=30), again, tmp_path)
+    assert len(again.ran) == 18
+    assert 1 < dict(chosen.methods[0].settings)["strength"] < 100
+
+
+def test_optuna_gives_up_on_bad_settings_after_a_seed(swept, tmp_path):
+    pytest.importorskip("optuna")
+    launch = Invented(tmp_path, best_at(0))
+    sweep = Sweep(read_ranges(["mas.strength=log:1e-6:1e6"]), drawn=20, seeds=(0, 1, 2))
+    chosen = run_sweep(swept, sweep, launch, tmp_path)
+    assert 20 < len(launch.ran) < 60
+    name = f"mas,strength={dict(chosen.methods[0].settings)['strength']}"
+    assert {seed for ran, seed in launch.ran if ran == name} == {0, 1, 2}
+
+
+def test_what_cannot_be_swept(swept, tmp_path):
+    def swept_by(*ranges, **more):
+        return run_sweep(swept, Sweep(read_ranges(ranges), **more), Invented(tmp_path, lambda *_: 0.5), tmp_path)
+
+    with pytest.raises(ExperimentError, match=r"'msa.strength'; did you mean 'mas'"):
+        swept_by("msa.strength=1,2")
+    with pytest.raises(ExperimentError, match="takes no 'strenght'; did you mean 'strength'"):
+        swept_by("mas.strenght=1,2")
+    with pytest.raises(ExperimentError, match=r"how many values of mas\.strength"):
+        swept_by("mas.strength=log:1:2")
+    with pytest.raises(ExperimentError, match="sweep-trials must be at least 1"):
+        swept_by("mas.strength=log:1:2", drawn=0)
+
+
+def test_a_candidate_equal_to_the_script_shares_its_trials(swept):
+    method = swept.method("mas")
+    same = candidate(swept, method, {"mas.strength": 0.5})
+    assert Trial(swept, same, 0).file == Trial(swept, method, 0).file
+
+
+def test_the_command_line_sweeps_chooses_and_reports(swept, tmp_path, capsys):
+    """Real trials, from the command line to the tables."""
+    options = Options(sweep=("si.strength=0.0,1.0", "si.damping=0.001,0.1"), trials=2, out=tmp_path)
+    assert run(swept, options) == []
+    output = capsys.readouterr()
+    folder = tmp_path / "tiny"
+    (choice,) = folder.glob("choice*.txt")
+    assert "Choosing strengths" in output.out
+    assert f"--set @{choice}" in output.err
+    settings = read_settings([f"@{choice}"])
+    assert [name for name, _ in settings] == ["si.strength", "si.damping"]
+    changed = change(swept, settings)  # it is what --set takes
+    assert next(m for m in changed.methods if m.name.startswith("si,")).strategy.keywords["damping"] == settings[1][1]
+    (study,), problems = read_studies(folder)
+    assert not problems
+    method = next(m for m in study.methods if m.name == "si")
+    assert [trial["seed"] for trial in method.trials] == [1, 2]  # not the one that was chosen by
+    assert method.published == {"strength": 1.0, "damping": 0.001}
+    tried = [m for m in study.methods if m.candidate_of == "si"]
+    assert [[trial["seed"] for trial in m.trials] for m in tried] == [[0]] * 4
+    best = max(tried, key=lambda m: m.values("validation_accuracy").mean())
+    assert best.settings == method.settings
+    assert (folder / f"sensitivity{study.suffix}.png").exists()
+    assert len(trials(tmp_path).file.unique()) == 6
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("seed-*.json")}
+    assert run(swept, options) == []
+    assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("seed-*.json")}
+
+
+def test_without_validation_data_nothing_is_run(swept, tmp_path):
+    options = Options(sweep=("si.strength=0.1,1",), settings=("scenario.validation=0.0",), trials=1, out=tmp_path)
+    with pytest.raises(ExperimentError, match=r"add --set scenario\.validation=0\.1"):
+        run(swept, options)
+    assert not list(tmp_path.rglob("seed-*"))
+    with pytest.raises(ExperimentError, match="--sweep-trials needs --sweep"):
+        run(swept, Options(sweep_trials=3, out=tmp_path))
+
+
+def test_several_settings_of_one_method(swept):
+    """On the command line, as a choice's file has them."""
+    settings = read_settings(["si.strength=2", "si.damping=0.5", "si.strength=3"])
+    (method,) = (m for m in change(swept, settings).methods if m.name.startswith("si"))
+    assert method.name == "si,damping=0.5,strength=3"
+    assert method.label == "SI, damping = 0.5, strength = 3"
+    assert method.strategy.keywords == {"strength": 3, "damping": 0.5}
+
+
+def test_a_method_gets_an_optimizer_of_its_own_only_where_that_is_changed(swept):
+    changed = change(swept, read_settings(["si.optimizer.lr=0.5", "mas.strength=2", "optimizer.lr=0.25"]))
+    rates = {m.name: (m.optimizer or changed.optimizer).keywords["lr"] for m in changed.methods}
+    assert rates["si,optimizer.lr=0.5"] == 0.5
+    assert rates["mas,strength=2"] == rates["finetune"] == 0.25
+
+
+def test_what_is_set_stays_in_a_sweep(swept, tmp_path):
+    experiment = change(swept, read_settings(["si.damping=0.5"]))
+    chosen = run_sweep(experiment, Sweep(read_ranges(["si.strength=1,10"])), Invented(tmp_path, best_at(1)), tmp_path)
+    (method,) = chosen.methods
+    assert method.strategy.keywords == {"strength": 10, "damping": 0.5}
+    assert method.name == "si,damping=0.5"
+
+
+def test_fresh_seeds_follow_those_of_the_sweep(swept, tmp_path):
+    options = Options(sweep=("si.strength=1.0,2.0",), seed=5, sweep_seeds=2, trials=1, epochs=1, out=tmp_path)
+    run(swept, options)
+    (file,) = (tmp_path / "tiny").glob("experiment*.json")
+    methods = {m["name"]: m for m in json.loads(file.read_text())["methods"]}
+    assert methods["si"]["seeds"] == [7]
+    assert methods["si,strength=1.0"]["seeds"] == [5, 6]
+
+
+def test_whole_numbers_are_the_same_trial(swept):
+    """As written on the command line, 1 and 1.0."""
+    method = swept.method("si")
+    files = {Trial(swept, candidate(swept, method, {"si.strength": value}), 0).file for value in (1, 1.0)}
+    assert files == {Trial(swept, method, 0).file}

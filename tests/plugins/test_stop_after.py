@@ -1,0 +1,35 @@
+import pytest
+import torch
+from torch.optim import SGD
+from training import naive, seeded_mlp
+
+from avsi.plugins import StopAfter
+
+
+@pytest.mark.parametrize("iterations", [1, 9, 10, 25])
+def test_each_experience_has_that_many_iterations(digits, iterations):
+    """Ten make an epoch of 289 samples in batches of 32; samples do not repeat within an epoch."""
+    model = seeded_mlp()
+    strategy = naive(model, SGD(model.parameters(), lr=0.1), [StopAfter(iterations)], epochs=100)
+    for task in range(3):
+        strategy.train(digits.train_stream[task], eval_streams=[])
+        assert strategy.clock.train_exp_iterations == iterations
+        assert strategy.clock.train_iterations == (task + 1) * iterations
+    assert not strategy.plugins[0].state_dict()
+
+
+def test_it_is_the_same_as_that_many_epochs(digits):
+    ends = []
+    for plugins, epochs in (([StopAfter(2 * 10)], 50), ([], 2)):
+        model = seeded_mlp()
+        strategy = naive(model, SGD(model.parameters(), lr=0.1), plugins, epochs=epochs)
+        torch.manual_seed(0)
+        strategy.train(digits.train_stream[0], eval_streams=[])
+        ends.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    assert torch.equal(*ends)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "x"])
+def test_other_numbers_are_refused(wrong):
+    with pytest.raises(ValueError, match="iterations must be"):
+        StopAfter(wrong)

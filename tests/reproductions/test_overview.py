@@ -1,0 +1,44 @@
+"""The overview of all reproductions: what it says is what the results' files say."""
+
+import json
+from pathlib import Path
+from statistics import fmean
+
+import overview
+import pandas as pd
+import pytest
+
+from avsi.scenarios.imbalanced_permuted_mnist import TABLE_2
+
+REPRODUCTIONS = Path(__file__).parents[2] / "reproductions"
+
+
+def test_every_number_is_what_the_results_say():
+    assert (REPRODUCTIONS / "README.md").read_text(encoding="utf-8") == overview.overview()
+
+
+def test_a_number_recomputed_by_hand():
+    files = REPRODUCTIONS.glob("results/split_mnist_zenke/si-*/seed-*.json")
+    accuracies = [100 * json.loads(file.read_text())["accuracy"] for file in files]
+    text = (REPRODUCTIONS / "README.md").read_text(encoding="utf-8")
+    assert f"SI, c = 1 {fmean(accuracies):.2f} ± " in text
+    assert f"(near 100), n = {len(accuracies)}<br>" in text
+
+
+def test_every_script_of_a_paper_is_listed():
+    listed = {item.command.split()[0] for item in overview.ITEMS}
+    parts = {"analysis.py", "dhp_parts.py", "overview.py", "split_digits.py", "three_scenarios.py", "dhp_dynamics.py"}
+    fields = {"fisher_table.py", "close_the_gap.py", "proximal.py"}  # other protocols than the papers'
+    assert {path.name for path in REPRODUCTIONS.glob("*.py")} - parts - fields == listed
+
+
+def test_thinned_accuracy_weights_classes_by_their_training_images():
+    """All right on digit 0 of the first task alone: 4459 of its 30,599 images, over ten tasks."""
+    classes = [[0.0] * 10 for _ in range(10)]
+    classes[0][0] = 1.0
+    assert overview.thinned_accuracy(classes) == pytest.approx(4459 / sum(TABLE_2[0]) / 10)
+
+
+def test_what_was_not_run_is_said():
+    nothing = pd.DataFrame({"method": []})
+    assert overview.Cell("SI", "si", 96.9).text(nothing) == "SI not run (96.9)"

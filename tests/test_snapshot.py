@@ -1,0 +1,126 @@
+"""What training did is undone, bit for bit, whatever the strategy."""
+
+import random
+from copy import deepcopy
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from avalanche.training import EWC, LwF, Replay
+from avalanche.training import MAS as AvalancheMAS
+from avalanche.training import SynapticIntelligence as AvalancheSI
+from torch.optim import SGD, Adam
+from training import naive, seeded_mlp
+
+from avsi.experiment.strategy_state import (
+    NotKeptError,
+    fingerprint,
+    random_states,
+    restore_random_states,
+    strategy_state,
+)
+from avsi.models import MLP, DHPLinear, GrowingHead, MultiHead
+from avsi.snapshot import Snapshot
+from avsi.strategies import DHP, MAS, OnlineEWC, SynapticIntelligence
+
+ADAM = partial(Adam, lr=1e-2)
+MOMENTUM = partial(SGD, lr=0.05, momentum=0.9)
+STRATEGIES = {
+    "si": (partial(SynapticIntelligence, strength=1.0), MultiHead, ADAM),
+    "si, growing": (partial(SynapticIntelligence, strength=1.0), GrowingHead, MOMENTUM),
+    "online ewc": (partial(OnlineEWC, strength=10.0, labels="sampled"), MultiHead, MOMENTUM),
+    "mas": (partial(MAS, strength=0.1), MultiHead, ADAM),
+    "dhp": (DHP, partial(MultiHead, head=DHPLinear), MOMENTUM),
+    "avalanche's ewc": (partial(EWC, ewc_lambda=10.0), MultiHead, ADAM),
+    "avalanche's mas": (partial(AvalancheMAS, lambda_reg=1.0), MultiHead, ADAM),
+    "avalanche's si": (partial(AvalancheSI, si_lambda=1.0), MultiHead, ADAM),
+    "lwf": (partial(LwF, alpha=1.0, temperature=2.0), MultiHead, ADAM),
+    "replay": (partial(Replay, mem_size=50), MultiHead, ADAM),
+}
+
+
+def make(name):
+    template, head, optimizer = STRATEGIES[name]
+    model = seeded_mlp(head=head)
+    return naive(model, optimizer(model.parameters()), strategy=template)
+
+
+def everything(strategy):
+    """A second way to look at a strategy: by what its parts say of their own state."""
+    try:
+        return fingerprint(strategy_state(strategy))
+    except NotKeptError:  # LwF and Replay
+        return fingerprint({"model": strategy.model.state_dict(), "optimizer": strategy.optimizer.state_dict()})
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_goes_on_as_if_it_had_not_trained(name, digits):
+    ends = []
+    for undone in (0, 2):
+        strategy = make(name)
+        torch.manual_seed(1)
+        random.seed(1)
+        np.random.seed(1)
+        strategy.train(digits.train_stream[0], eval_streams=[])
+        before, randomness = everything(strategy), random_states("cpu")
+        snapshot = Snapshot(strategy)
+        for _ in range(undone):  # more than once
+            strategy.train(digits.train_stream[1], eval_streams=[])
+            assert everything(strategy) != before
+            snapshot.restore()
+            restore_random_states(randomness, "cpu")
+            assert everything(strategy) == before
+        strategy.train(digits.train_stream[1:3], eval_streams=[])
+        ends.append((everything(strategy), fingerprint(random_states("cpu"))))
+    assert ends[0] == ends[1]
+
+
+def test_parts_are_the_same_objects_and_hold_the_same(digits):
+    strategy = make("si")
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    parameters = list(strategy.model.parameters())
+    gradients = [p.grad for p in parameters]
+    values = deepcopy([(p.data, p.grad) for p in parameters])
+    snapshot = Snapshot(strategy)
+    strategy.train(digits.train_stream[1], eval_streams=[])
+    assert len(list(strategy.model.parameters())) > len(parameters)  # another head
+    snapshot.restore()
+    assert all(p is q for p, q in zip(strategy.model.parameters(), parameters, strict=True))
+    assert all(p is q for p, q in zip(strategy.optimizer.param_groups[0]["params"], parameters, strict=True))
+    for p, gradient, (value, slope) in zip(parameters, gradients, values, strict=True):
+        assert p.grad is gradient
+        assert torch.equal(p, value)
+        assert torch.equal(p.grad, slope)
+
+
+def test_what_a_tensor_is_comes_back():
+    layer = torch.nn.Linear(2, 2)
+    bits = torch.tensor([-0.0, float("nan")])
+    layer.register_buffer("state", bits.clone())
+    generator, own = torch.Generator(), random.Random(0)
+    drawn = torch.rand(2, generator=generator.manual_seed(3)).tolist(), own.random()
+    generator.manual_seed(3)
+    own.seed(0)
+    snapshot = Snapshot({"layer": layer, "generators": [generator, own], "set": {1, 2}})
+    layer.weight.data = torch.zeros(3, 3, dtype=torch.float64)
+    layer.weight.requires_grad_(False)
+    layer.state.zero_()
+    torch.rand(5, generator=generator)
+    own.random()
+    snapshot.restore()
+    assert layer.weight.shape == (2, 2)
+    assert layer.weight.dtype == torch.float32
+    assert layer.weight.requires_grad
+    assert layer.state.numpy().tobytes() == bits.numpy().tobytes()
+    assert (torch.rand(2, generator=generator).tolist(), own.random()) == drawn
+
+
+def test_data_are_not_copied(digits):
+    strategy = make("replay")
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    images = digits.image_sets[0].images
+    snapshot = Snapshot(strategy)
+    assert all(tensor.data_ptr() != images.data_ptr() for tensor, *_ in snapshot._tensors)
+    model = MLP(64, (16,), MultiHead)
+    assert sum(value.numel() for _, value, *_ in snapshot._tensors) < 10 * sum(p.numel() for p in model.parameters())
