@@ -64,8 +64,9 @@ def show_display(translator: Any, node: nodes.math_block) -> None:
 
 
 def add_results(app: Any, page: str, source: list[str]) -> None:
-    """Append every committed summary to the page of results."""
+    """Append the overview of reproductions and every committed summary to the page of results."""
     if page == "results":
+        source[0] += "\n```{include} ../reproductions/README.md\n:heading-offset: 1\n```\n"
         first = ("split_mnist", "permuted_mnist", "imbalanced", "three_scenarios")
         summaries = sorted(RESULTS.glob("*/summary*.md"))
         for summary in sorted(summaries, key=lambda path: [not path.parent.name.startswith(name) for name in first]):
