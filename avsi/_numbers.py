@@ -23,22 +23,24 @@ def as_number(value: Any) -> int | float | None:
     return int(value) if isinstance(value, Integral) else float(value)
 
 
-def check_count(name: str, value: Any) -> int:
+def check_count(name: str, value: Any, *, least: int = 1) -> int:
     """Check a size or another count.
 
     Args:
         name: What it is, for the error.
         value: The count.
+        least: The smallest that is allowed.
 
     Returns:
         The count, as Python's own number.
 
     Raises:
-        ValueError: If it is not a positive integer.
+        ValueError: If it is not an integer, or too small.
     """
     number = as_number(value)
-    if not isinstance(number, int) or number < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    if not isinstance(number, int) or number < least:
+        wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
     return number
 
 
@@ -55,9 +57,12 @@ def check_number(name: str, value: Any, wanted: str, holds: Callable[[float], bo
         The number, as Python's own.
 
     Raises:
+        TypeError: If it is no number.
         ValueError: If it is not what it must be.
     """
     number = as_number(value)
-    if number is None or not holds(number):
+    if number is None:
+        raise TypeError(f"{name} must be {wanted}, got {value!r}")
+    if not holds(number):
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
     return float(number)

@@ -143,6 +143,7 @@ class DHPLinear(TakesTargets, nn.Module):
 
     Raises:
         ValueError: If a size is not a positive integer, eta is out of range, or another argument is none of its values.
+        TypeError: If eta is no number.
 
     References:
         Differentiable Hebbian Consolidation for Continual Learning, 2020.

@@ -23,6 +23,7 @@ class MAS(MethodTemplate):
         optimizer: Any first-order optimizer of ``torch.optim``.
         criterion: Task loss, the mean over the batch. Default: cross entropy.
         strength: lambda, see :class:`avsi.MASPlugin`.
+        decay: How much of the old importance stays, in [0, 1].
         exclude: Glob patterns of parameter names to leave out.
         penalty: ``"explicit"`` or ``"proximal"``, see :class:`avsi.consolidation.QuadraticPenalty`.
         train_mb_size: Samples per training batch.
@@ -42,6 +43,7 @@ class MAS(MethodTemplate):
         optimizer: optim.Optimizer,
         criterion: Callable[..., Any] | None = None,
         strength: Strength,
+        decay: float = 1.0,
         exclude: Iterable[str] = (),
         penalty: PenaltyStep = "explicit",
         train_mb_size: int = 1,
@@ -53,7 +55,7 @@ class MAS(MethodTemplate):
         eval_every: int = -1,
         peval_mode: Literal["epoch", "iteration"] = "epoch",
     ) -> None:
-        self.mas = MASPlugin(strength, exclude=exclude, penalty=penalty)
+        self.mas = MASPlugin(strength, decay=decay, exclude=exclude, penalty=penalty)
         super().__init__(
             own=self.mas,
             model=model,

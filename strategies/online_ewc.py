@@ -9,6 +9,7 @@ import torch
 from torch import nn, optim
 
 from avsi.consolidation.arguments import Strength
+from avsi.consolidation.online_ewc import Mode
 from avsi.consolidation.penalty import PenaltyStep
 from avsi.importance.estimators import Labels
 from avsi.plugins import OnlineEWCPlugin
@@ -26,7 +27,9 @@ class OnlineEWC(MethodTemplate):
         strength: lambda, see :class:`avsi.OnlineEWCPlugin`.
         gamma: How much of the old importance stays.
         labels: Which labels the Fisher information is taken over.
+        mode: ``"online"``, or ``"separate"`` for a quadratic term per experience.
         max_samples: Measure it on so many of an experience's samples, drawn at random; None: on all.
+        seed: Seed of what is drawn.
         exclude: Glob patterns of parameter names to leave out.
         penalty: ``"explicit"`` or ``"proximal"``, see :class:`avsi.consolidation.QuadraticPenalty`.
         train_mb_size: Samples per training batch.
@@ -48,7 +51,9 @@ class OnlineEWC(MethodTemplate):
         strength: Strength,
         gamma: float = 1.0,
         labels: Labels = "empirical",
+        mode: Mode = "online",
         max_samples: int | None = None,
+        seed: int | None = None,
         exclude: Iterable[str] = (),
         penalty: PenaltyStep = "explicit",
         train_mb_size: int = 1,
@@ -61,7 +66,14 @@ class OnlineEWC(MethodTemplate):
         peval_mode: Literal["epoch", "iteration"] = "epoch",
     ) -> None:
         self.online_ewc = OnlineEWCPlugin(
-            strength, gamma=gamma, labels=labels, max_samples=max_samples, exclude=exclude, penalty=penalty
+            strength,
+            gamma=gamma,
+            labels=labels,
+            mode=mode,
+            max_samples=max_samples,
+            seed=seed,
+            exclude=exclude,
+            penalty=penalty,
         )
         super().__init__(
             own=self.online_ewc,

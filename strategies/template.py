@@ -9,7 +9,7 @@ import torch
 from avalanche.training.templates import SupervisedTemplate
 from torch import nn, optim
 
-from avsi.consolidation.arguments import check_count
+from avsi._numbers import check_count
 from avsi.plugins.batches import InMemoryBatches
 
 
@@ -57,7 +57,7 @@ class MethodTemplate(SupervisedTemplate):
             "eval_mb_size": train_mb_size if eval_mb_size is None else eval_mb_size,
         }
         for name, count in counts.items():
-            counts[name] = check_count(name, count, at_least=1)
+            counts[name] = check_count(name, count)
         plugins = [own, *(plugins or ())]
         if not any(isinstance(plugin, InMemoryBatches) for plugin in plugins):
             plugins.append(InMemoryBatches())

@@ -133,7 +133,7 @@ def test_numbers_of_every_kind_are_taken():
 
 @pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan"), "0.1", True])
 def test_bad_eta(bad):
-    with pytest.raises(ValueError, match="eta must be a number from 0 to 1"):
+    with pytest.raises((TypeError, ValueError), match="eta must be a number from 0 to 1"):
         DHPLinear(2, 2, eta=bad)
 
 

@@ -43,11 +43,15 @@ def test_counts():
     for bad in (0, -1, 2.0, np.float64(2), float("nan"), torch.tensor(0)):
         with pytest.raises(ValueError, match="size must be a positive integer, got"):
             check_count("size", bad)
+    assert check_count("seed", 0, least=0) == 0
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0, got -1"):
+        check_count("seed", -1, least=0)
 
 
 def test_numbers_in_a_range():
     assert check_number("rate", np.float32(0.5), "in [0, 1]", lambda value: 0 <= value <= 1) == 0.5
     assert type(check_number("rate", 1, "in [0, 1]", lambda value: 0 <= value <= 1)) is float
     for bad in (2, float("nan"), "1", None, True):
-        with pytest.raises(ValueError, match=r"rate must be in \[0, 1\], got"):
+        error = ValueError if isinstance(bad, int | float) and bad is not True else TypeError
+        with pytest.raises(error, match=r"rate must be in \[0, 1\], got"):
             check_number("rate", bad, "in [0, 1]", lambda value: 0 <= value <= 1)

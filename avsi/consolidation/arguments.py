@@ -1,58 +1,15 @@
-"""Checks of numbers and names that users give."""
+"""Checks of strengths and names that users give."""
 
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from avsi._numbers import as_number
+
 Strength = float | Sequence[float]
 """One strength, or one per task."""
-
-
-def check_number(name: str, value: Any) -> float:
-    """Take a number of any kind: Python's, a NumPy scalar, a tensor without dimensions.
-
-    Args:
-        name: What it is for, for the error.
-        value: The number.
-
-    Returns:
-        The number as a float.
-
-    Raises:
-        TypeError: If it is none.
-    """
-    plain = _plain(value)
-    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    return float(plain)
-
-
-def check_count(name: str, value: Any, *, at_least: int = 0) -> int:
-    """Take a whole number of any kind.
-
-    Args:
-        name: What it is for, for the error.
-        value: The number.
-        at_least: Its lower bound.
-
-    Returns:
-        The number as an int.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    plain = _plain(value)
-    if isinstance(plain, bool) or not isinstance(plain, numbers.Integral) or plain < at_least:
-        raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
-    return int(plain)
-
-
-def _plain(value: Any) -> Any:
-    # A NumPy scalar or a tensor without dimensions as a Python number.
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 def check_strengths(strength: Any) -> tuple[float, ...]:
@@ -74,14 +31,14 @@ def check_strengths(strength: Any) -> tuple[float, ...]:
     values = list(strength) if several else [strength]
     if not values:
         raise ValueError("strength is an empty sequence; give one number, or one per experience")
-    try:
-        strengths = tuple(check_number("strength", value) for value in values)
-    except TypeError:
-        raise TypeError(f"strength must be a number or a sequence of numbers, got {strength!r}") from None
-    for value in strengths:
-        if not math.isfinite(value) or value < 0:
+    strengths = []
+    for value in map(as_number, values):
+        if value is None:
+            raise TypeError(f"strength must be a number or a sequence of numbers, got {strength!r}")
+        if not 0 <= value < math.inf:
             raise ValueError(f"strength must be finite and at least 0, got {value!r}")
-    return strengths
+        strengths.append(float(value))
+    return tuple(strengths)
 
 
 def check_patterns(exclude: Iterable[str]) -> tuple[str, ...]:

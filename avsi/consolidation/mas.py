@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-from avsi.consolidation.arguments import Strength, check_number
+from avsi._numbers import check_number
+from avsi.consolidation.arguments import Strength
 from avsi.consolidation.penalty import PenaltyStep, QuadraticPenalty
 from avsi.consolidation.ranks import mean_over_ranks
 from avsi.importance import mas_importance
@@ -55,9 +55,7 @@ class MASPenalty(QuadraticPenalty):
         exclude: Iterable[str] = (),
         penalty: PenaltyStep = "explicit",
     ) -> None:
-        self.decay = check_number("decay", decay)
-        if not math.isfinite(self.decay) or not 0 <= self.decay <= 1:
-            raise ValueError(f"decay must be in [0, 1], got {decay!r}")
+        self.decay = check_number("decay", decay, "in [0, 1]", lambda value: 0 <= value <= 1)
         super().__init__(model, strength, exclude=exclude, penalty=penalty)
 
     def new_importance(
@@ -71,16 +69,6 @@ class MASPenalty(QuadraticPenalty):
 
         Returns:
             The new Omega.
-
-        Raises:
-            TypeError: If there are no data.
         """
-        if self.model is None or batches is None:
-            raise TypeError("consolidate() needs the task's data: batches of (x, y) or (x, y, task_labels)")
-        model = self.model
-
-        def measure(batches: Iterable[Any]) -> dict[str, Tensor]:
-            return mas_importance(model, batches, parameters=parameters)
-
-        sensitivity = mean_over_ranks(measure, batches)
+        sensitivity = mean_over_ranks(mas_importance, self.model, batches, parameters=parameters)
         return {name: self.decay * self.importance[name] + added for name, added in sensitivity.items()}

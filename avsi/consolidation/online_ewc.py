@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
@@ -10,7 +9,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from avsi.consolidation.arguments import Strength, check_choice, check_count, check_number
+from avsi._numbers import check_count, check_number
+from avsi.consolidation.arguments import Strength, check_choice
 from avsi.consolidation.penalty import PenaltyStep, QuadraticPenalty
 from avsi.consolidation.ranks import mean_over_ranks
 from avsi.importance import fisher_diagonal
@@ -77,16 +77,12 @@ class OnlineEWCPenalty(QuadraticPenalty):
         exclude: Iterable[str] = (),
         penalty: PenaltyStep = "explicit",
     ) -> None:
-        self.gamma = check_number("gamma", gamma)
-        if not math.isfinite(self.gamma) or not 0 <= self.gamma <= 1:
-            raise ValueError(f"gamma must be in [0, 1], got {gamma!r}")
+        self.gamma = check_number("gamma", gamma, "in [0, 1]", lambda value: 0 <= value <= 1)
         check_choice("labels", labels, get_args(Labels))
         self.labels: Labels = labels
         self.separate = check_choice("mode", mode, get_args(Mode)) == "separate"
         self.max_samples = None if max_samples is None else check_count("max_samples", max_samples)
-        if self.max_samples == 0:
-            raise ValueError("max_samples must be at least 1, or None for all, got 0")
-        self.seed = torch.initial_seed() if seed is None else check_count("seed", seed)
+        self.seed = torch.initial_seed() if seed is None else check_count("seed", seed, least=0)
         super().__init__(model, strength, exclude=exclude, penalty=penalty)
 
     def state_dict(self) -> dict[str, Any]:
@@ -108,22 +104,18 @@ class OnlineEWCPenalty(QuadraticPenalty):
 
         Returns:
             The new Omega.
-
-        Raises:
-            TypeError: If there are no data.
         """
-        if self.model is None or batches is None:
-            raise TypeError("consolidate() needs the task's data: batches of (x, y) or (x, y, task_labels)")
-        model = self.model
         # Sampled labels differ from task to task and from trial to trial, and are the same in a run that was resumed.
         seed = random.Random(f"{self.seed}:{self.experiences_seen}").getrandbits(63)
-
-        def measure(batches: Iterable[Any]) -> dict[str, Tensor]:
-            return fisher_diagonal(
-                model, batches, labels=self.labels, parameters=parameters, max_samples=self.max_samples, seed=seed
-            )
-
-        fisher = mean_over_ranks(measure, batches)
+        fisher = mean_over_ranks(
+            fisher_diagonal,
+            self.model,
+            batches,
+            labels=self.labels,
+            parameters=parameters,
+            max_samples=self.max_samples,
+            seed=seed,
+        )
         return {name: self.gamma * self.importance[name] + added for name, added in fisher.items()}
 
     def new_anchor(self, name: str, importance: Tensor, parameter: Tensor) -> Tensor:

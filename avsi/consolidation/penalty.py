@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from avsi.consolidation.arguments import Strength, check_choice, check_count, check_patterns, check_strengths
+from avsi._numbers import check_count
+from avsi.consolidation.arguments import Strength, check_choice, check_patterns, check_strengths
 from avsi.consolidation.divergence import HUGE, DivergenceError, FirstFault, largest
 from avsi.consolidation.parameters import fit, penalised_parameters, unwrap
 from avsi.consolidation.reached import Reached
@@ -250,6 +251,8 @@ class QuadraticPenalty:
         Raises:
             ValueError: If the penalty is proximal and there is no optimizer.
         """
+        if optimizer is not None:
+            self._listen(optimizer)
         # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
         if self.strength == 0 or self.experiences_seen == 0:
             return
@@ -307,9 +310,9 @@ class QuadraticPenalty:
             if self._bound and not bool(largest(self._bound.values()) < math.sqrt(HUGE)):
                 self._stop(self.steps_seen - 1, str(error))
             raise
-        for name, importance in measured.items():
-            if not torch.isfinite(importance).all():
-                self._stop(self.steps_seen - 1, f"the importance of {name} is not finite")
+        if measured and not torch.isfinite(largest(measured.values())):
+            broken = next(name for name, importance in measured.items() if not torch.isfinite(importance).all())
+            self._stop(self.steps_seen - 1, f"the importance of {broken} is not finite")
         for name, parameter in self._bound.items():
             self.anchor[name].copy_(self.new_anchor(name, measured.get(name, self.importance[name]), parameter))
         self.importance.update(measured)
@@ -394,10 +397,16 @@ class QuadraticPenalty:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without what is looked up anew in the next step: its many views would be pickled with their whole storage.
-        transient = {"_pattern": [], "_reached": None, "_pull": None, "_peers": [], "_optimizer": None, "_ready": False}
+        transient: dict[str, Any] = {
+            "_pattern": [],
+            "_reached": None,
+            "_pull": None,
+            "_peers": [],
+            "_optimizer": None,
+            "_ready": False,
+        }
         return self.__dict__ | transient | {"_seen_gradient": False, "_stepped": True}
 
-    @torch.no_grad()
     def bind(self, model: nn.Module | None = None) -> None:
         """Make the state match the model's penalised parameters in shape, dtype and device.
 
@@ -497,11 +506,15 @@ class QuadraticPenalty:
         self._optimizer = ref(inner)
         mine = ref(self)
 
-        def note(*_: Any) -> None:
+        def note(stepped: Optimizer, *_: Any) -> None:
             if (penalty := mine()) is not None:
-                penalty._stepped = True
+                penalty._note_step(stepped)
 
         inner.register_step_post_hook(note)
+
+    def _note_step(self, optimizer: Optimizer) -> None:
+        # Called by the optimizer, at the end of its step.
+        self._stepped = True
 
 
 class Step:
@@ -529,10 +542,9 @@ class Step:
                 other.observe()
                 if other is not penalty:
                     self._early.append(other)
-        if optimizer is not None:
-            penalty._listen(optimizer)
-            penalty._stepped = penalty._optimizer is None
         penalty.add(optimizer)
+        if optimizer is not None:
+            penalty._stepped = penalty._optimizer is None
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         penalty = self._penalty
@@ -553,4 +565,4 @@ def _checked(key: str, value: Any) -> Any:
             if not isinstance(tensor, Tensor) or not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"the state's {key} of {name} is not a tensor of finite numbers")
         return {name: tensor.clone() for name, tensor in value.items()}
-    return check_count(f"the state's {key}", value)
+    return check_count(f"the state's {key}", value, least=0)

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from avsi.consolidation.arguments import Strength, check_number
+from avsi._numbers import check_number
+from avsi.consolidation.arguments import Strength
 from avsi.consolidation.parameters import fit
 from avsi.consolidation.penalty import PenaltyStep, QuadraticPenalty
 from avsi.consolidation.reached import Reached
-from avsi.consolidation.stability import inner_optimizer
 
 
 class SIPenalty(QuadraticPenalty):
@@ -51,8 +52,8 @@ class SIPenalty(QuadraticPenalty):
         >>> with penalty.step(optimizer):
         ...     optimizer.step()
         >>> penalty.consolidate()
-        >>> penalty.importance["weight"]  # 0.4 / (0.2^2 + 0.04)
-        tensor([[5.0000]])
+        >>> round(penalty.importance["weight"].item(), 4)  # 0.4 / (0.2^2 + 0.04)
+        5.0
     """
 
     follows_steps = True
@@ -66,9 +67,7 @@ class SIPenalty(QuadraticPenalty):
         exclude: Iterable[str] = (),
         penalty: PenaltyStep = "explicit",
     ) -> None:
-        self.damping = check_number("damping", damping)
-        if not math.isfinite(self.damping) or self.damping <= 0:
-            raise ValueError(f"damping must be finite and greater than 0, got {damping!r}")
+        self.damping = check_number("damping", damping, "finite and greater than 0", lambda xi: 0 < xi < math.inf)
         self.path_integral: dict[str, Tensor] = {}
         """omega of the running task: parameter name -> tensor of the parameter's shape."""
         # Where a task starts away from the anchor (weights changed between tasks). Usually empty.
@@ -76,7 +75,7 @@ class SIPenalty(QuadraticPenalty):
         self._previous: dict[str, Tensor] = {}
         self._task: Reached | None = None  # what the step's task loss reached,
         self._gradients: list[Tensor | None] = []  # and its gradient, held from the backward pass to the update
-        self._may_skip = False  # whether the optimizer may leave out a step on the device, where nobody sees it
+        self._scaled = False  # whether a GradScaler let a fused optimizer decide on the device to leave out the step
         super().__init__(model, strength, exclude=exclude, penalty=penalty)
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,8 +97,6 @@ class SIPenalty(QuadraticPenalty):
             optimizer: The optimizer, if known.
         """
         super().begin_task(optimizer)
-        groups = getattr(inner_optimizer(optimizer), "param_groups", ())
-        self._may_skip = any(group.get("fused") for group in groups)
         for omega in self.path_integral.values():
             omega.zero_()
         self._start = {
@@ -130,12 +127,16 @@ class SIPenalty(QuadraticPenalty):
             return
         path_integral, minus_delta = self._task.further
         gradients = [gradient for gradient in self._gradients if gradient is not None]
-        if self._may_skip:  # after an overflow a fused optimizer leaves the parameters, and the gradient is infinite
+        if self._scaled:  # after an overflow the parameters were left alone, and the gradient is infinite
             for gradient in gradients:
                 gradient.nan_to_num_(0.0, 0.0, 0.0)
         torch._foreach_sub_(minus_delta, self._task.parameters)
         torch._foreach_addcmul_(path_integral, gradients, minus_delta)
         self._keep_memory()
+
+    def _note_step(self, optimizer: Optimizer) -> None:
+        super()._note_step(optimizer)
+        self._scaled = "found_inf" in vars(optimizer)  # there during the step alone
 
     def _forget_step(self) -> None:
         super()._forget_step()
@@ -200,7 +201,6 @@ class SIPenalty(QuadraticPenalty):
         self._forget_kept()
 
     def _bound_changed(self) -> None:
-        self._forget_kept()
         for name, parameter in self._bound.items():
             self.path_integral[name] = fit(self.path_integral.get(name), torch.zeros_like(parameter), name)
             self._previous[name] = torch.empty_like(parameter)

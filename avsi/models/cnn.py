@@ -65,6 +65,7 @@ class VisionMixtureNet(HeadedModel):
 
     Raises:
         ValueError: If the slope or the probability is out of range.
+        TypeError: If one of them is no number.
     """
 
     def __init__(

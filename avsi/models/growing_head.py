@@ -34,6 +34,7 @@ class GrowingHead(DynamicModule):
 
     Raises:
         ValueError: If a size is not a positive integer, or the mask's value is not finite.
+        TypeError: If the mask's value is no number.
     """
 
     def __init__(

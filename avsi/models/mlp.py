@@ -24,6 +24,7 @@ class MLP(HeadedModel):
 
     Raises:
         ValueError: If a size is not a positive integer or the probability is out of range.
+        TypeError: If the probability is no number.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import Any
 
 from avalanche.training.plugins import SupervisedPlugin
 
-from avsi.consolidation.arguments import check_count
+from avsi._numbers import check_count
 
 
 class StopAfter(SupervisedPlugin):
@@ -20,7 +20,7 @@ class StopAfter(SupervisedPlugin):
         iterations: How many, at least 1.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is no positive integer.
 
     Examples:
         >>> import torch
@@ -39,8 +39,6 @@ class StopAfter(SupervisedPlugin):
     def __init__(self, iterations: int) -> None:
         super().__init__()
         self.iterations = check_count("iterations", iterations)
-        if self.iterations == 0:
-            raise ValueError("iterations must be at least 1, got 0")
 
     def state_dict(self) -> dict[str, Any]:
         """Return what outlasts an experience.

@@ -7,15 +7,26 @@ from contextlib import ExitStack
 import lightning
 import pytest
 import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.training import Naive
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import TensorDataset
+from training import naive
 
+from avsi import MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.consolidation import MASPenalty, OnlineEWCPenalty, SIPenalty
 
 PENALTIES = {
     "si": lambda model, **kwargs: SIPenalty(model, 2.0, damping=1e-2, **kwargs),
     "ewc": lambda model, **kwargs: OnlineEWCPenalty(model, 5.0, **kwargs),
     "mas": lambda model, **kwargs: MASPenalty(model, 0.05, **kwargs),
+}
+PLUGINS = {  # the same
+    "si": lambda: SIPlugin(2.0, damping=1e-2),
+    "ewc": lambda: OnlineEWCPlugin(5.0),
+    "mas": lambda: MASPlugin(0.05),
 }
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
@@ -112,14 +123,6 @@ def test_agrees_with_autograd_over_two_tasks(tasks, name, optimizer):
     torch.testing.assert_close(omega(penalty), importance, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", PENALTIES)
-def test_gradients_accumulated_over_four_batches_of_16_are_those_of_one_of_64(tasks, name):
-    (whole, first), (parts, second) = bare_loop(tasks, name), bare_loop(tasks, name, accumulate=4)
-    torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-6, atol=1e-12)
-    torch.testing.assert_close(omega(second), omega(first), rtol=1e-6, atol=1e-12)
-    assert second.experiences_seen == 2
-
-
 class Lit(lightning.LightningModule):
     """The loop as Lightning's users write it: the closure runs first, then the step is enclosed."""
 
@@ -140,10 +143,7 @@ class Lit(lightning.LightningModule):
             optimizer.step()
 
 
-@pytest.mark.parametrize("accumulate", [1, 4])
-@pytest.mark.parametrize("name", PENALTIES)
-def test_lightning_gives_the_same_weights(tasks, tmp_path, name, accumulate):
-    expected, reference = bare_loop(tasks, name)
+def in_lightning(tasks, name, *, accumulate=1):
     model = mlp()
     module = Lit(model, PENALTIES[name](model))
     for task in tasks:
@@ -158,12 +158,69 @@ def test_lightning_gives_the_same_weights(tasks, tmp_path, name, accumulate):
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
-                default_root_dir=tmp_path,
             )
             trainer.fit(module, torch.utils.data.DataLoader(batches, batch_size=None))
         module.penalty.consolidate(task)
-    torch.testing.assert_close(weights(model), weights(expected), rtol=1e-6, atol=1e-12)
-    torch.testing.assert_close(omega(module.penalty), omega(reference), rtol=1e-6, atol=1e-12)
+    return model, module.penalty
+
+
+class Accumulating(Naive):
+    """Steps once every so many iterations, and announces these steps alone."""
+
+    accumulate = 1
+
+    def training_epoch(self, **kwargs):
+        self.optimizer.zero_grad()
+        for index, self.mbatch in enumerate(self.dataloader):  # noqa: B020 (as Avalanche does)
+            self._unpack_minibatch()
+            self._before_training_iteration(**kwargs)
+            self._before_forward(**kwargs)
+            self.mb_output = self.forward()
+            self._after_forward(**kwargs)
+            self.loss = self.criterion() / self.accumulate
+            self._before_backward(**kwargs)
+            self.backward()
+            self._after_backward(**kwargs)
+            if (index + 1) % self.accumulate == 0:
+                self._before_update(**kwargs)
+                self.optimizer_step()
+                self._after_update(**kwargs)
+                self.optimizer.zero_grad()
+            self._after_training_iteration(**kwargs)
+
+
+def in_avalanche(tasks, name, *, accumulate=1):
+    model = mlp()
+    plugin = PLUGINS[name]()
+    data = []
+    for task in tasks:
+        x, y = (torch.cat(column) for column in zip(*task, strict=True))
+        data.append(AvalancheDataset([TensorDataset(x, y)]))
+        data[-1].targets = y
+    strategy = naive(
+        model,
+        OPTIMIZERS["sgd"](model.parameters()),
+        [plugin],
+        strategy=Accumulating if accumulate > 1 else Naive,
+        batch_size=64 // accumulate,
+    )
+    strategy.accumulate = accumulate
+    for experience in benchmark_from_datasets(train=data).train_stream:
+        strategy.train(experience, eval_streams=[], shuffle=False)
+    return model, plugin.core
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_every_loop_trains_two_tasks_to_the_same_weights(tasks, name, tmp_path, monkeypatch):
+    """On the same data, in the same order, from the same weights: steps on 64 images, or on 4 times 16."""
+    monkeypatch.chdir(tmp_path)
+    expected, reference = bare_loop(tasks, name)
+    for loop in (bare_loop, in_lightning, in_avalanche):
+        for accumulate in (1, 4):
+            model, penalty = loop(tasks, name, accumulate=accumulate)
+            torch.testing.assert_close(weights(model), weights(expected), rtol=1e-6, atol=1e-12)
+            torch.testing.assert_close(omega(penalty), omega(reference), rtol=1e-6, atol=1e-12)
+            assert penalty.experiences_seen == 2
 
 
 @pytest.mark.parametrize("order", [("si", "ewc", "mas"), ("ewc", "mas", "si"), ("mas", "si", "ewc")])
@@ -243,7 +300,8 @@ def test_a_gradient_scaler_changes_nothing_and_steps_it_skips_count_for_nothing(
     torch.testing.assert_close(omega(penalty), omega(reference), rtol=1e-6, atol=1e-12)
 
 
-def test_a_fused_optimizer_that_leaves_out_a_step_leaves_omega_alone(tasks):
+@pytest.mark.parametrize("hooks", [False, True])
+def test_a_fused_optimizer_that_leaves_out_a_step_leaves_omega_alone(tasks, hooks):
     """It does so on the device, where nobody sees it: the parameters do not move and the gradient is infinite."""
     model = mlp(dtype=torch.float32)
     optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.1, fused=True), SIPenalty(model, 1.0)
@@ -256,8 +314,14 @@ def test_a_fused_optimizer_that_leaves_out_a_step_leaves_omega_alone(tasks):
             model[0].weight.grad[0, 0] = float("inf")
         scaler.unscale_(optimizer)
         before = {name: value.clone() for name, value in penalty.path_integral.items()}
-        with penalty.step(optimizer):
+        if hooks:  # as a plugin calls them
+            penalty.observe()
+            penalty.add(optimizer)
             scaler.step(optimizer)
+            penalty.finish()
+        else:
+            with penalty.step(optimizer):
+                scaler.step(optimizer)
         scaler.update()
         assert torch.equal(before["0.weight"], penalty.path_integral["0.weight"]) is overflow
     assert all(value.isfinite().all() for value in penalty.path_integral.values())
@@ -409,6 +473,141 @@ def test_a_step_that_fails_or_does_not_step_counts_for_nothing(tasks):
     with penalty.step(optimizer):
         optimizer.step()
     assert penalty.steps_seen == 1
+
+
+def test_infinite_gradients_are_looked_for_under_a_scaler_alone(tasks, monkeypatch):
+    """It is a pass over memory in each step."""
+    looked = []
+    monkeypatch.setattr(torch.Tensor, "nan_to_num_", lambda gradient, *_: looked.append(gradient))
+    scaler = torch.amp.GradScaler("cpu")
+    for scale in (False, True, False):
+        model = mlp(dtype=torch.float32)
+        optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.1, fused=True), SIPenalty(model, 1.0)
+        x, y = tasks[0][0]
+        loss = cross_entropy(model(x.float()), y)
+        (scaler.scale(loss) if scale else loss).backward()
+        with penalty.step(optimizer):
+            if scale:
+                scaler.step(optimizer)
+            else:
+                optimizer.step()
+        assert bool(looked) is scale
+        looked.clear()
+
+
+def test_a_step_that_reaches_no_parameter_adds_nothing(tasks):
+    model = mlp()
+    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.05), SIPenalty(model, 1.0)
+    x, y = tasks[0][0]
+    cross_entropy(model(x), y).backward()
+    for reached in (True, False):
+        if not reached:
+            optimizer.zero_grad()
+        before = {name: value.clone() for name, value in penalty.path_integral.items()}
+        with penalty.step(optimizer):
+            optimizer.step()
+        same = all(torch.equal(before[name], value) for name, value in penalty.path_integral.items())
+        assert same is not reached
+
+
+def test_si_looks_anew_where_another_penaltys_step_showed_it_a_gradient(tasks):
+    """Steps that only the other one encloses count for nothing."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    si, mas = SIPenalty(model, 1.0), MASPenalty(model, 1.0)
+    for batch, penalty in zip(tasks[0][:2], (mas, si), strict=True):
+        optimizer.zero_grad()
+        cross_entropy(model(batch[0]), batch[1]).backward()
+        gradient = model[0].weight.grad.clone()
+        with penalty.step(optimizer):
+            optimizer.step()
+    torch.testing.assert_close(si.path_integral["0.weight"], 0.05 * gradient**2)
+
+
+def unfinished(how, model, penalty, optimizer):
+    """Begin a step that is not taken."""
+    if how == "error":
+        with pytest.raises(KeyboardInterrupt), penalty.step(optimizer):
+            raise KeyboardInterrupt
+        return
+    penalty.observe()
+    penalty.add(optimizer)
+    if how == "consolidation":
+        penalty.consolidate([(torch.ones(1, 64, dtype=torch.float64), torch.zeros(1, dtype=torch.int64))])
+    else:
+        penalty.load_state_dict(penalty.state_dict())
+        penalty.bind()
+
+
+@pytest.mark.parametrize("how", ["error", "consolidation", "loading"])
+def test_the_proximal_step_of_a_step_that_was_not_taken_is_forgotten(tasks, how):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    penalty = OnlineEWCPenalty(model, 100.0, mode="separate", penalty="proximal")  # its anchor is not where weights are
+    penalty.consolidate(tasks[0])
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    cross_entropy(model(tasks[1][0][0]), tasks[1][0][1]).backward()
+    unfinished(how, model, penalty, optimizer)
+    before = weights(model)
+    penalty.finish()
+    assert torch.equal(weights(model), before)
+
+
+@pytest.mark.parametrize("how", ["error", "loading"])
+def test_the_gradient_of_a_step_that_was_not_taken_is_forgotten(tasks, how):
+    model = mlp()
+    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.05), SIPenalty(model, 1.0)
+    for number, (x, y) in enumerate(tasks[0][:2]):
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        gradient = model[0].weight.grad.clone()
+        if number == 0:
+            unfinished(how, model, penalty, optimizer)
+    with penalty.step(optimizer):
+        optimizer.step()
+    torch.testing.assert_close(penalty.path_integral["0.weight"], 0.05 * gradient**2)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_no_state_remembers_how_it_was_computed(tasks, name):
+    """No autograd graph, also where the hooks are called with gradients on, as Avalanche does."""
+    model = mlp()
+    optimizer, penalty = OPTIMIZERS["sgd"](model.parameters()), PENALTIES[name](model)
+    for task in tasks:
+        penalty.begin_task(optimizer)
+        for x, y in task:
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            penalty.observe()
+            penalty.add(optimizer)
+            assert not any(p.grad.requires_grad for p in model.parameters())
+            optimizer.step()
+            penalty.finish()
+            kept = [tensor for tensors in penalty._step_state() for tensor in tensors.values()]
+            assert not any(tensor.requires_grad for tensor in kept)
+        penalty.consolidate(task)
+
+
+def test_a_second_step_on_one_backward_pass_adds_nothing(tasks):
+    """Its task gradient is not known."""
+    model = mlp()
+    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.05), SIPenalty(model, 1.0)
+    x, y = tasks[0][0]
+    cross_entropy(model(x), y).backward()
+    gradient = model[0].weight.grad.clone()
+    penalty.begin_task(optimizer)
+    penalty.observe()
+    for _ in range(2):
+        penalty.add(optimizer)
+        optimizer.step()
+        penalty.finish()
+    torch.testing.assert_close(penalty.path_integral["0.weight"], 0.05 * gradient**2)
+
+
+def test_no_gradient_is_held_between_tasks(tasks):
+    _, penalty = bare_loop(tasks[:1], "si")
+    assert penalty._gradients == []
 
 
 def test_a_model_is_needed_and_lbfgs_refused():

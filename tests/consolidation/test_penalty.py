@@ -1,6 +1,7 @@
 """The quadratic penalty: its stability, its proximal step, what is done about divergence, its state and arguments."""
 
 import copy
+import inspect
 import math
 import pickle
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from avsi import MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.consolidation import (
     DivergenceError,
     MASPenalty,
@@ -244,6 +246,8 @@ def test_the_first_fault_is_found_on_a_device_without_asking_it_in_each_step():
 
 def test_largest_magnitude():
     assert largest([torch.tensor([1.0, -3.0]), torch.zeros(0), torch.tensor(2.0, dtype=torch.float64)]) == 3
+    assert largest([torch.tensor([1.0, -2.0]), torch.tensor([3.0, 1.0])]) == 3
+    assert largest([torch.tensor([0.0, -math.inf])]) == math.inf
     assert largest([torch.tensor([1.0, float("nan")]), torch.tensor([5.0])]).isnan()
 
 
@@ -349,7 +353,7 @@ def test_what_is_no_strength_is_named(strength):
         (lambda: SIPenalty(None, 1.0, penalty="implicit"), "penalty must be one of explicit, proximal, got 'implicit'"),
         (lambda: OnlineEWCPenalty(None, 1.0, mode="both"), "mode must be one of online, separate, got 'both'"),
         (lambda: OnlineEWCPenalty(None, 1.0, labels=1), "labels must be one of empirical, .*, got 1"),
-        (lambda: OnlineEWCPenalty(None, 1.0, seed=-1), "seed must be a whole number of at least 0, got -1"),
+        (lambda: OnlineEWCPenalty(None, 1.0, seed=-1), "seed must be an integer of at least 0, got -1"),
         (lambda: MASPenalty(None, 1.0, decay=1.5), r"decay must be in \[0, 1\], got 1.5"),
         (lambda: SIPenalty(None, 1.0, damping=float("nan")), "damping must be finite and greater than 0, got nan"),
     ],
@@ -374,9 +378,9 @@ def consolidated():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"experiences_seen": -1}, "experiences_seen must be a whole number of at least 0, got -1"),
-        ({"steps_seen": 1.5}, "steps_seen must be a whole number of at least 0, got 1.5"),
-        ({"experiences_seen": float("nan")}, "experiences_seen must be a whole number"),
+        ({"experiences_seen": -1}, "experiences_seen must be an integer of at least 0, got -1"),
+        ({"steps_seen": 1.5}, "steps_seen must be an integer of at least 0, got 1.5"),
+        ({"experiences_seen": float("nan")}, "experiences_seen must be an integer"),
         ({"anchor": {"weight": torch.full((2, 3), float("nan")), "bias": torch.zeros(2)}}, "anchor of weight is not"),
         ({"importance": {"weight": torch.full((2, 3), -1.0), "bias": torch.zeros(2)}}, "of weight is negative"),
         ({"importance": {"weight": [1.0], "bias": torch.zeros(2)}}, "importance of weight is not a tensor"),
@@ -400,6 +404,31 @@ def test_numbers_of_a_state_may_be_of_any_kind():
     other = SIPenalty(None, 1.0)
     other.load_state_dict(penalty.state_dict() | {"experiences_seen": np.int64(3), "steps_seen": torch.tensor(0)})
     assert (other.experiences_seen, other.steps_seen) == (3, 0)
+
+
+CLASSES = {SIPenalty: SIPlugin, OnlineEWCPenalty: OnlineEWCPlugin, MASPenalty: MASPlugin}
+OPTIONS = {
+    SIPenalty: {"damping": 0.25},
+    OnlineEWCPenalty: {"gamma": 0.5, "labels": "exact", "mode": "separate", "max_samples": 9, "seed": 7},
+    MASPenalty: {"decay": 0.5},
+}
+
+
+@pytest.mark.parametrize("penalty", CLASSES)
+def test_every_argument_arrives_in_penalties_and_plugins(penalty):
+    options = OPTIONS[penalty]
+    assert {"model", "strength", "exclude", "penalty", *options} == inspect.signature(penalty).parameters.keys()
+    for core in (
+        penalty(nn.Linear(3, 2), [2.0, 3.0], exclude=["b*"], penalty="proximal", **options),
+        CLASSES[penalty]([2.0, 3.0], exclude=["b*"], penalty="proximal", **options).core,
+    ):
+        core.bind(nn.Linear(3, 2))
+        assert core.strengths == (2.0, 3.0)
+        assert core.importance.keys() == core.anchor.keys() == {"weight"}
+        assert core.proximal
+        separate = options.get("mode") == "separate"
+        assert all(getattr(core, name) == value for name, value in options.items() if name != "mode")
+        assert getattr(core, "separate", False) is separate
 
 
 def test_a_sparse_embedding_deep_in_the_model_is_refused():

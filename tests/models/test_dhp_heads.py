@@ -147,7 +147,7 @@ def test_bad_growing_heads(bad):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("-inf"), "0", True])
 def test_bad_masks(bad):
-    with pytest.raises(ValueError, match=f"mask_value must be a finite number or None, got {bad!r}"):
+    with pytest.raises((TypeError, ValueError), match=f"mask_value must be a finite number or None, got {bad!r}"):
         GrowingHead(4, mask_value=bad)
 
 

@@ -839,7 +839,7 @@ def test_damping_out_of_range(damping):
 
 
 def test_damping_of_the_wrong_type():
-    with pytest.raises(TypeError, match="damping must be a number"):
+    with pytest.raises(TypeError, match=r"damping must be finite and greater than 0, got '0\.1'"):
         SIPlugin(1.0, damping="0.1")
 
 

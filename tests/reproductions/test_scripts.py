@@ -30,6 +30,7 @@ COMPARISONS = {
     "eta_sensitivity": "Differentiable Hebbian consolidation",
     "transfer": "Zenke",
     "plasticity": "Permuted MNIST, five tasks",
+    "proximal": "three tasks of three epochs",
     "fisher_table": "van de Ven",
     "close_the_gap": "continual-learning-baselines",
 }

@@ -1,11 +1,14 @@
+import inspect
+import sys
+
 import pytest
 import torch
 from avalanche.training.plugins import ReplayPlugin, SupervisedPlugin
 from training import naive, seeded_mlp
 
-from avsi import InMemoryBatches, SIPlugin
+from avsi import InMemoryBatches, MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.plugins.batches import InMemoryLoader
-from avsi.strategies import SynapticIntelligence
+from avsi.strategies import MAS, OnlineEWC, SynapticIntelligence
 
 
 def test_strategy_is_naive_with_the_plugin(digits):
@@ -55,6 +58,23 @@ def test_batches_come_from_memory_and_may_do_so_by_the_users_own_plugin(digits):
         strategy.eval(digits.test_stream[:1])
         assert sum(isinstance(plugin, InMemoryBatches) for plugin in strategy.plugins) == 1
     assert set(seen) == {InMemoryLoader}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "plugin", "attribute"),
+    [(SynapticIntelligence, SIPlugin, "si"), (OnlineEWC, OnlineEWCPlugin, "online_ewc"), (MAS, MASPlugin, "mas")],
+)
+def test_strategies_take_what_their_plugins_take_and_pass_it_on(strategy, plugin, attribute, monkeypatch):
+    taken = {}
+    module = sys.modules[strategy.__module__]
+    monkeypatch.setattr(module, plugin.__name__, lambda *args, **kwargs: taken.update(kwargs) or plugin(*args))
+    names = inspect.signature(plugin).parameters.keys() - {"strength"}
+    assert names <= inspect.signature(strategy).parameters.keys()
+    given = {name: object() for name in names}
+    model = seeded_mlp()
+    made = naive(model, torch.optim.SGD(model.parameters(), lr=0.01), strategy=strategy, strength=3.0, **given)
+    assert taken == given
+    assert getattr(made, attribute).strength == 3.0
 
 
 def test_bad_arguments_fail_at_construction():
