@@ -12,10 +12,10 @@ from typing import Any, Literal
 import torch
 import tyro
 
-from perf import breakdown, growth, rounds, steps, trial
+from perf import breakdown, growth, rounds, steps
 from perf.rounds import machine
 
-Part = Literal["steps", "breakdown", "tasks", "parameters", "trial"]
+Part = Literal["steps", "breakdown", "tasks", "parameters"]
 SizeName = Literal["mlp256", "mlp256-adam", "mlp2000", "mlp2000-adam", "cnn", "resnet18", "resnet18-128"]
 
 
@@ -23,7 +23,7 @@ SizeName = Literal["mlp256", "mlp256-adam", "mlp2000", "mlp2000-adam", "cnn", "r
 class Arguments:
     """What avsi costs, beside plain fine-tuning and Avalanche's own plugins."""
 
-    parts: tuple[Part, ...] = ("steps", "breakdown", "tasks", "parameters", "trial")
+    parts: tuple[Part, ...] = ("steps", "breakdown", "tasks", "parameters")
     """What to measure."""
     sizes: tuple[SizeName, ...] = ("mlp256", "mlp256-adam", "mlp2000", "mlp2000-adam", "cnn", "resnet18")
     """Models for steps and breakdown."""
@@ -34,8 +34,7 @@ class Arguments:
     device: str = "cpu"
     """Where to run."""
     cpu_time: bool = False
-    """Whether to count CPU seconds of the process in place of wall time: for one thread on a machine with other load.
-    The trial is timed by the wall in any case."""
+    """Whether to count CPU seconds in place of wall time: for one thread on a machine with other load."""
     json: Path | None = None
     """File that gets the numbers; parts that it has and that are not measured now stay."""
 
@@ -81,9 +80,6 @@ def main(arguments: Arguments) -> None:
         growth.show(results.get("tasks", []), results.get("parameters", []))
     if path and "tasks" in results and "parameters" in results:
         growth.draw(results["tasks"], results["parameters"], path.with_suffix(".png"))
-    if "trial" in arguments.parts:
-        keep(trial=trial.measure(device))
-        trial.show(results["trial"])
     print(f"\nmeasured in {time.perf_counter() - start:.0f} s")
 
 

@@ -29,8 +29,9 @@ from avsi.data.dataset import BatchTransform, ImageDataset, scale
 from avsi.data.transforms import Compose, Permute
 from avsi.plugins.batches import InMemoryBatches, InMemoryLoader
 from avsi.scenarios.build import with_task_label
+from perf.floors import Split
 from perf.rounds import interleave, ratio
-from perf.trial import write_mnist
+from perf.stock import write_mnist
 
 IMAGES = 60_000
 """As many as MNIST has for training."""
@@ -64,7 +65,7 @@ def dataset(count: int, classes: int, transform: BatchTransform) -> ImageDataset
 def permuted_mnist(data: ImageDataset) -> TaskAwareSupervisedClassificationDataset:
     """One experience of Avalanche's benchmark over given images, which it reads from files in MNIST's format."""
     with tempfile.TemporaryDirectory() as root:
-        write_mnist(Path(root), dict.fromkeys(("train", "t10k"), (data.images, data.labels)))
+        write_mnist(Path(root), dict.fromkeys(("train", "t10k"), Split(data.images, data.labels)))
         benchmark = PermutedMNIST(1, seed=0, train_transform=None, eval_transform=None, dataset_root=root)
     return benchmark.train_stream[0].dataset.train()
 

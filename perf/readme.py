@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from perf.importance import BATCH, SETTINGS
+from perf.whole_runs import TARGETS, TITLES
 
 HERE = Path(__file__).parent
 COLUMNS = ("first task", "later tasks")
@@ -76,15 +80,95 @@ def parameters_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def trial_table(results: dict[str, Any]) -> str:
-    """End to end."""
-    row = results["trial"]
-    lines = ["| seconds | building | training | evaluation | in all | accuracy |", "|---|---:|---:|---:|---:|---:|"]
-    for name in row["seconds"]:
-        parts = [f"{row[part][name]:.1f}" for part in ("building", "training", "evaluation", "seconds")]
-        lines.append(f"| {name} | " + " | ".join(parts) + f" | {row['accuracy'][name]:.3f} |")
-    low, high = row["ratio by task, range"]
-    lines += ["", f"avsi is {row['ratio']:.2f} times as fast (by task between {low:.1f} and {high:.1f})."]
+def runs_table(results: dict[str, Any]) -> str:
+    """Whole runs, one table per run and length."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in results["runs"].values():
+        groups.setdefault((row["run"], row["every"]), []).append(row)
+    tables = []
+    for (run, every), rows in sorted(groups.items(), key=lambda item: (list(TITLES).index(item[0][0]), item[0][1])):
+        target = f"; target {TARGETS[run]}" if run in TARGETS else ""
+        length = f", one image in {every}" if every > 1 else ""
+        other = "the batch-1 loop" if run == "fisher" else "stock Avalanche"
+        lines = [
+            f"**{TITLES[run][0].upper()}{TITLES[run][1:]}**{length}{target}",
+            "",
+            f"| | by hand, s | avsi, s | avsi to by hand | {other}, s | to avsi |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
+        for row in rows:
+            seconds = row["seconds"]
+            name = ", ".join(part for part in (row["method"], row["optimizer"]) if part)
+            stock = (
+                [f"{seconds['Avalanche']:.1f}", f"{row['stock to avsi']:.2f}"] if "stock to avsi" in row else ["", ""]
+            )
+            low, high = row["quartiles"]
+            own = [f"{seconds['by hand']:.2f}", f"{seconds['avsi']:.2f}", f"{row['ratio']:.2f} ({low:.2f}-{high:.2f})"]
+            lines.append("| " + " | ".join([name, *own, *stock]) + " |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def where_table(results: dict[str, Any]) -> str:
+    """Where the time of a whole run goes."""
+    parts = list(next(iter(next(iter(results["where"].values())).values())))
+    lines = ["| seconds | | " + " | ".join(parts) + " |", "|---|---|" + "---:|" * len(parts)]
+    for key, found in results["where"].items():
+        for name, seconds in found.items():
+            lines.append(f"| {key} | {name} | " + " | ".join(f"{seconds[part]:.2f}" for part in parts) + " |")
+    return "\n".join(lines)
+
+
+def seconds_table(results: dict[str, Any]) -> str:
+    """The first seconds."""
+    lines = ["| | seconds | to `import torch` | target |", "|---|---:|---:|---:|"]
+    for row in results["rows"]:
+        low, high = row["quartiles"]
+        target = row["target"] or ""
+        lines.append(
+            f"| `{row['what']}` | {row['seconds']:.2f} | {row['ratio']:.2f} ({low:.2f}-{high:.2f}) | {target} |"
+        )
+    return "\n".join(lines)
+
+
+def importance_table(results: dict[str, Any]) -> str:
+    """Importances, one table per model."""
+    tables = []
+    for setting, rows in results["importance"].items():
+        lines = [
+            f"**{SETTINGS[setting].title}**, batch {BATCH}",
+            "",
+            "| | ms/batch | to forward + backward | difference | peak MiB |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        for row in rows:
+            if "failed" in row:
+                lines.append(f"| {row['method']} | cannot: {row['failed']} | | | |")
+                continue
+            apart = f"{row['difference']:.0e}" if row["difference"] else ""
+            peak = f"{row['peak MiB']:.0f}" if row["peak MiB"] is not None else ""
+            lines.append(
+                f"| {row['method']} | {row['milliseconds per batch']:.1f} | {row['ratio']:.2f} | {apart} | {peak} |"
+            )
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def memory_table(results: dict[str, Any]) -> str:
+    """Peak memory."""
+    lines = [
+        "| | parameters, MiB | step, MiB | beyond Naive, in parameters | consolidation, MiB |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for rows in results["memory"].values():
+        naive = rows[0]
+        for row in rows:
+            beyond = (row["step"] - naive["step"]) / row["parameters"]
+            consolidation = f"{row['consolidation']:.0f}" if "consolidation" in row else ""
+            lines.append(
+                f"| {row['setting']}: {row['method']} | {row['parameters']:.0f} | {row['step']:.0f} | {beyond:.1f} | "
+                f"{consolidation} |"
+            )
     return "\n".join(lines)
 
 
@@ -95,26 +179,34 @@ def machine_line(results: dict[str, Any]) -> str:
     return f"torch {m['torch']}, {m['threads']} thread of {m['cores']} cores ({m['cpu']}), {clock}."
 
 
-TABLES = {
-    "machine": machine_line,
-    "steps": steps_table,
-    "breakdown": breakdown_table,
-    "tasks": tasks_table,
-    "parameters": parameters_table,
-    "trial": trial_table,
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "machine": ("cpu", machine_line),
+    "steps": ("cpu", steps_table),
+    "breakdown": ("cpu", breakdown_table),
+    "tasks": ("cpu", tasks_table),
+    "parameters": ("cpu", parameters_table),
+    "runs": ("whole_runs", runs_table),
+    "where": ("whole_runs", where_table),
+    "runs machine": ("whole_runs", machine_line),
+    "first seconds": ("first_seconds", seconds_table),
+    "importance": ("importance", importance_table),
+    "importance machine": ("importance", machine_line),
+    "memory": ("memory", memory_table),
 }
+"""By mark in README.md: the file of ``results`` and what makes a table of it."""
 
 
-def fill(text: str, results: dict[str, Any]) -> str:
+def fill(text: str, folder: Path) -> str:
     """Put tables between their marks, ``<!-- name -->`` and ``<!-- end -->``."""
-    for name, table in TABLES.items():
+    for name, (file, table) in TABLES.items():
         start, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, _, after = text.partition(start)
         _, _, rest = after.partition(end)
+        results = json.loads((folder / f"{file}.json").read_text())
         text = f"{before}{start}\n{table(results)}\n\n{end}{rest}"
     return text
 
 
 if __name__ == "__main__":
     readme = HERE / "README.md"
-    readme.write_text(fill(readme.read_text(), json.loads((HERE / "results" / "cpu.json").read_text())))
+    readme.write_text(fill(readme.read_text(), HERE / "results"))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -116,3 +120,36 @@ def copy_bandwidth(elements: int, buffers: int, device: str) -> float:
             if turn >= 0:
                 times.append(clock() - start)
     return 8 * elements / statistics.median(times)
+
+
+def resident(field: str) -> int:
+    """Read this process's memory: ``VmRSS`` now, ``VmHWM`` at its peak.
+
+    Args:
+        field: Which.
+
+    Returns:
+        Bytes.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def in_fork(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function in a forked process, which has everything imported and nothing else of this one's work.
+
+    Args:
+        function: The function.
+        *arguments: Its arguments. What it returns and these are pickled.
+
+    Returns:
+        What it returns. To be called before a backward pass is made here: autograd's threads do not survive a fork.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def forget_peak() -> None:
+    """Set the peak to what is resident now."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")

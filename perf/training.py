@@ -37,7 +37,10 @@ METHODS: dict[str, Callable[[], list[Any]]] = {
     "Avalanche's MAS": lambda: [AvalancheMASPlugin(1e-4)],
 }
 # Steps so small that training on one batch does not come to gradients of denormal numbers, which are slow.
-OPTIMIZERS = {"SGD": partial(torch.optim.SGD, lr=1e-5), "Adam": partial(torch.optim.Adam, lr=1e-8)}
+OPTIMIZERS = {
+    "SGD": partial(torch.optim.SGD, lr=1e-5, fused=True),
+    "Adam": partial(torch.optim.Adam, lr=1e-8, fused=True),
+}
 
 
 @dataclass(frozen=True)

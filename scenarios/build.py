@@ -19,6 +19,7 @@ from avalanche.benchmarks.utils import (
 )
 from torch import Tensor
 
+from avsi._avalanche import know_targets
 from avsi.data import ImageSet, load
 from avsi.data.arguments import check_count, check_fraction
 from avsi.data.catalog import PUBLISHED
@@ -432,4 +433,6 @@ def with_task_label(
     if train_transform is not None or eval_transform is not None:
         # Both are named: Avalanche would take the group "train" for "eval" too.
         groups = TransformGroups({"train": train_transform, "eval": eval_transform})
-    return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes, transform_groups=groups)
+    made = TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes, transform_groups=groups)
+    know_targets(made, set(data.labels.unique().tolist()))
+    return made

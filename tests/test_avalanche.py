@@ -37,6 +37,7 @@ def test_private_attributes_exist(digits):
         "JointTraining": naive(model, optimizer, strategy=JointTraining),
         "Naive": naive(model, optimizer),
         "AvalancheDataset": data,
+        "DataAttribute": data.targets,
         "FlatData": data._flat_data,
         "_FlatDataWithTransform": data._flat_data,
     }
@@ -52,6 +53,8 @@ def test_they_do_what_they_are_used_for(digits):
     assert list(inspect.signature(_at_task_boundary).parameters) == ["training_experience", "before"]
     assert _at_task_boundary(digits.train_stream[0], before=True) is True
     assert stream_length(digits.train_stream[:2]) == 5
+    for experience in digits.train_stream:
+        assert experience.dataset.targets.uniques == set(experience.dataset.targets)
     model = seeded_mlp()
     strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1))
     batch = [torch.zeros(2, 64), torch.tensor([0, 1]), torch.tensor([3, 3])]

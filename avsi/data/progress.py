@@ -7,8 +7,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from tqdm import tqdm
 
 
 def say(message: str) -> None:
@@ -48,17 +47,13 @@ def steps(title: str, total: int) -> Iterator[Callable[[str], None]]:
     Yields:
         A function to call at the beginning of each step, with what it does.
     """
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[step]}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=total, step="")
-        begun = 0
+    with tqdm(total=total, desc=title, leave=False, disable=None) as bar:
+        begun = False
 
         def begin(step: str) -> None:
             nonlocal begun
-            progress.update(task, completed=begun, step=step)
-            begun += 1
+            bar.update(int(begun))  # the step before is done
+            bar.set_postfix_str(step)
+            begun = True
 
         yield begin

@@ -7,10 +7,10 @@ import inspect
 import math
 import time
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from avalanche.logging import TensorboardLogger
 from avalanche.training.determinism.rng_manager import RNGManager
 
@@ -21,6 +21,7 @@ from avsi.experiment.provenance import code_fingerprint, describe_data, describe
 from avsi.experiment.regimes import REGIMES, Trainer, nothing_measured
 from avsi.experiment.spec import Experiment, ExperimentError
 from avsi.experiment.trial import Setting, Trial
+from avsi.plugins.batches import NotInMemoryError, integers
 from avsi.plugins.early_stopping import EarlyStopping
 
 FEW = 200  # samples of a task in a smoke test
@@ -99,8 +100,12 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
 
 def _count(experience: Any, classes: int) -> list[int]:
     # Count the samples of each class in an experience.
-    found = Counter(map(int, experience.dataset.targets))
-    return [found[label] for label in range(classes)]
+    targets = experience.dataset.targets
+    try:
+        labels = integers(targets)
+    except NotInMemoryError:  # tensors of one element, say
+        labels = torch.tensor([int(target) for target in targets])
+    return torch.bincount(labels, minlength=classes)[:classes].tolist()
 
 
 def _flat(description: Any, name: str = "") -> Iterator[tuple[str, Any]]:

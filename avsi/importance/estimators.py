@@ -29,7 +29,7 @@ def fisher_diagonal(
 ) -> dict[str, Tensor]:
     """Compute the diagonal of the Fisher information matrix, as Elastic Weight Consolidation needs it.
 
-    For a classifier with outputs f(x) and log-likelihood log p(y|x) = log softmax(f(x))_y,
+    For a classifier with outputs f(x) and log-likelihood log p(y|x) = log softmax(f(x))_y::
 
         F_k = 1/N sum_n (d log p(y_n|x_n) / d theta_k)^2,
 
@@ -105,7 +105,7 @@ def mas_importance(
 ) -> dict[str, Tensor]:
     """Compute the importance of Memory Aware Synapses (Aljundi et al. 2018).
 
-    For outputs f(x),
+    For outputs f(x)::
 
         M_k = 1/N sum_n | d ||f(x_n)||_2^2 / d theta_k |,
 

@@ -454,10 +454,21 @@ def _attributes(data: Any) -> dict[str, Tensor]:
     # What Avalanche appends to each sample, by name, in its order.
     if not isinstance(data, AvalancheDataset):
         return {}
-    return {a.name: _integers(a) for a in data._data_attributes.values() if a.use_in_getitem}
+    return {a.name: integers(a) for a in data._data_attributes.values() if a.use_in_getitem}
 
 
-def _integers(attribute: Any) -> Tensor:
+def integers(attribute: Any) -> Tensor:
+    """Read all values of a data set's attribute, such as its targets, at once.
+
+    Args:
+        attribute: Avalanche's ``DataAttribute``.
+
+    Returns:
+        The values, (N,).
+
+    Raises:
+        NotInMemoryError: If they are not integers.
+    """
     leaves, leaf, index = _flatten(attribute.data)
     parts = []
     for sequence, _ in leaves:

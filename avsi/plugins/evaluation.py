@@ -38,10 +38,19 @@ class EvaluationPlugin(plugins.EvaluationPlugin):
 
     Avalanche's calls each metric and logger in each of eight callbacks per training step, and before that copies the
     strategy's experience, though metrics over epochs or experiences listen to two of them. Values are the same. Loggers
-    are not told, in a callback that nobody listens to, that there is nothing to log.
+    are not told, in a callback that nobody listens to, that there is nothing to log. Who listens is looked up again
+    whenever metrics or loggers are added or removed.
 
     Takes the arguments of Avalanche's.
     """
+
+    def _is_heard(self, callback: str) -> bool:
+        known = self.__dict__.setdefault("_heard", {})
+        metrics, loggers, heard = known.get(callback, ((), (), False))
+        if metrics != self.metrics or loggers != self.loggers:
+            heard = any(_listens(listener, callback) for listener in [*self.metrics, *self.loggers])
+            known[callback] = list(self.metrics), list(self.loggers), heard
+        return heard
 
 
 def default_evaluator() -> EvaluationPlugin:
@@ -56,9 +65,8 @@ def default_evaluator() -> EvaluationPlugin:
 
 def _sparing(callback: str) -> Callable[..., Any]:
     def call(self: EvaluationPlugin, strategy: Any, **_: Any) -> None:
-        listeners = [*self.metrics, *self.loggers]
         # Values that others have published wait to be logged.
-        if self._metric_values or any(_listens(listener, callback) for listener in listeners):
+        if self._metric_values or self._is_heard(callback):
             self._update_metrics_and_loggers(strategy, callback)
 
     call.__name__ = callback

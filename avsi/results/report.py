@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TextIO
@@ -89,7 +89,7 @@ def _report(folder: Path, only: str | None) -> Report:
     if not (sections or problems):
         raise ResultsError(f"{folder} holds no results: no folder in it has trials, nor a summary.md or figures")
     problems = [plain(problem.replace(f"{folder}/", ""), 400) for problem in problems]
-    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     command = f"python -m avsi.results report {plain(folder)}"
     write_text(folder / PAGE, page(sections, problems, command, made))
     return Report(tuple(found), (*written, folder / PAGE), tuple(problems))

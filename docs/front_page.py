@@ -1,0 +1,234 @@
+"""Makes the README's figure and the tables of README and guides of the committed results: python docs/front_page.py.
+
+A table stands between two comments of its page, the figure is docs/_static/split_mnist.png.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from avsi.metrics import accuracy_over_seen
+from avsi.results import trials
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "reproductions" / "results"
+FIGURE = ROOT / "docs" / "_static" / "split_mnist.png"
+
+ROWS = (
+    ("Split MNIST, as in the SI paper", "split_mnist_zenke", "si", "SI", "avalanche_si"),
+    ("Split MNIST, as in the DHP paper", "split_mnist_dhp", "si", "SI", "avalanche_si"),
+    ("", "split_mnist_dhp", "online_ewc", "Online EWC", "avalanche_ewc"),
+    ("", "split_mnist_dhp", "mas", "MAS", "avalanche_mas"),
+    ("", "split_mnist_dhp", "dhp+si", "DHP + SI", ""),
+    ("Permuted MNIST, as in the DHP paper", "permuted_mnist_dhp", "si", "SI", ""),
+)
+"""Benchmark, experiment, method, how the table calls it, Avalanche's counterpart."""
+
+CURVES = (
+    ("joint", "all tasks at once", "0.45", "--"),
+    ("si", "Synaptic Intelligence, avsi", "tab:blue", "-"),
+    ("avalanche_si", "Synaptic Intelligence, Avalanche 0.6", "tab:red", "-"),
+    ("finetune", "fine-tuning", "tab:orange", ":"),
+)
+"""Method, label, colour and line of the figure's curves."""
+
+
+def read() -> pd.DataFrame:
+    """Read the committed trials.
+
+    Returns:
+        A row for each, without candidates.
+    """
+    frame = trials(RESULTS)
+    return frame[(frame.candidate_of == "") & frame.accuracy.notna()]
+
+
+def values(frame: pd.DataFrame, experiment: str, method: str, column: str = "accuracy") -> pd.Series:
+    """Look up the trials of a method.
+
+    Args:
+        frame: All trials.
+        experiment: The experiment.
+        method: The method.
+        column: What of them.
+
+    Returns:
+        The values, one for each seed.
+    """
+    return frame[(frame.experiment == experiment) & (frame.method == method)].set_index("seed")[column].sort_index()
+
+
+def percent(accuracies: pd.Series) -> str:
+    """Write a mean and its standard error.
+
+    Args:
+        accuracies: Accuracies as fractions, one for each seed.
+
+    Returns:
+        Such as "98.12 ± 0.11".
+    """
+    if accuracies.empty:
+        return ""
+    error = f"\u00a0±\u00a0{100 * accuracies.sem():.2f}" if len(accuracies) > 1 else ""
+    return f"{100 * accuracies.mean():.2f}{error}"
+
+
+def reported(experiment: str, method: str) -> str:
+    """Look up what the paper reports.
+
+    Args:
+        experiment: The experiment.
+        method: The method.
+
+    Returns:
+        Accuracy in percent; "" if there is none.
+    """
+    methods = json.loads((RESULTS / experiment / "experiment.json").read_text())["methods"]
+    paper = next(entry["reported"]["accuracy"] for entry in methods if entry["name"] == method)
+    return "" if paper is None else f"{paper:.2f}"
+
+
+def table(frame: pd.DataFrame) -> str:
+    """Make the table.
+
+    Args:
+        frame: All trials.
+
+    Returns:
+        Markdown.
+    """
+    lines = [
+        "| accuracy %, mean over tasks | method | avsi | paper | Avalanche's own | fine-tuning | seeds |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for benchmark, experiment, method, name, own in ROWS:
+        ours = values(frame, experiment, method)
+        cells = [
+            benchmark,
+            name,
+            f"**{percent(ours)}**",
+            reported(experiment, method),
+            percent(values(frame, experiment, own)) if own else "",
+            percent(values(frame, experiment, "finetune")),
+            str(len(ours)),
+        ]
+        lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |"))
+    return "\n".join(lines)
+
+
+def scenarios(frame: pd.DataFrame) -> str:
+    """Make the table of the three scenarios.
+
+    Args:
+        frame: All trials.
+
+    Returns:
+        Markdown.
+    """
+    names = {
+        "finetune": "fine-tuning",
+        "si": "SI",
+        "online_ewc": "Online EWC",
+        "mas": "MAS",
+        "joint": "all tasks at once",
+    }
+    columns = ("three_scenarios_task", "three_scenarios_domain", "three_scenarios_class")
+    lines = ["| split MNIST, accuracy % | task | domain | class |", "| --- | ---: | ---: | ---: |"]
+    for method, name in names.items():
+        lines.append(f"| {name} | {' | '.join(percent(values(frame, column, method)) for column in columns)} |")
+    return "\n".join(lines)
+
+
+def curves(frame: pd.DataFrame) -> dict[str, Any]:
+    """Compute what the figure shows: mean test accuracy over the tasks seen so far, after each of them.
+
+    Args:
+        frame: All trials.
+
+    Returns:
+        By method, in percent: mean and standard error over seeds after each task; of joint training the one mean.
+    """
+    found: dict[str, Any] = {}
+    for method, *_ in CURVES:
+        if method == "joint":
+            found[method] = round(100 * float(values(frame, "split_mnist_zenke", method).mean()), 6)
+            continue
+        matrices = values(frame, "split_mnist_zenke", method, "accuracy_matrix")
+        seen = 100 * pd.DataFrame([accuracy_over_seen(matrix) for matrix in matrices])
+        found[method] = {"mean": seen.mean().round(6).tolist(), "error": seen.sem().round(6).tolist(), "n": len(seen)}
+    return found
+
+
+def fingerprint(shown: dict[str, Any]) -> str:
+    """Name what a figure shows, in the figure's own file.
+
+    Args:
+        shown: What :func:`curves` computes.
+
+    Returns:
+        A digest.
+    """
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def draw(shown: dict[str, Any]) -> None:
+    """Draw the figure.
+
+    Args:
+        shown: What :func:`curves` computes.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.2, 3.3), layout="constrained")
+    tasks = range(1, len(shown["si"]["mean"]) + 1)
+    for method, label, colour, line in CURVES:
+        if method == "joint":
+            axes.axhline(shown[method], color=colour, linestyle=line, linewidth=1.2, label=label)
+            continue
+        mean, error = (pd.Series(shown[method][key]) for key in ("mean", "error"))
+        wide = 5.0 if method == "avalanche_si" else 2.2  # lies under fine-tuning's curve, point by point
+        axes.plot(tasks, mean, color=colour, linestyle=line, linewidth=wide, marker="o", markersize=4, label=label,
+                  alpha=0.45 if method == "avalanche_si" else 1.0, zorder=3 if method == "si" else 2)  # fmt: skip
+        axes.fill_between(tasks, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xticks(list(tasks))
+    axes.set_xlabel("tasks learned")
+    axes.set_ylabel("accuracy on them, %")
+    axes.set_title(f"Split MNIST, mean of {shown['si']['n']} seeds", loc="left", fontsize=11)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(frameon=False, fontsize=9)
+    FIGURE.parent.mkdir(exist_ok=True)
+    figure.savefig(FIGURE, dpi=200, metadata={"Description": fingerprint(shown), "Software": ""})
+    plt.close(figure)
+
+
+def put(text: str, content: str) -> str:
+    """Put a table into a page.
+
+    Args:
+        text: The page.
+        content: The table.
+
+    Returns:
+        The text with it.
+    """
+    return re.sub(r"(<!-- results -->\n).*?(\n<!-- end -->)", rf"\g<1>{content}\g<2>", text, flags=re.DOTALL)
+
+
+PAGES = {"README.md": table, "docs/guides/class_incremental.md": scenarios}
+"""Page -> what makes its table."""
+
+if __name__ == "__main__":
+    everything = read()
+    draw(curves(everything))
+    for page, make in PAGES.items():
+        (ROOT / page).write_text(put((ROOT / page).read_text(), make(everything)))

@@ -1,0 +1,29 @@
+"""The examples in docstrings."""
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = {"avsi": "avsi", "scenarios": "avsi.scenarios", "strategies": "avsi.strategies"}
+
+
+def modules():
+    for folder, package in FOLDERS.items():
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            if ">>>" in file.read_text() and file.stem != "__main__":
+                parts = file.relative_to(ROOT / folder).with_suffix("").parts
+                yield ".".join([package, *(part for part in parts if part != "__init__")])
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        done = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS, report=False)
+    assert done.attempted
+    assert not done.failed
