@@ -109,28 +109,6 @@ def runs_table(results: dict[str, Any]) -> str:
     return "\n\n".join(tables)
 
 
-def where_table(results: dict[str, Any]) -> str:
-    """Where the time of a whole run goes."""
-    parts = list(next(iter(next(iter(results["where"].values())).values())))
-    lines = ["| seconds | | " + " | ".join(parts) + " |", "|---|---|" + "---:|" * len(parts)]
-    for key, found in results["where"].items():
-        for name, seconds in found.items():
-            lines.append(f"| {key} | {name} | " + " | ".join(f"{seconds[part]:.2f}" for part in parts) + " |")
-    return "\n".join(lines)
-
-
-def seconds_table(results: dict[str, Any]) -> str:
-    """The first seconds."""
-    lines = ["| | seconds | to `import torch` | target |", "|---|---:|---:|---:|"]
-    for row in results["rows"]:
-        low, high = row["quartiles"]
-        target = row["target"] or ""
-        lines.append(
-            f"| `{row['what']}` | {row['seconds']:.2f} | {row['ratio']:.2f} ({low:.2f}-{high:.2f}) | {target} |"
-        )
-    return "\n".join(lines)
-
-
 def importance_table(results: dict[str, Any]) -> str:
     """Importances, one table per model."""
     tables = []
@@ -186,9 +164,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "tasks": ("cpu", tasks_table),
     "parameters": ("cpu", parameters_table),
     "runs": ("whole_runs", runs_table),
-    "where": ("whole_runs", where_table),
     "runs machine": ("whole_runs", machine_line),
-    "first seconds": ("first_seconds", seconds_table),
     "importance": ("importance", importance_table),
     "importance machine": ("importance", machine_line),
     "memory": ("memory", memory_table),

@@ -32,7 +32,8 @@ def test_loops_by_hand_learn(method):
 
 
 @pytest.mark.usefixtures("_short")
-def test_a_run_is_timed_by_hand_and_with_avsi():
+def test_a_run_is_timed_by_hand_and_with_avsi(monkeypatch):
+    monkeypatch.setattr(whole_runs, "SHORT", 4)
     row = whole_runs.in_turns("digits", "SI", "Adam", whole_runs.Arguments(every=4, rounds=1, stock_rounds=0))
     assert row["seconds"].keys() == row["accuracy"].keys() == {"by hand", "avsi"}
     assert all(value > 0.6 for value in row["accuracy"].values())
