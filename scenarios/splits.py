@@ -66,7 +66,8 @@ def split(
     """
     source = Source.of(dataset, dataset_root, download)
     everything = class_order is None or class_order == "random"
-    classes = check_classes(source.classes if everything else class_order, "class_order")
+    order = source.classes if class_order is None or class_order == "random" else class_order
+    classes = check_classes(order, "class_order")
     if class_order == "random":
         classes = tuple(classes[place] for place in draws.permutation(len(classes), seed, Purpose.CLASS_ORDER))
     groups = shared_out(classes, n_experiences)
