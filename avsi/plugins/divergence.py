@@ -63,7 +63,7 @@ class DivergencePlugin(SupervisedPlugin):
         if loss.device.type != "cpu":
             self._losses.note(torch.isfinite(loss).all())
             return
-        value = loss.sum().item()
+        value = loss.item() if loss.dim() == 0 else loss.sum().item()
         if not math.isfinite(value):
             stop_within(strategy, f"the loss is {value}")
 

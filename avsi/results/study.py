@@ -130,7 +130,9 @@ class Study:
     def run(self) -> list[Outcome]:
         """The methods with trials, candidates included, but for those that share another method's trials."""
         methods = [method for method in self.methods if method.trials]
-        return list({method.folder: method for method in reversed(methods)}.values())[::-1]
+        # The chosen of a sweep has its candidate's folder, and other seeds of it.
+        shared = {(m.folder, *(trial["seed"] for trial in m.trials)): m for m in reversed(methods)}
+        return list(shared.values())[::-1]
 
     @property
     def trials(self) -> list[dict[str, Any]]:
