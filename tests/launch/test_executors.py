@@ -279,7 +279,8 @@ def test_ray_runs_trials_elsewhere(script):
     assert not list((script.folder / "ray").rglob("*.checkpoint"))
 
 
-def test_a_ray_cluster_that_is_not_there(experiment, tmp_path):
+def test_a_ray_cluster_that_is_not_there(experiment, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "1")  # where a killed cluster left its address behind
     with pytest.raises(ExperimentError, match="cannot join the Ray cluster at 'auto'"):
         run(experiment, Options(trials=1, out=tmp_path, engine="ray", ray_address="auto"))
 
