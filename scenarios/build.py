@@ -434,5 +434,5 @@ def with_task_label(
         # Both are named: Avalanche would take the group "train" for "eval" too.
         groups = TransformGroups({"train": train_transform, "eval": eval_transform})
     made = TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes, transform_groups=groups)
-    know_targets(made, set(data.labels.unique().tolist()))
+    know_targets(made, set(torch.as_tensor(data.targets).unique().tolist()))
     return made
