@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from avsi.data.arguments import check_count
 from avsi.data.catalog import PUBLISHED
@@ -65,10 +65,11 @@ def split(
         The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
     """
     source = Source.of(dataset, dataset_root, download)
-    everything = class_order is None or class_order == "random"
-    order = source.classes if class_order is None or class_order == "random" else class_order
+    at_random = isinstance(class_order, str) and class_order == "random"  # arrays do not compare with words
+    everything = class_order is None or at_random
+    order: Any = source.classes if everything else class_order
     classes = check_classes(order, "class_order")
-    if class_order == "random":
+    if at_random:
         classes = tuple(classes[place] for place in draws.permutation(len(classes), seed, Purpose.CLASS_ORDER))
     groups = shared_out(classes, n_experiences)
     notes = []
