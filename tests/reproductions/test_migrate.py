@@ -3,10 +3,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from migrate import migrate, migrated
 
 from avsi.experiment import ExperimentError
 from avsi.experiment.description import digest
-from avsi.experiment.migrate import check, migrate, migrated
 from avsi.results import store
 
 RESULTS = Path(__file__).parents[2] / "reproductions" / "results"
@@ -78,7 +78,7 @@ def test_a_default_that_has_changed_is_said():
 )
 def test_what_is_not_known_is_refused(description, message):
     with pytest.raises(ExperimentError, match=message):
-        check(description)
+        migrated(description)
 
 
 def test_nothing_is_changed_where_something_is_not_known(old):
