@@ -1,4 +1,8 @@
 import json
+import math
+import os
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -38,3 +42,21 @@ def test_digest_sees_every_change(experiment):
     assert experiment.with_epochs(3).digest(method) != base
     assert experiment.digest(experiment.method("finetune")) != base
     assert len(base) == 10
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, partial(MLP, 64, dropout=-math.inf), [math.inf]])
+def test_numbers_that_no_result_file_can_hold_are_refused_before_work_is_lost(value):
+    with pytest.raises(TypeError, match=r"(nan|inf) cannot be described: .* finite numbers"):
+        describe(value)
+
+
+def test_a_lambda_with_a_set_is_described_the_same_in_every_process():
+    code = "from avsi.experiment.description import describe; print(describe(lambda x: x in {'a', 'b', 'c', 'd'}))"
+    described = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, check=True, env={**os.environ, "PYTHONHASHSEED": seed}
+        ).stdout
+        for seed in "12345"
+    }
+    assert len(described) == 1
+    assert describe(lambda x: x in {1, 2}) != describe(lambda x: x in {1, 3})
