@@ -19,11 +19,7 @@ class BatchedEWCPenalty(OnlineEWCPenalty):
 
     That is no Fisher information: it depends on the size of the batches, and for b independent samples it is about 1/b
     of the empirical one (van de Ven 2025, "On the computation of the Fisher information in continual learning").
-
-    Args:
-        model: The model, None leaves it to ``bind``.
-        strength: lambda.
-        batch_size: Samples in a batch: those given are cut into ones of this size.
+    Batches of data are cut into ones of ``batch_size``.
     """
 
     def __init__(self, model: nn.Module | None, strength: Strength, *, batch_size: int) -> None:
@@ -33,18 +29,7 @@ class BatchedEWCPenalty(OnlineEWCPenalty):
     def new_importance(
         self, parameters: Mapping[str, nn.Parameter], batches: Iterable[Any] | None
     ) -> dict[str, Tensor]:
-        """Decay Omega and add the squares of the batches' gradients.
-
-        Args:
-            parameters: The penalised parameters by name.
-            batches: Batches (x, y) or (x, y, task_labels).
-
-        Returns:
-            The new Omega.
-
-        Raises:
-            TypeError: If there are no data.
-        """
+        """Decay Omega and add the squares of the gradients of batches (x, y) or (x, y, task_labels)."""
         if self.model is None or batches is None:
             raise TypeError("consolidate() needs the task's data: batches of (x, y) or (x, y, task_labels)")
         training, count = self.model.training, 0
@@ -64,14 +49,7 @@ class BatchedEWCPenalty(OnlineEWCPenalty):
 
 
 class BatchedEWC(Naive):
-    """Fine-tuning with squares of mini-batch gradients as importance, shown for what it does.
-
-    Args:
-        strength: lambda.
-        train_mb_size: Samples per training batch, and per batch whose gradient is squared.
-        plugins: Further plugins.
-        **template: Further arguments of Avalanche's ``Naive``.
-    """
+    """Fine-tuning with squares of mini-batch gradients, in batches of the training's size, as importance."""
 
     def __init__(
         self, *, strength: Strength, train_mb_size: int, plugins: Sequence[Any] | None = None, **template: Any

@@ -8,30 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """How far a trial is.
-
-    Attributes:
-        fraction: Of the trial, in [0, 1].
-        task: Which task, of how many.
-        activity: What is done in it.
-        speed: Training iterations per second, None where nothing is trained.
-    """
+    """How far a trial is, in [0, 1], which task of how many it is at, and what it does there."""
 
     fraction: float
     task: str
     activity: str
-    speed: float | None = None
+    speed: float | None = None  # training iterations per second; None where nothing is trained
 
 
 @dataclass(frozen=True)
 class TaskEnd:
-    """A trial's evaluation after a task.
-
-    Attributes:
-        task: Which task, of how many.
-        accuracy: Mean test accuracy on the tasks the model has learned so far, in [0, 1].
-        tasks: Their number.
-    """
+    """A trial's mean test accuracy, in [0, 1], on the tasks it has learned so far, and their number, after a task."""
 
     task: str
     accuracy: float
@@ -40,11 +27,7 @@ class TaskEnd:
 
 @dataclass(frozen=True)
 class Said:
-    """What a trial printed, where it runs in another process.
-
-    Attributes:
-        line: One line.
-    """
+    """A line that a trial says or, in another process, prints."""
 
     line: str
 

@@ -12,17 +12,12 @@ from avsi.models import HeadedModel
 class FreezeFeatures(SupervisedPlugin):
     """Freezes a :class:`~avsi.models.HeadedModel`'s features for every experience of a stream after the first.
 
-    From then on they are a fixed function: parameters get no gradient, and the layers are in evaluation mode, without
-    dropout and with fixed batch statistics. It holds no state. What is frozen follows from the experience's place in
-    its stream, so that training may go on from a checkpoint with any experience.
+    From then on they get no gradient, and their layers are in evaluation mode, without dropout and with fixed batch
+    statistics. It holds no state: what is frozen follows from the experience's place in its stream.
     """
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Freeze the features, unless the experience is the first one.
-
-        Raises:
-            TypeError: If the model's features cannot be told from its head.
-        """
+        """Freeze the features, unless the experience is the first; a model without a head is a TypeError."""
         if not isinstance(strategy.model, HeadedModel):
             raise TypeError(
                 f"feature extraction needs a model with features and a head, an avsi.models.HeadedModel such as MLP; "

@@ -1,4 +1,15 @@
-"""The methods that reproductions compare."""
+"""The methods that reproductions compare: each function makes a :class:`~avsi.experiment.Method`.
+
+Strengths are c of Synaptic Intelligence and lambda of the others, damping is xi. Where a method is told to need a
+network, that is a function that builds the model, given its output layer as ``head``.
+
+Example:
+    >>> from functools import partial
+    >>> from avsi.models import MLP
+    >>> network = partial(MLP, 784, (256, 256))
+    >>> [method.name for method in (finetune(), si(1.0, damping=1e-3), with_dhp(mas(0.1), plastic(network)))]
+    ['finetune', 'si', 'dhp+mas']
+"""
 
 from __future__ import annotations
 
@@ -30,30 +41,32 @@ Model = Callable[..., Any]
 
 
 def finetune(name: str = "finetune", label: str = "fine-tuning", **own: Any) -> Method:
-    """Plain training on one task after the other: the lower bound.
-
-    Args:
-        name: The method's name.
-        label: How tables call it.
-        **own: A ``model`` or an ``optimizer`` of its own.
-
-    Returns:
-        The method.
-    """
+    """Plain training on one task after the other, the lower bound; with ``model`` or ``optimizer``, one of its own."""
     return Method(name, Naive, label=label, **own)
 
 
+def dropout(model: Model) -> Method:
+    """Fine-tuning of a model with dropout."""
+    return finetune("dropout", "fine-tuning, dropout", model=model)
+
+
+def feature_extraction() -> Method:
+    """Fine-tuning of the output layer alone, after ordinary training on the first task."""
+    return Method("feature_extraction", Naive, label="feature extraction", plugins=(FreezeFeatures,))
+
+
+def scratch() -> Method:
+    """A fresh model for each task: what the task's data alone can teach."""
+    return Method("scratch", Naive, "independent", "from scratch")
+
+
+def joint() -> Method:
+    """One model trained on all tasks at once: the upper bound."""
+    return Method("joint", JointTraining, "joint", "joint training")
+
+
 def si(strength: float, damping: float, name: str = "si") -> Method:
-    """Synaptic Intelligence.
-
-    Args:
-        strength: c of the paper.
-        damping: xi of the paper.
-        name: The method's name, where an experiment has several strengths.
-
-    Returns:
-        The method.
-    """
+    """Synaptic Intelligence; give it a name where an experiment has several strengths."""
     strategy = partial(SynapticIntelligence, strength=strength, damping=damping)
     return Method(name, strategy, label=f"SI, c = {strength:g}")
 
@@ -61,11 +74,11 @@ def si(strength: float, damping: float, name: str = "si") -> Method:
 def online_ewc(
     strength: float, labels: Labels = "empirical", name: str = "online_ewc", max_samples: int | None = None
 ) -> Method:
-    """Online EWC with the per-sample Fisher information and gamma = 1.
+    """Online EWC with gamma = 1 and the per-sample Fisher information.
 
     Args:
         strength: lambda.
-        labels: Which labels the Fisher information is taken over.
+        labels: Which labels the Fisher information is taken over, see :func:`avsi.fisher_diagonal`.
         name: The method's name, where an experiment has it more than once.
         max_samples: How many samples of a task it is measured on; None: all.
 
@@ -79,78 +92,29 @@ def online_ewc(
 
 
 def batched_ewc(strength: float) -> Method:
-    """Online EWC with squares of mini-batch gradients in batches of the training's size, shown for what it does.
-
-    Args:
-        strength: lambda.
-
-    Returns:
-        The method.
-    """
+    """Online EWC with squares of mini-batch gradients in batches of the training's size, shown for what it does."""
     return Method("batched", partial(BatchedEWC, strength=strength), label=f"batched, λ = {strength:g}")
 
 
 def mas(strength: float) -> Method:
-    """Memory Aware Synapses.
-
-    Args:
-        strength: lambda.
-
-    Returns:
-        The method.
-    """
+    """Memory Aware Synapses."""
     return Method("mas", partial(MAS, strength=strength), label=f"MAS, λ = {strength:g}")
 
 
-def dropout(model: Model) -> Method:
-    """Fine-tuning of a model with dropout.
-
-    Args:
-        model: Builds the model.
-
-    Returns:
-        The method.
-    """
-    return finetune("dropout", "fine-tuning, dropout", model=model)
+def avalanche_si(strength: float, damping: float) -> Method:
+    """Avalanche's own Synaptic Intelligence, shown for what it does."""
+    return Method("avalanche_si", partial(AvalancheSI, si_lambda=strength, eps=damping), label="Avalanche's own SI")
 
 
-def matched(method: Method, model: Model) -> Method:
-    """A method on a network with an extra set of slow weights in place of the plastic ones: the DHP paper's control.
-
-    Args:
-        method: The method.
-        model: Builds the model, with ``MatchedLinear`` heads.
-
-    Returns:
-        The method, such as ``si_matched``.
-    """
-    return replace(method, name=f"{method.name}_matched", label=f"{method.label}, matched", model=model)
+def avalanche_ewc(strength: float) -> Method:
+    """Avalanche's own EWC in its online mode without decay: squares of mini-batch gradients."""
+    strategy = partial(AvalancheEWC, ewc_lambda=strength, mode="online", decay_factor=1.0)
+    return Method("avalanche_ewc", strategy, label="Avalanche's own EWC")
 
 
-def dhp(model: Model) -> Method:
-    """Differentiable Hebbian plasticity in the output layer.
-
-    Args:
-        model: Builds the model, with ``DHPLinear`` heads.
-
-    Returns:
-        The method.
-    """
-    return Method("dhp", DHP, label="DHP", model=model)
-
-
-def with_dhp(method: Method, model: Model) -> Method:
-    """A consolidation method together with differentiable Hebbian plasticity, such as ``dhp+si``.
-
-    Args:
-        method: The consolidation method.
-        model: Builds the model, with ``DHPLinear`` heads.
-
-    Returns:
-        The method.
-    """
-    plugins = (*method.plugins, DHPPlugin)
-    return replace(method, name=f"dhp+{method.name}", label=f"DHP + {method.label}", model=model, plugins=plugins)
+def avalanche_mas(strength: float) -> Method:
+    """Avalanche's own MAS: absolute values of mini-batch gradients, halving old importances by its default."""
+    return Method("avalanche_mas", partial(AvalancheMAS, lambda_reg=strength), label="Avalanche's own MAS")
 
 
 def plastic(network: Model, classes: int | None = None, **layer: Any) -> Model:
@@ -168,15 +132,7 @@ def plastic(network: Model, classes: int | None = None, **layer: Any) -> Model:
 
 
 def double_weights(network: Model, classes: int | None = None) -> Model:
-    """Give a network the output layer of the DHP paper's controls, with an extra set of slow weights.
-
-    Args:
-        network: Builds the network, given a ``head``.
-        classes: Number of classes of a single head; None: a head per task.
-
-    Returns:
-        Builds the network with its head.
-    """
+    """Give a network the output layer of the DHP paper's controls, an extra set of slow weights; see `plastic`."""
     return partial(network, head=_head(MatchedLinear, classes))
 
 
@@ -184,6 +140,22 @@ def _head(layer: Model, classes: int | None, **arguments: Any) -> Model:
     if classes is not None:
         return partial(layer, out_features=classes, **arguments)
     return partial(MultiHead, head=partial(layer, **arguments) if arguments else layer)
+
+
+def dhp(model: Model) -> Method:
+    """Differentiable Hebbian plasticity in the output layer, of a model with ``DHPLinear`` heads."""
+    return Method("dhp", DHP, label="DHP", model=model)
+
+
+def with_dhp(method: Method, model: Model) -> Method:
+    """A consolidation method together with DHP, such as ``dhp+si``, for a model with ``DHPLinear`` heads."""
+    plugins = (*method.plugins, DHPPlugin)
+    return replace(method, name=f"dhp+{method.name}", label=f"DHP + {method.label}", model=model, plugins=plugins)
+
+
+def matched(method: Method, model: Model) -> Method:
+    """The DHP paper's control of a method, such as ``si_matched``, for a model with ``MatchedLinear`` heads."""
+    return replace(method, name=f"{method.name}_matched", label=f"{method.label}, matched", model=model)
 
 
 def dhp_table(
@@ -218,78 +190,6 @@ def dhp_table(
 
 
 def of_matched_networks(paper: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """Say of the DHP paper's values that those without DHP are of networks of matched capacity.
-
-    Args:
-        paper: Accuracy and BWT, by method.
-
-    Returns:
-        The same, with the names of the matched methods too.
-    """
+    """Say of the DHP paper's values, (accuracy, BWT) by method, that those without DHP are of the matched networks."""
     controls = {f"{name}_matched": values for name, values in paper.items() if not name.startswith("dhp")}
     return paper | controls
-
-
-def feature_extraction() -> Method:
-    """Fine-tuning of the output layer alone, after ordinary training on the first task.
-
-    Returns:
-        The method.
-    """
-    return Method("feature_extraction", Naive, label="feature extraction", plugins=(FreezeFeatures,))
-
-
-def avalanche_si(strength: float, damping: float) -> Method:
-    """Avalanche's own Synaptic Intelligence, shown for what it does.
-
-    Args:
-        strength: c of the paper.
-        damping: xi of the paper.
-
-    Returns:
-        The method.
-    """
-    return Method("avalanche_si", partial(AvalancheSI, si_lambda=strength, eps=damping), label="Avalanche's own SI")
-
-
-def avalanche_ewc(strength: float) -> Method:
-    """Avalanche's own EWC in its online mode without decay: squares of mini-batch gradients.
-
-    Args:
-        strength: lambda.
-
-    Returns:
-        The method.
-    """
-    strategy = partial(AvalancheEWC, ewc_lambda=strength, mode="online", decay_factor=1.0)
-    return Method("avalanche_ewc", strategy, label="Avalanche's own EWC")
-
-
-def avalanche_mas(strength: float) -> Method:
-    """Avalanche's own MAS: absolute values of mini-batch gradients, halving old importances by its default.
-
-    Args:
-        strength: lambda.
-
-    Returns:
-        The method.
-    """
-    return Method("avalanche_mas", partial(AvalancheMAS, lambda_reg=strength), label="Avalanche's own MAS")
-
-
-def scratch() -> Method:
-    """A fresh model for each task: what the task's data alone can teach.
-
-    Returns:
-        The method.
-    """
-    return Method("scratch", Naive, "independent", "from scratch")
-
-
-def joint() -> Method:
-    """One model trained on all tasks at once: the upper bound.
-
-    Returns:
-        The method.
-    """
-    return Method("joint", JointTraining, "joint", "joint training")

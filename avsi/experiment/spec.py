@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from avsi.experiment.description import describe, digest
 
@@ -56,6 +56,12 @@ class Reported:
 class Method:
     """A method of an experiment.
 
+    Example:
+        >>> from functools import partial
+        >>> from avsi.strategies import MAS
+        >>> Method("strong_mas", partial(MAS, strength=10.0), label="MAS, λ = 10").regime
+        'sequential'
+
     Attributes:
         name: Its name on the command line and in results.
         strategy: Builds the Avalanche strategy; called with ``model``, ``optimizer``, ``criterion``,
@@ -66,10 +72,8 @@ class Method:
         model: Builds the method's own model where it needs another than the experiment's.
         optimizer: Builds the method's own optimizer likewise.
         plugins: Build further plugins for the strategy.
-        candidate_of: The method whose settings a sweep chooses among its candidates, of which this is one. Their trials
-            count as that method's: those of the chosen one are not run twice.
-        settings: In what a candidate of a sweep, and what was chosen by one, differ from the script, as (parameter,
-            value).
+        candidate_of: The method of which a sweep tries this candidate; their trials are kept under its name.
+        settings: In what a sweep's candidate or choice differs from the script, as (parameter, value).
     """
 
     name: str
@@ -83,7 +87,9 @@ class Method:
     settings: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        check_name("method", self.name)
+        check_name("a method", self.name)
+        if self.regime not in get_args(Regime):
+            raise ExperimentError(f"regime must be one of {', '.join(get_args(Regime))}, got {self.regime!r}")
 
     @property
     def trial_name(self) -> str:
@@ -120,8 +126,8 @@ class Experiment:
         autocast: The type that the model computes with under ``torch.autocast``, "bfloat16"; "": none.
         channels_last: Whether models and their inputs have the memory format ``torch.channels_last``.
         smoke: Whether only a few images of each task are used, to see that everything runs.
-        changes: In what the experiment was changed from what the script says, as (name, value); see :meth:`changed`.
-        full_epochs: The protocol's epochs where ``epochs`` was changed from them; set by :meth:`with_epochs`.
+        changes: In what the command line changed it, as (name, value).
+        full_epochs: The protocol's epochs, where :meth:`with_epochs` changed them.
     """
 
     name: str
@@ -147,7 +153,7 @@ class Experiment:
     full_epochs: int | None = None
 
     def __post_init__(self) -> None:
-        check_name("experiment", self.name)
+        check_name("an experiment", self.name)
         for name in ("epochs", "batch_size", "trials"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ExperimentError(f"{name} must be at least 1, got {getattr(self, name)!r}")
@@ -163,17 +169,7 @@ class Experiment:
             self.describe(method)
 
     def method(self, name: str) -> Method:
-        """Look a method up.
-
-        Args:
-            name: Its name.
-
-        Returns:
-            The method.
-
-        Raises:
-            ExperimentError: If there is none of that name.
-        """
+        """Look a method up by its name; an unknown one is an ExperimentError that lists those there are."""
         for method in self.methods:
             if method.name == name:
                 return method
@@ -183,39 +179,21 @@ class Experiment:
         )
 
     def reported(self, method: Method) -> Reported:
-        """Look up what the paper reports for a method.
-
-        Args:
-            method: The method.
-
-        Returns:
-            The values; empty where there are none.
-        """
+        """Look up what the paper reports for a method: a `Reported`, empty where there is nothing."""
         values = self.paper.get(method.name, Reported())
         if isinstance(values, Reported):
             return values
         return Reported(*values) if isinstance(values, tuple) else Reported(values)
 
     def with_epochs(self, epochs: int | None) -> Experiment:
-        """Change the number of epochs and remember that the protocol was changed.
-
-        Args:
-            epochs: Epochs per task, at least 1; None for the protocol's.
-
-        Returns:
-            The changed experiment.
-        """
+        """Copy the experiment with another number of epochs, unless that is None; ``deviation`` says it then."""
         if epochs is None or epochs == self.epochs:
             return self
         full = self.full_epochs or self.epochs
         return replace(self, epochs=epochs, full_epochs=None if epochs == full else full)
 
     def as_smoke_test(self) -> Experiment:
-        """Shorten the experiment to one epoch of a few images per task and one seed.
-
-        Returns:
-            The changed experiment.
-        """
+        """Copy the experiment, shortened to one epoch of a few images per task and one seed."""
         patience = self.patience and replace(self.patience, at_least=1)
         return replace(self.with_epochs(1), smoke=True, trials=1, patience=patience)
 
@@ -241,17 +219,7 @@ class Experiment:
         return f"-{joined}" if joined else ""
 
     def describe(self, method: Method) -> dict[str, Any]:
-        """Describe all that decides a trial's outcome, but for its seed. What is not used has no place in it.
-
-        Args:
-            method: The method.
-
-        Returns:
-            JSON data.
-
-        Raises:
-            ExperimentError: If something in it cannot be described.
-        """
+        """Describe as JSON data all that decides a trial's outcome, but for its seed, and nothing that is not used."""
         try:
             optional = {
                 "patience": self.patience and asdict(self.patience),
@@ -261,8 +229,9 @@ class Experiment:
                 "channels_last": self.channels_last,
                 "smoke": self.smoke,
             }
-            plugins = {"plugins": describe(method.plugins)} if method.plugins else {}
             trained = {"name": method.trial_name, "strategy": describe(method.strategy), "regime": method.regime}
+            if method.plugins:
+                trained["plugins"] = describe(method.plugins)
             return {key: value for key, value in optional.items() if value} | {
                 "experiment": self.name,
                 "scenario": describe(self.scenario),
@@ -271,49 +240,26 @@ class Experiment:
                 "epochs": self.epochs,
                 "batch_size": self.batch_size,
                 "reset_optimizer": self.reset_optimizer,
-                "method": trained | plugins,
+                "method": trained,
             }
         except TypeError as error:
             raise ExperimentError(f"{self.name}, method {method.name}: {error}") from error
 
     def digest(self, method: Method) -> str:
-        """Compute the fingerprint of :meth:`describe`.
-
-        Args:
-            method: The method.
-
-        Returns:
-            Ten hexadecimal digits.
-        """
+        """Compute the fingerprint of :meth:`describe`: ten hexadecimal digits."""
         return digest(self.describe(method))
 
 
 def check_name(kind: str, name: str) -> None:
-    """Refuse names that could not name a file in a results folder.
-
-    Args:
-        kind: What is named.
-        name: Its name.
-
-    Raises:
-        ExperimentError: If the name is empty, too long, or holds anything but letters, digits and ``_+-=.,``.
-    """
+    """Refuse a name that could not name a folder among the results."""
     if not re.fullmatch(r"[\w+=,-][\w+=.,-]*", name) or len(name.encode()) > LONGEST:
         raise ExperimentError(
-            f"{name!r} cannot name {'an' if kind[0] in 'aeiou' else 'a'} {kind}: results are kept in a folder of that "
-            f"name; use up to {LONGEST} letters, digits and any of _+-=., without a dot in front"
+            f"{name!r} cannot name {kind}: results are kept in a folder of that name; use up to {LONGEST} letters, "
+            "digits and any of _+-=., without a dot in front"
         )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Suggest a name in place of one that is not known.
-
-    Args:
-        name: The unknown name.
-        known: The known names.
-
-    Returns:
-        "; did you mean ...?" or nothing.
-    """
+    """End a message about an unknown name with a near one that is known: "; did you mean ...?", or nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

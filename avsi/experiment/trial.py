@@ -60,8 +60,8 @@ class Trial:
         experiment: The experiment.
         method: The method.
         seed: Seeds every random generator, and the benchmark.
-        description: All that decides its result, but for the seed, as JSON data; made here and kept on the way to
-            another process, where the functions of a script have other names.
+        description: All that decides its result, but for the seed, as JSON data; kept on the way to another process,
+            where the functions of a script have other names.
     """
 
     experiment: Experiment
@@ -104,17 +104,14 @@ class Trial:
         Args:
             setting: Device, data and logs; default: the CPU and the default data.
             progress: Told of every step.
-            checkpoint: File that keeps the trial's state after each finished task, see ``avsi.experiment.checkpoint``;
-                None: it is kept nowhere. If the file is there, the trial goes on from it, and its result differs from
-                that of an uninterrupted one in times and ``resumed`` only. The file stays: it is the caller's to
-                discard, once the result is written.
+            checkpoint: File that keeps the trial's state after each finished task. If it is there, the trial goes on
+                from it, and only times and ``resumed`` differ from an uninterrupted trial's. The caller deletes it.
 
         Returns:
-            The result, as JSON data. Accuracies and errors are fractions; for the ``independent`` and ``joint``
-            regimes, where there is no sequence, ``accuracy_matrix`` and ``bwt`` are None. ``weights`` and ``state``
-            hold a SHA-256 for each training: trials with equal ones are equal bit for bit. ``status`` is "finished", or
-            "diverged" where the training was no longer finite; ``divergence`` then says where, and there is no
-            accuracy.
+            The result, as JSON data. Accuracies and errors are fractions; ``accuracy_matrix`` and ``bwt`` are None
+            where tasks are not learned in sequence. ``weights`` and ``state`` hold a SHA-256 for each training: trials
+            with equal ones are equal bit for bit. ``status`` is "finished" or "diverged"; ``divergence`` then says
+            where and why, and there is no accuracy.
         """
         from avsi.experiment.running import run  # only here, for it loads Avalanche
 
