@@ -27,25 +27,14 @@ START_OVER = "delete the file to start the trial over"
 
 @dataclass
 class Checkpoint:
-    """A trial's checkpoint, and the time that the trial has taken with all its interruptions.
+    """A trial's checkpoint, and the time that the trial has taken with all its interruptions."""
 
-    Attributes:
-        path: The file; None: nothing is kept.
-        trial: What the trial is and where it runs, as JSON data. Only a checkpoint of the same is gone on from: with
-            other data or other software a resumed trial would not end as an uninterrupted one.
-        started: When the trial began, at first.
-        clock: ``time.perf_counter()`` when this run of it began.
-        earlier: Seconds of earlier runs, each up to its last checkpoint.
-        resumed: How many times the trial has gone on from a checkpoint; runs that were interrupted before they wrote
-            one are no part of it.
-    """
-
-    path: Path | None
-    trial: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None  # None: nothing is kept
+    trial: Mapping[str, Any] = field(default_factory=dict)  # what it is and where it runs, as JSON data
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    clock: float = field(default_factory=time.perf_counter)
-    earlier: float = 0.0
-    resumed: int = 0
+    clock: float = field(default_factory=time.perf_counter)  # when this run of it began
+    earlier: float = 0.0  # seconds of earlier runs, each up to its last checkpoint
+    resumed: int = 0  # how many times it has gone on from a checkpoint
 
     @property
     def seconds(self) -> float:
@@ -59,7 +48,7 @@ class Checkpoint:
             torch.set_num_threads(content["trial"]["environment"]["threads"])
 
     def identify(self, trial: Trial, data: list[dict[str, Any]], environment: Mapping[str, Any]) -> None:
-        """Say what the trial is and where it runs."""
+        """Say what the trial is and where it runs: elsewhere it would not end as an uninterrupted one."""
         kept = {key: value for key, value in environment.items() if key != "platform"}
         self.trial = {
             "seed": trial.seed,
@@ -85,14 +74,7 @@ class Checkpoint:
         write_bytes(self.path, buffer.getvalue())
 
     def read(self) -> dict[str, Any] | None:
-        """Read the state to go on from, and count on from its times.
-
-        Returns:
-            The state, or None if there is none.
-
-        Raises:
-            ExperimentError: If the file is damaged, or is not this trial's.
-        """
+        """Read the state to go on from, if there is one, and count on from its times; another trial's is refused."""
         content = self._load()
         if content is None:
             return None

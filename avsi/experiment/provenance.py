@@ -5,42 +5,36 @@ from __future__ import annotations
 import hashlib
 import platform
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import avsi.scenarios
+import avsi.strategies
 from avsi.data import DATASETS, published_size
 
 PACKAGES = ("avsi", "avalanche-lib", "torch", "torchvision", "numpy", "scikit-learn")
 
 
 def describe_data(benchmark: Any) -> list[dict[str, Any]]:
-    """Describe the images a benchmark uses, and whether they are all that was published of those classes.
-
-    Args:
-        benchmark: The benchmark. One that does not know its image sets is not described.
-
-    Returns:
-        For each image set: name, split, SHA-256 fingerprint, images used, images published of those classes (those
-        used, where nobody published it), whether that is all of them, and where the file came from.
-    """
+    """Describe the image sets that a benchmark knows of, and whether they are all that was published of its classes."""
     rows = []
     for image_set in getattr(benchmark, "image_sets", ()):
         classes = benchmark.classes[image_set.name]
         counts = torch.bincount(image_set.labels, minlength=max(classes) + 1)
-        used = int(sum(counts[c] for c in classes))
+        used = int(counts[list(classes)].sum())
         known = image_set.name in DATASETS
-        expected = published_size(image_set.name, image_set.split, classes) if known else used
+        published = published_size(image_set.name, image_set.split, classes) if known else used
         rows.append(
             {
                 "name": image_set.name,
                 "split": image_set.split,
                 "fingerprint": image_set.fingerprint(),
                 "images": used,
-                "published": expected,
-                "complete": used == expected,
+                "published": published,
+                "complete": used == published,
                 "source": image_set.metadata.get("source", ""),
             }
         )
@@ -48,18 +42,11 @@ def describe_data(benchmark: Any) -> list[dict[str, Any]]:
 
 
 def describe_environment(device: str) -> dict[str, Any]:
-    """Describe software and hardware.
-
-    Args:
-        device: The torch device in use.
-
-    Returns:
-        Versions, platform, the CPU's vector instructions that torch uses, device and threads.
-    """
+    """Describe software and hardware: versions, platform, the CPU's vector instructions, device and threads."""
     accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else ""
     return {
         "python": platform.python_version(),
-        **{name: package_version(name) for name in PACKAGES},
+        **{name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": f"{device} {accelerator}".strip(),
@@ -67,28 +54,9 @@ def describe_environment(device: str) -> dict[str, Any]:
     }
 
 
-def package_version(name: str) -> str:
-    """Look up an installed package's version.
-
-    Returns:
-        The version, or "not installed".
-    """
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
-
-
 @cache
 def code_fingerprint() -> str:
-    """Compute a fingerprint of the package's sources: results with the same one come from the same code.
-
-    Returns:
-        Ten hexadecimal digits of a SHA-256.
-    """
-    import avsi.scenarios
-    import avsi.strategies
-
+    """Compute ten digits of the SHA-256 of the package's sources: results with the same are from the same code."""
     found = hashlib.sha256()
     for package in (avsi, avsi.scenarios, avsi.strategies):  # the last two may lie elsewhere
         folder = Path(package.__path__[0])

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from avalanche.training.plugins import SupervisedPlugin
 from torch import nn
 
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
@@ -48,49 +47,23 @@ EVAL_BATCH_SIZE = 512
 
 @dataclass
 class Finished:
-    """What is to be told of each finished training, as parallel lists.
+    """What is told of each finished training, as parallel lists. Accuracies are in [0, 1]."""
 
-    Attributes:
-        rows: Accuracies of the evaluation that followed it, in [0, 1]; in the sequential regime the rows of R.
-        class_rows: The same by class: for each task the accuracy on each of its classes.
-        train_accuracy: Accuracies on training data, where each training has a model of its own.
-        validation_accuracy: Likewise on validation data, where there are any.
-        train_time_s: Seconds it took.
-        weights: Fingerprint of the model's parameters and buffers (Hebbian traces among them) at its end.
-        state: Fingerprint of all that decides how the trial goes on: weights, optimizer, plugins, random states; None
-            where a part of it is not plain data.
-    """
-
-    rows: list[list[float]] = field(default_factory=list)
-    class_rows: list[list[list[float | None]]] = field(default_factory=list)
-    train_accuracy: list[float] = field(default_factory=list)
-    validation_accuracy: list[float] = field(default_factory=list)
+    rows: list[list[float]] = field(default_factory=list)  # on test data; in the sequential regime the rows of R
+    class_rows: list[list[list[float | None]]] = field(default_factory=list)  # the same by task and class
+    train_accuracy: list[float] = field(default_factory=list)  # where each training has a model of its own
+    validation_accuracy: list[float] = field(default_factory=list)  # likewise, where there are such data
     train_time_s: list[float] = field(default_factory=list)
-    weights: list[str] = field(default_factory=list)
-    state: list[str | None] = field(default_factory=list)
+    weights: list[str] = field(default_factory=list)  # fingerprints of parameters and buffers
+    state: list[str | None] = field(default_factory=list)  # of all that decides how it goes on; None if not plain data
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """Makes models and strategies of one trial, and keeps what it has done.
-
-    Attributes:
-        trial: The trial.
-        streams: The benchmark's experiences, by stream: "train", "test" and perhaps "valid".
-        device: A torch device.
-        progress: An Avalanche plugin that is told of every step.
-        loggers: Avalanche loggers.
-        checkpoint: Where finished trainings are kept.
-        early_stopping: Stops trainings, where the protocol stops early.
-        dynamics: Records the dynamics of DHP layers.
-        classes: Measures the accuracy on each class.
-        scalars: Tells the loggers of loss and penalty.
-        guard: Stops a training that diverges.
-        finished: The trainings that are finished.
-    """
+    """Makes models and strategies of one trial, trains them, and keeps what came of it."""
 
     trial: Trial
-    streams: dict[str, list[Any]]
+    streams: dict[str, list[Any]]  # the benchmark's experiences: "train", "test" and perhaps "valid"
     device: str
     progress: TrialProgress
     loggers: list[Any]
@@ -109,23 +82,16 @@ class Trainer:
 
     @property
     def apart(self) -> list[Any]:
-        """Plugins of strategies that are no part of their state: progress has none, watchers are kept once."""
+        """The plugins that all strategies of the trial share: no part of a strategy's state."""
         return [self.progress, self.classes, self.scalars, self.guard, *self.watchers.values()]
 
     def strategy(self) -> Any:
-        """Make a fresh model with its optimizer and strategy.
-
-        Returns:
-            The Avalanche strategy.
-        """
+        """Make a fresh model with its optimizer and strategy."""
         experiment, method = self.trial.experiment, self.trial.method
         layout = {"memory_format": torch.channels_last} if experiment.channels_last else {}
         model = resolve(method.model or experiment.model)().to(self.device, **layout)
-        plugins: list[SupervisedPlugin] = [build() for build in resolve(method.plugins)]
-        plugins += [self.progress, self.dynamics, self.classes, self.scalars, self.guard]
-        plugins.append(InMemoryBatches(on_device=self.device != "cpu"))
-        if self.early_stopping:
-            plugins.append(self.early_stopping)
+        plugins = [build() for build in resolve(method.plugins)]
+        plugins += [*self.apart, InMemoryBatches(on_device=self.device != "cpu")]
         if experiment.scheduler:
             plugins.append(Schedule(resolve(experiment.scheduler)))
         strategy = resolve(method.strategy)(
@@ -159,11 +125,7 @@ class Trainer:
         self.keep(strategy)
 
     def keep(self, strategy: Any) -> None:
-        """Take the fingerprints of a training that is finished, and write a checkpoint.
-
-        A trial with state that is not plain data has no checkpoint, and starts over when it is interrupted; progress
-        says so. Joint training has none either: its one training is the trial.
-        """
+        """Take the fingerprints of a training that is finished, and write a checkpoint, if its state can be kept."""
         self.finished.weights.append(fingerprint(strategy.model.state_dict()))
         try:
             state = {"strategy": strategy_state(strategy, self.apart), "random": random_states(self.device)}
@@ -173,7 +135,7 @@ class Trainer:
             self.finished.state.append(None)
             return
         self.finished.state.append(fingerprint(state))
-        if self.trial.method.regime == "joint":
+        if self.trial.method.regime == "joint":  # whose one training is the trial
             return
         if self.trial.method.regime == "independent":
             del state["strategy"]  # the next one is made afresh
@@ -184,11 +146,7 @@ class Trainer:
             self.progress.tell(Said(f"cannot write its checkpoint ({error.strerror}), and goes on without"))
 
     def resume(self, strategy: Any = None) -> None:
-        """Go on from the checkpoint, if there is one: afterwards all is as it was when that was written.
-
-        Raises:
-            ExperimentError: If the checkpoint cannot be gone on from.
-        """
+        """Go on from the checkpoint, if there is one: afterwards all is as it was when that was written."""
         state = self.checkpoint.read()
         if state is None:
             return
@@ -208,41 +166,40 @@ class Trainer:
         restore_random_states(state["random"], self.device)  # last: making and adapting models draws random numbers
 
     def measure(self, strategy: Any, experiences: Any) -> list[float]:
-        """Measure a model's accuracy on the data of each of some experiences, with evaluation transforms.
-
-        Returns:
-            The accuracies, in [0, 1].
-        """
+        """Measure a model's accuracy, in [0, 1], on each experience's data with evaluation transforms."""
         return [1 - validation_error(strategy, [experience], self.progress.passing) for experience in experiences]
 
     def on_validation_data(self, strategy: Any) -> float | None:
-        """Measure a model on the validation data of all tasks, tasks equally weighted: what strengths are chosen by.
-
-        Returns:
-            The accuracy, in [0, 1]; None where the benchmark has no validation data.
-        """
+        """Measure a model's mean accuracy over the tasks' validation data, if there are any: strengths go by it."""
         valid = self.streams.get("valid")
         return average_accuracy([self.measure(strategy, valid)]) if valid else None
 
 
+NOTHING_MEASURED: dict[str, Any] = dict.fromkeys(
+    (
+        "accuracy",
+        "bwt",
+        "forgetting",
+        "validation_accuracy",
+        "task_accuracy",
+        "train_accuracy",
+        "class_accuracy",
+        "accuracy_matrix",
+    )
+)
+"""What is told of every trial."""
+
+
 def train_sequential(trainer: Trainer) -> dict[str, Any]:
-    """Train one model on one task after the other, evaluating on every test set after each.
-
-    A trial that was interrupted goes on after the last task that was trained on and evaluated after.
-
-    Returns:
-        R, ACC, BWT, forgetting; final accuracy by task, on training data too; accuracy by task and class at the end,
-        and just after each task was learned. What compares a task's test set with its training is None where the
-        benchmark has not one test experience for each training experience.
-    """
+    """Train one model on one task after the other, evaluating on every test set after each."""
     strategy, train, test = trainer.strategy(), trainer.streams["train"], trainer.streams["test"]
     trainer.resume(strategy)
     matrix, class_rows = trainer.finished.rows, trainer.finished.class_rows
     for experience in train[len(matrix) :]:
         trainer.train(strategy, experience, test)
-    parallel = len(train) == len(test)
+    parallel = len(train) == len(test)  # else no test set belongs to a task
     check_against_avalanche(matrix if parallel else matrix[-1:], strategy.evaluator.get_last_metrics(), test)
-    return {
+    return NOTHING_MEASURED | {
         "accuracy": average_accuracy(matrix),
         "bwt": backward_transfer(matrix) if parallel else None,
         "forgetting": forgetting(matrix) if parallel else None,
@@ -256,16 +213,7 @@ def train_sequential(trainer: Trainer) -> dict[str, Any]:
 
 
 def train_independent(trainer: Trainer) -> dict[str, Any]:
-    """Train a fresh model from scratch on each task.
-
-    A trial that was interrupted goes on with the first task that has no finished model.
-
-    Returns:
-        Mean accuracy and accuracy by task.
-
-    Raises:
-        ExperimentError: If there is not one test experience for each training experience.
-    """
+    """Train a fresh model on each task."""
     train, test = trainer.streams["train"], trainer.streams["test"]
     if len(train) != len(test):
         raise ExperimentError(
@@ -273,50 +221,32 @@ def train_independent(trainer: Trainer) -> dict[str, Any]:
             "test experiences; leave it out"
         )
     trainer.resume()
-    rows, validation = trainer.finished.rows, trainer.finished.validation_accuracy
-    for experience, tested in list(zip(train, test, strict=True))[len(rows) :]:
+    finished = trainer.finished
+    for experience, tested in list(zip(train, test, strict=True))[len(finished.rows) :]:
         trainer.train(trainer.strategy(), experience, [tested])
-    accuracies = [accuracy for (accuracy,) in rows]
-    return _without_sequence(accuracies) | {
+    accuracies, validation = [accuracy for (accuracy,) in finished.rows], finished.validation_accuracy
+    return NOTHING_MEASURED | {
+        "accuracy": average_accuracy([accuracies]),
         "validation_accuracy": average_accuracy([validation]) if validation else None,
-        "train_accuracy": trainer.finished.train_accuracy,
-        "class_accuracy": [classes for (classes,) in trainer.finished.class_rows],
+        "task_accuracy": accuracies,
+        "train_accuracy": finished.train_accuracy,
+        "class_accuracy": [classes for (classes,) in finished.class_rows],
     }
 
 
 def train_joint(trainer: Trainer) -> dict[str, Any]:
-    """Train one model on all tasks at once.
-
-    A trial that was interrupted starts over.
-
-    Returns:
-        Mean accuracy and accuracy by task.
-    """
+    """Train one model on all tasks at once."""
     strategy, train, test = trainer.strategy(), trainer.streams["train"], trainer.streams["test"]
     trainer.train(strategy, train, test)
-    (row,) = trainer.finished.rows
-    check_against_avalanche([row], strategy.evaluator.get_last_metrics(), test)
-    return _without_sequence(row) | {
+    rows = trainer.finished.rows
+    check_against_avalanche(rows, strategy.evaluator.get_last_metrics(), test)
+    return NOTHING_MEASURED | {
+        "accuracy": average_accuracy(rows),
         "validation_accuracy": trainer.on_validation_data(strategy),
+        "task_accuracy": rows[0],
         "train_accuracy": trainer.measure(strategy, train),
         "class_accuracy": trainer.finished.class_rows[0],
     }
-
-
-def _without_sequence(accuracies: list[float]) -> dict[str, Any]:
-    # Say what is measured where there is no sequence.
-    alone = {"accuracy": average_accuracy([accuracies]), "task_accuracy": accuracies}
-    return nothing_measured() | alone
-
-
-def nothing_measured() -> dict[str, Any]:
-    """Say that nothing was measured.
-
-    Returns:
-        None for every measure.
-    """
-    measures = ("accuracy", "bwt", "forgetting", "validation_accuracy", "task_accuracy", "train_accuracy")
-    return dict.fromkeys((*measures, "class_accuracy", "accuracy_matrix"))
 
 
 REGIMES: dict[str, Callable[[Trainer], dict[str, Any]]] = {

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from avalanche.logging import TensorboardLogger
 from avalanche.training.determinism.rng_manager import RNGManager
 
+from avsi.consolidation import DivergenceError
 from avsi.experiment.checkpoint import Checkpoint
 from avsi.experiment.description import resolve
 from avsi.experiment.progress import TrialProgress
 from avsi.experiment.provenance import code_fingerprint, describe_data, describe_environment
-from avsi.experiment.regimes import REGIMES, Trainer, nothing_measured
+from avsi.experiment.regimes import NOTHING_MEASURED, REGIMES, Trainer
 from avsi.experiment.spec import Experiment, ExperimentError
 from avsi.experiment.trial import Setting, Trial
 from avsi.plugins.batches import NotInMemoryError, integers
@@ -27,21 +28,8 @@ from avsi.plugins.early_stopping import EarlyStopping
 FEW = 200  # samples of a task in a smoke test
 
 
-def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoint: Any) -> dict[str, Any]:
-    """Run a trial; see :meth:`avsi.experiment.Trial.run`.
-
-    Args:
-        trial: The trial.
-        setting: Device, data and logs.
-        progress: Told of every step.
-        checkpoint: The checkpoint's file or None.
-
-    Returns:
-        The result, as JSON data.
-
-    Raises:
-        ExperimentError: If the benchmark lacks what the experiment needs.
-    """
+def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoint: Path | None) -> dict[str, Any]:
+    """Run a trial, as :meth:`avsi.experiment.Trial.run` says."""
     experiment, method, clock = trial.experiment, trial.method, time.perf_counter()
     progress = progress or TrialProgress(lambda event: None)
     record = Checkpoint(checkpoint, clock=clock)
@@ -65,7 +53,7 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
         try:
             outcome = REGIMES[method.regime](trainer)
         except FloatingPointError as error:
-            outcome, divergence = nothing_measured(), progress.where() | _what_is_known(error)
+            outcome, divergence = dict(NOTHING_MEASURED), progress.where() | _what_is_known(error)
         for logger in listeners:
             if isinstance(logger, TensorboardLogger) and outcome["accuracy"] is not None:
                 flat, measured = dict(_flat(trial.description)), {"accuracy": outcome["accuracy"]}
@@ -119,34 +107,24 @@ def _flat(description: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _what_is_known(error: FloatingPointError) -> dict[str, Any]:
-    # Read where and why a training diverged from the error that ended it.
-    told = {name: getattr(error, name, None) for name in ("task", "epoch", "step", "stable_strength")}
-    strength = told.pop("stable_strength")
-    known = {name: value for name, value in told.items() if value is not None}
-    causes = [part for part in (getattr(error, "found", None), getattr(error, "cause", None)) if part]
-    finite = strength is not None and math.isfinite(strength)
-    return known | {"cause": "; ".join(causes) or str(error), "stable_strength": strength if finite else None}
+    # The error's own place, if it has one, is the better one, but for the task: from scratch every model's is 0.
+    if not isinstance(error, DivergenceError):
+        return {"cause": str(error), "stable_strength": None}
+    place = {"step": error.step} | ({} if error.epoch is None else {"epoch": error.epoch})
+    return place | {"cause": f"{error.found}; {error.cause}", "stable_strength": error.stable_strength}
 
 
 def make_benchmark(experiment: Experiment, seed: int, setting: Setting) -> Any:
-    """Make the benchmark of a trial.
-
-    Returns:
-        An Avalanche benchmark.
-
-    Raises:
-        ExperimentError: If what ``scenario`` makes is none, or it takes no ``validation`` where that is needed.
-    """
+    """Make the Avalanche benchmark of a trial, giving the experiment's ``scenario`` those arguments that it takes."""
     build = resolve(experiment.scenario)
     offered: dict[str, Any] = {"seed": seed, "download": setting.download}
     if setting.data_root is not None:
         offered["dataset_root"] = setting.data_root
     if experiment.patience:
         offered["validation"] = experiment.patience.validation
-    parameters = inspect.signature(build).parameters.values()
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        offered = {name: value for name, value in offered.items() if name in {p.name for p in parameters}}
-    benchmark = build(**offered)
+    parameters = inspect.signature(build).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    benchmark = build(**{name: value for name, value in offered.items() if takes_all or name in parameters})
     if not all(hasattr(benchmark, name) for name in ("streams", "train_stream", "test_stream")):
         raise ExperimentError(
             f"the scenario of {experiment.name} makes a {type(benchmark).__name__}; it must make an Avalanche "

@@ -1,4 +1,9 @@
-"""The state of an Avalanche strategy between two experiences, as plain data, and back."""
+"""The state of an Avalanche strategy between two experiences, as plain data, and back.
+
+Plain data are numbers, strings, None, tensors, and lists, tuples and dicts of them: ``torch.load(weights_only=True)``
+reads them. Plugins answer for themselves with ``state_dict`` and ``load_state_dict``; for Avalanche's own,
+:data:`ATTRIBUTES` does; a plugin without instance attributes has no state.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +31,7 @@ from avsi.plugins.hebbian import DHPPlugin
 
 ATTRIBUTES: dict[type, tuple[str, ...]] = {
     # The strategy's own.
-    Clock: (
-        "train_iterations",
-        "train_exp_counter",
-        "train_exp_epochs",
-        "train_exp_iterations",
-        "train_epoch_iterations",
-        "total_iterations",
-    ),
+    Clock: tuple(vars(Clock())),  # all its counts
     PeriodicEval: (),
     EvaluationPlugin: ("last_metric_results", "metrics"),
     AvalancheEvaluationPlugin: ("last_metric_results", "metrics"),
@@ -74,22 +72,7 @@ class NotKeptError(Exception):
 
 
 def strategy_state(strategy: Any, apart: Plugins = ()) -> dict[str, Any]:
-    """Collect all that decides how a strategy goes on, but for random states.
-
-    Plugins answer for themselves with ``state_dict`` and ``load_state_dict``; for Avalanche's own, ``ATTRIBUTES`` does;
-    a plugin without instance attributes has no state.
-
-    Args:
-        strategy: The strategy, neither training nor evaluating.
-        apart: Plugins to leave out.
-
-    Returns:
-        Numbers, strings, None, tensors, and lists, tuples and dicts of them, readable with
-        ``torch.load(weights_only=True)``. The tensors are the live ones.
-
-    Raises:
-        NotKeptError: If the strategy has state of another kind.
-    """
+    """Collect, as plain data with live tensors, all that decides how a strategy goes on, but for random states."""
     own = [n for n, v in vars(strategy).items() if n not in TEMPLATE and not _is_among(v, strategy.plugins)]
     if own:
         raise NotKeptError(f"attribute {', '.join(own)} of {type(strategy).__name__}")
@@ -114,20 +97,8 @@ def restore_strategy(
     evaluated: Iterable[Any],
     apart: Plugins = (),
 ) -> None:
-    """Bring a newly made strategy to where another one was after some experiences, each followed by an evaluation.
-
-    Model and optimizer are first adapted to the experiences as in training, so that parameters come in the same order.
-
-    Args:
-        strategy: The strategy, made as the other one was.
-        state: What :func:`strategy_state` gave.
-        finished: The experiences trained on.
-        evaluated: The experiences evaluated on after each.
-        apart: Plugins to leave out.
-
-    Raises:
-        ValueError: If the strategy's state is not the given one afterwards.
-    """
+    """Bring a newly made strategy to the state of one that was evaluated after each finished experience."""
+    # As in training, so that parameters come in the same order.
     for experience in finished:
         _adapt(strategy, experience, list(evaluated))
     model = strategy.model
@@ -142,7 +113,7 @@ def restore_strategy(
         plugins = [plugin for plugin in strategy.plugins if not _is_among(plugin, apart)]
         for plugin, (_, kept) in zip(plugins, state["plugins"], strict=True):
             _load_plugin_state(plugin, kept, strategy.device)
-    except (KeyError, RuntimeError, TypeError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"the state does not fit the strategy: {error}") from error
     # Order of parameters, classes of plugins, and that loading has left nothing out.
     if fingerprint(strategy_state(strategy, apart)) != fingerprint(state):
@@ -188,27 +159,15 @@ def _is_among(value: Any, plugins: Plugins) -> bool:
 
 
 def pack(value: Any) -> Any:
-    """Turn a value into plain data, objects of Avalanche's included.
-
-    Args:
-        value: The value.
-
-    Returns:
-        Numbers, strings, None, tensors, and lists, tuples and dicts of them.
-
-    Raises:
-        NotKeptError: If the value is or holds something else.
-    """
-    if value is None or type(value) in {bool, int, float, str} or isinstance(value, Tensor):
-        return value.detach() if isinstance(value, Tensor) else value
+    """Turn a value, objects of Avalanche's included, into plain data; anything else is a NotKeptError."""
+    if value is None or type(value) in {bool, int, float, str}:
+        return value
+    if isinstance(value, Tensor):
+        return value.detach()
     if isinstance(value, Mapping):
         return {pack(key): pack(item) for key, item in value.items()}
-    if type(value) in {list, tuple} and {type(item) for item in value} == {int}:  # random states: faster than below
-        return type(value)(value)
-    if type(value) is tuple:
-        return tuple(pack(item) for item in value)
-    if type(value) is list:
-        return [pack(item) for item in value]
+    if type(value) in {list, tuple}:
+        return type(value)(pack(item) for item in value)
     if type(value) is ParamData:
         return PARAM_DATA, value.name, value.device.type, value.data
     if type(value) in ATTRIBUTES:
@@ -238,14 +197,7 @@ def _unpack(state: Any, device: torch.device, current: Any = None) -> Any:
 
 
 def random_states(device: str) -> dict[str, Any]:
-    """Collect the states of the random generators that Avalanche seeds: Python's, NumPy's, torch's, the device's.
-
-    Returns:
-        Plain data, by generator.
-
-    Raises:
-        NotKeptError: If the device has random generators of another kind.
-    """
+    """Collect, as plain data, the random states that Avalanche seeds: Python's, NumPy's, torch's, the device's."""
     kind = torch.device(device).type
     if kind not in {"cpu", "cuda"}:
         raise NotKeptError(f"random states of device {device}")
@@ -267,14 +219,7 @@ def restore_random_states(states: Mapping[str, Any], device: str) -> None:
 
 
 def fingerprint(value: Any) -> str:
-    """Compute the SHA-256 of plain data: of types, order, keys and values, bit for bit; not of devices.
-
-    Args:
-        value: Numbers, strings, None, tensors, and lists, tuples and mappings of them.
-
-    Returns:
-        64 hexadecimal digits.
-    """
+    """Compute the SHA-256 of plain data: of types, order, keys and values, bit for bit; not of devices."""
     digest = hashlib.sha256()
     _feed(digest, pack(value))
     return digest.hexdigest()
@@ -291,7 +236,7 @@ def _feed(digest: Any, value: Any) -> None:
             _feed(digest, item)
     elif isinstance(value, list | tuple):
         digest.update(f"{type(value).__name__}{len(value)}:".encode())
-        if {type(item) for item in value} == {int}:  # at once what would be fed number by number
+        if {type(item) for item in value} == {int}:  # random states: at once what would be fed number by number
             digest.update("".join(f"int{len(text)}:{text}" for text in map(repr, value)).encode())
             return
         for item in value:

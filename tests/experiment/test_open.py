@@ -244,3 +244,32 @@ def test_an_experiment_is_shortened_for_a_smoke_test(own):
     images = Trial(smoke, smoke.methods[0], 0).run()["class_images"]
     assert 60 < sum(images[0]) < 100  # there are fewer than there may be
     assert Experiment.as_smoke_test(smoke) == smoke
+
+
+class Refuse(SupervisedPlugin):
+    """Ends the training of task 1 in the third step of its second epoch, or makes its loss NaN there."""
+
+    def __init__(self, error=None):
+        super().__init__()
+        self.error = error
+
+    def before_backward(self, strategy, **kwargs):
+        clock = strategy.clock
+        place = strategy.experience.current_experience, clock.train_exp_epochs, clock.train_epoch_iterations
+        if place == (1, 1, 2):
+            if self.error:
+                raise FloatingPointError(self.error)
+            strategy.loss = strategy.loss * float("nan")
+
+
+@pytest.mark.parametrize("method", [finetune(), scratch()], ids=lambda method: method.name)
+@pytest.mark.parametrize("error", [None, "the loss is out of bounds"])
+def test_a_trial_that_diverged_says_in_which_task_epoch_and_step(experiment, method, error):
+    method = replace(method, plugins=(partial(Refuse, error),))
+    result = Trial(replace(experiment, methods=(method,)), method, 0).run()
+    divergence = result["divergence"]
+    assert result["status"] == "diverged"
+    assert (divergence["task"], divergence["epoch"], divergence["step"]) == (1, 1, 2)
+    assert divergence["cause"].startswith(error or "the loss is nan; the learning rate")
+    assert divergence["stable_strength"] is None
+    assert result["accuracy"] is None
