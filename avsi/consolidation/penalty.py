@@ -306,7 +306,7 @@ class QuadraticPenalty:
         self.check()
         try:
             measured = self.new_importance(self._bound, batches)
-        except ValueError as error:
+        except ValueError as error:  # outputs overflow well before the weights do
             if self._bound and not bool(largest(self._bound.values()) < math.sqrt(HUGE)):
                 self._stop(self.steps_seen - 1, str(error))
             raise
@@ -404,8 +404,10 @@ class QuadraticPenalty:
             "_peers": [],
             "_optimizer": None,
             "_ready": False,
+            "_seen_gradient": False,
+            "_stepped": True,
         }
-        return self.__dict__ | transient | {"_seen_gradient": False, "_stepped": True}
+        return self.__dict__ | transient
 
     def bind(self, model: nn.Module | None = None) -> None:
         """Make the state match the model's penalised parameters in shape, dtype and device.
