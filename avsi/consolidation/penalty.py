@@ -327,7 +327,7 @@ class QuadraticPenalty:
         """Look for divergence in the running task, asking the device, and raise a :class:`DivergenceError`."""
         if (step := self._fault.step()) is not None:
             self._stop(step)
-        if self._bound and not bool(largest(self._bound.values()) <= min(HUGE, self._limit)):
+        if self._bound and not bool(largest(self._bound.values()) <= HUGE):
             self._stop(max(0, self.steps_seen - 1))
 
     def why(self) -> str:

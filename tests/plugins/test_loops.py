@@ -134,11 +134,11 @@ def test_si_of_an_autoencoder_sums_to_the_drop_of_its_loss(digits):
 
     plugin, drop = PLUGINS["si"](0.0), Drop()
     model, strategy = vae([plugin, drop])
-    strategy.optimizer = sgd(model, lr=1e-5)
+    strategy.optimizer = sgd(model, lr=1e-6)  # small: what is left out is of second order
     for experience in digits.train_stream[:2]:
         drop.total = 0.0
         strategy.train(experience, eval_streams=[])
-        assert drop.omega == pytest.approx(drop.total, rel=0.02)
+        assert drop.omega == pytest.approx(drop.total, rel=0.01)
     assert plugin.experiences_seen == 2
 
 
