@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from avsi.files import write_bytes
-from avsi.results.study import Outcome, Study, plain
+from avsi.results.store import plain
+from avsi.results.study import Outcome, Study
 from avsi.results.tables import partial_data
 
 # Known methods look the same in every experiment, and relatives share a colour, as they are 10 places apart; others

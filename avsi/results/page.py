@@ -18,8 +18,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
-from avsi.results.store import ResultsError, read_bytes
-from avsi.results.study import LONGEST, Study, plain
+from avsi.results.store import LONGEST, ResultsError, plain, read_bytes
+from avsi.results.study import Study
 from avsi.results.tables import literal, markdown_table
 
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}

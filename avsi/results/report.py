@@ -15,8 +15,8 @@ from filelock import FileLock
 from avsi.files import write_text
 from avsi.results.figures import KINDS, save_figure
 from avsi.results.page import Section, analysis_section, page, study_section
-from avsi.results.store import EXPERIMENT, ResultsError, read_bytes
-from avsi.results.study import Study, plain, read_studies, subfolders
+from avsi.results.store import EXPERIMENT, ResultsError, plain, read_bytes
+from avsi.results.study import Study, read_studies, subfolders
 from avsi.results.tables import comma_separated, markdown, terminal
 
 PAGE = "report.html"
