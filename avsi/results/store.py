@@ -171,21 +171,24 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
+def read_text(path: Path) -> str:
+    """Read a regular file of text in UTF-8."""
+    try:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise _damaged(path, str(error)) from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of this schema."""
+    text = read_text(path)
     try:
-        content = json.loads(read_bytes(path).decode(), parse_constant=_refuse)
-    except ResultsError:
-        raise
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise _damaged(path, f"it is not of schema {SCHEMA}")
     return content
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
 
 
 def _damaged(path: Path, fault: str) -> ResultsError:

@@ -146,7 +146,7 @@ def left_out(problems: list[str]) -> Iterator[None]:
     """Go on without what cannot be used, and note why."""
     try:
         yield
-    except ResultsError as error:
+    except (ResultsError, OSError) as error:
         problems.append(str(error))
 
 

@@ -41,7 +41,7 @@ def _measures(study: Study, method: Outcome) -> dict[str, pd.Series]:
     }
 
 
-def _table(rows: list[dict[str, str]]) -> pd.DataFrame:
+def table(rows: list[dict[str, str]]) -> pd.DataFrame:
     """Make a table whose index is the rows' first value, without empty columns."""
     frame = pd.DataFrame(rows)
     return frame.loc[:, (frame != "").any()].set_index(frame.columns[0]) if rows else frame
@@ -67,7 +67,7 @@ def _accuracy_table(study: Study) -> pd.DataFrame:
                 "remarks": "; ".join(filter(None, [method.diverged, "partial data" if partial_data([method]) else ""])),
             }
         )
-    return _table(rows)
+    return table(rows)
 
 
 def _tasks_table(study: Study) -> pd.DataFrame:
@@ -115,7 +115,7 @@ def _strengths_table(study: Study) -> pd.DataFrame:
                     "chosen": ", ".join(filter(None, remarks)),
                 }
             )
-    return _table(rows)
+    return table(rows)
 
 
 def tables(study: Study) -> dict[str, pd.DataFrame]:
@@ -125,7 +125,7 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
         "Mean final accuracy by task": _tasks_table(study),
         "Choosing strengths": _strengths_table(study),
     }
-    return {title: table for title, table in found.items() if table.size}
+    return {title: frame for title, frame in found.items() if frame.size}
 
 
 def partial_data(methods: Sequence[Outcome]) -> list[str]:
@@ -230,7 +230,7 @@ def markdown(study: Study, figures: dict[str, str] | None = None) -> str:
     """Return the summary: heading, what a reader must know, tables, and figures given by file and caption."""
     lines = "".join(f"{literal(line)}  \n" for line in (*_explanations(study), *_cautions(study)))
     parts = [f"# {literal(study.heading)}\n\n{lines}"]
-    parts += [f"## {title}\n\n{markdown_table(table)}" for title, table in tables(study).items()]
+    parts += [f"## {title}\n\n{markdown_table(frame)}" for title, frame in tables(study).items()]
     parts += ["## Figures\n"] if figures else []
     parts += [f"![{literal(caption)}](<{file}>)\n" for file, caption in (figures or {}).items()]
     return "\n".join(parts)
@@ -238,7 +238,7 @@ def markdown(study: Study, figures: dict[str, str] | None = None) -> str:
 
 def terminal(study: Study, width: int = 80) -> str:
     """Return the tables for a terminal of a width: heading, tables, what a reader must know."""
-    shown = [f"{title}\n\n{terminal_table(table, width)}\n" for title, table in tables(study).items()]
+    shown = [f"{title}\n\n{terminal_table(frame, width)}\n" for title, frame in tables(study).items()]
     lines = [textwrap.fill(line, width) for line in (*_explanations(study), *_cautions(study))]
     return "\n".join([study.heading, "", *shown, *lines])
 
