@@ -40,7 +40,7 @@ MOST = 24  # methods in a figure
 NUMBERS = 2000  # in the cells of a figure; more take long and cannot be read
 HEAT = "Blues"  # its lightness falls steadily, so that a grey copy reads the same
 UNTRAINED = "#c8c8c8"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.axisbelow": True, "axes.grid": True, "axes.grid.axis": "y", "axes.labelsize": 9, "axes.spines.right": False,
     "axes.spines.top": False, "axes.titlesize": 9, "figure.constrained_layout.use": True, "figure.labelsize": 9,
     "figure.titlesize": 10,
@@ -85,7 +85,7 @@ def _text(text: str, limit: int = 600) -> str:
     return plain(text, limit).replace("$", r"\$").replace("_", " _", text.startswith("_"))
 
 
-def _make_panels(count: int, across: int, width: float, height: float, **shared: bool) -> tuple[Figure, list[Axes]]:
+def _make_panels(count: int, across: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
     """Make a figure with panels of a size in inches, so many in a row."""
     down = ceil(count / across)
     figure = Figure(figsize=(max(across * width + 2, 6.5), down * height + 0.4))
@@ -143,6 +143,7 @@ def _over_seen(matrices: np.ndarray) -> np.ndarray:
 
 
 def _accuracy_figure(study: Study) -> Figure | None:
+    """Plot mean accuracy over the tasks seen so far, after each task; what has no order of tasks is a level line."""
     methods = _shown(study)
     if not methods:
         return None
@@ -165,7 +166,7 @@ def _accuracy_figure(study: Study) -> Figure | None:
 
 
 def _panels_figure(study: Study) -> Figure | None:
-    # Zenke et al.'s Figure 3.
+    """Plot the accuracy on each task, a panel each, and on those seen, as in Figure 3 of Zenke et al."""
     methods = [method for method in _shown(study) if method.regime == "sequential"]
     tasks = study.tasks
     if not methods or not 2 <= tasks <= 11:
@@ -188,6 +189,7 @@ def _panels_figure(study: Study) -> Figure | None:
 
 
 def _tasks_figure(study: Study) -> Figure | None:
+    """Plot the final accuracy on each task and their mean, beside training accuracy and the paper's values."""
     methods = _shown(study)
     if not methods:
         return None
@@ -241,6 +243,7 @@ def _reported(method: Outcome, tasks: int) -> pd.DataFrame:
 
 
 def _matrix_figure(study: Study) -> Figure | None:
+    """Plot R of each sequential method as a heat map, with tasks not learned yet in grey."""
     methods = [method for method in _shown(study) if method.regime == "sequential"]
     if not methods:
         return None
@@ -251,10 +254,10 @@ def _matrix_figure(study: Study) -> Figure | None:
     untrained = np.triu(np.ones((tasks, tasks), dtype=bool), 1)
     for axes, (method, look) in zip(panels, _labelled(study, methods), strict=True):
         mesh = heat_map(axes, _matrices(method).mean(0), low=0, high=100, form=form, grey=untrained)
-        axes.set_title(look["label"])
+        axes.set_title(textwrap.fill(look["label"], int(12 * side)))
     figure.supxlabel("accuracy on task")
     figure.supylabel("after task")
-    figure.colorbar(mesh, ax=panels, aspect=30, label="test accuracy (%)")
+    figure.colorbar(mesh, ax=panels, shrink=0.7, aspect=30, label="test accuracy (%)")
     _finish(figure, study, methods, "")
     return figure
 
@@ -313,6 +316,7 @@ def heat_map(
 
 
 def _classes_figure(study: Study) -> Figure | None:
+    """Plot the final accuracy on classes against their number of training images, or against the class."""
     methods = [m for m in _shown(study) if all(any(t.get("class_accuracy") or []) for t in m.finished)]
     if not methods:
         return None
@@ -340,6 +344,7 @@ def _classes(trial: dict[str, Any], counted: bool) -> pd.DataFrame:
 
 
 def _sensitivity_figure(study: Study) -> Figure | None:
+    """Plot accuracy against each parameter of a sweep that was tried with several numbers."""
     panels = []
     for method in study.methods:
         tried = [c for c in study.methods if c.candidate_of == method.name and c.trials]
@@ -379,8 +384,8 @@ def _draw_sensitivity(
             _draw_dots(axes, values, look | {"linestyle": dashes, "markerfacecolor": fill, "label": label})
     lost = [value for value in places if value not in best]
     if lost:
-        at_bottom = {"transform": axes.get_xaxis_transform(), "markersize": 7, "label": "diverged"}
-        axes.plot(lost, [0.03] * len(lost), "x", color=COLOURS[-1], **at_bottom)
+        at_bottom = axes.get_xaxis_transform()
+        axes.plot(lost, [0.03] * len(lost), "x", color=COLOURS[-1], markersize=7, transform=at_bottom, label="diverged")
     for settings, label, dashes in ((method.settings, "chosen", "-"), (method.published, "the script's own", ":")):
         if is_number(settings.get(name)):
             axes.axvline(settings[name], color=BOUND, linestyle=dashes, linewidth=1.2, label=label, zorder=0)

@@ -199,7 +199,7 @@ def _read_study(path: Path, read: Mapping[str, list[dict[str, Any]]], problems: 
                 problems.append(f"{path.parent / method.folder}, seed {trial['seed']}, is left out ({fault})")
                 lost.add(trial["seed"])
         methods[name] = replace(method, trials=tuple(t for t in method.trials if t["seed"] not in lost))
-    texts = {
+    texts: dict[str, Any] = {
         key: plain(content.get(key) or "", 4 * store.LONGEST)
         for key in ("title", "source", "protocol", "deviation", "command")
     }
