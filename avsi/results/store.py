@@ -59,6 +59,8 @@ TRIAL: dict[str, Any] = {
 }
 """What a trial's file may hold."""
 
+REQUIRED = ("seed", "accuracy", "bwt", "task_accuracy", "accuracy_matrix", "data")
+
 METHOD: dict[str, Any] = {
     "name": str,
     "label": str,
@@ -226,9 +228,7 @@ def _fits(value: Any, shape: Any) -> bool:
 
 def _fault(trial: dict[str, Any], path: Path) -> str:
     """Say what is wrong with a trial of a file; "" if nothing is."""
-    missing = [
-        key for key in ("seed", "accuracy", "bwt", "task_accuracy", "accuracy_matrix", "data") if key not in trial
-    ]
+    missing = [key for key in REQUIRED if key not in trial]
     if missing:
         return f"no {', '.join(missing)}"
     wrong = faults(trial, TRIAL, ("seed", "data"))

@@ -199,10 +199,8 @@ def _read_study(path: Path, read: Mapping[str, list[dict[str, Any]]], problems: 
                 problems.append(f"{path.parent / method.folder}, seed {trial['seed']}, is left out ({fault})")
                 lost.add(trial["seed"])
         methods[name] = replace(method, trials=tuple(t for t in method.trials if t["seed"] not in lost))
-    texts: dict[str, Any] = {
-        key: plain(content.get(key) or "", 4 * store.LONGEST)
-        for key in ("title", "source", "protocol", "deviation", "command")
-    }
+    keys = ("title", "source", "protocol", "deviation", "command")
+    texts: dict[str, Any] = {key: plain(content.get(key) or "", 4 * store.LONGEST) for key in keys}
     texts["title"] = texts["title"] or plain(path.parent.name)
     return Study(path.parent, suffix=path.stem.removeprefix(EXPERIMENT), methods=tuple(methods.values()), **texts)
 
@@ -228,16 +226,7 @@ def _make_outcome(entry: Any, read: Mapping[str, list[dict[str, Any]]], where: s
     )
 
 
-OF_METHOD = ("label", "regime", "candidate_of")
-COLUMNS = (
-    "experiment",
-    "protocol",
-    "deviation",
-    "method",
-    *OF_METHOD,
-    *(k for k in store.TRIAL if k != "method"),
-    "file",
-)
+ABOUT = ("experiment", "protocol", "deviation", "method", "label", "regime", "candidate_of")
 
 
 def trials(folder: str | Path) -> pd.DataFrame:
@@ -265,11 +254,12 @@ def trials(folder: str | Path) -> pd.DataFrame:
         studies, of_child = read_studies(child)
         problems += of_child
         for study in studies:
-            about = {"experiment": study.folder.name, "protocol": study.protocol, "deviation": study.deviation}
             for method in study.methods:
-                about |= {"method": method.name} | {key: getattr(method, key) for key in OF_METHOD}
+                of_study = (study.folder.name, study.protocol, study.deviation)
+                of_method = (method.name, method.label, method.regime, method.candidate_of)
+                about = dict(zip(ABOUT, of_study + of_method, strict=True))
                 for trial in method.trials:
                     rows.append({"status": "finished"} | trial | about | {"file": study.trial_file(method, trial)})
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(dict.fromkeys((*ABOUT, *store.TRIAL, "file"))))

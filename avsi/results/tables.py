@@ -44,7 +44,8 @@ def _measures(study: Study, method: Outcome) -> dict[str, pd.Series]:
 def table(rows: list[dict[str, str]]) -> pd.DataFrame:
     """Make a table whose index is the rows' first value, without empty columns."""
     frame = pd.DataFrame(rows)
-    return frame.loc[:, (frame != "").any()].set_index(frame.columns[0]) if rows else frame
+    frame = frame.set_index(frame.columns[0]) if rows else frame
+    return frame.loc[:, (frame != "").any()]
 
 
 def _accuracy_table(study: Study) -> pd.DataFrame:
