@@ -330,8 +330,12 @@ def _classes_figure(study: Study) -> Figure | None:
         values = 100 * classes.groupby(["seed", groups.rename("group")]).accuracy.mean().unstack()
         values.columns = classes.images.groupby(groups).mean().clip(lower=0.5 if counted else 0)
         _draw_dots(axes, values, look)
-    axes.set(xlabel="training images of the class" if counted else "class")
-    axes.set(ylabel="final test accuracy on the class (%)", xscale="log" if counted else "linear")
+    axes.set_ylabel("final test accuracy on the class (%)")
+    if counted:
+        axes.set(xlabel="training images of the class", xscale="log")
+    else:
+        axes.set_xlabel("class")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _finish(figure, study, methods, "whisker")
     return figure
 
