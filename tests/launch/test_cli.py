@@ -160,8 +160,8 @@ def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_pa
         (["--set", "@nowhere"], "cannot read the settings nowhere"),
         (["--device", "cuda:99"], r"device 'cuda:99' cannot be used \(.*\); try --device cpu"),
         (["--device", "gpu"], r"device 'gpu' cannot be used"),
-        (["--workers", "0"], "workers must be at least 1, got 0"),
-        (["--threads", "0"], "threads must be at least 1, got 0"),
+        (["--workers", "0"], "workers must be at least 1 and at most 100000, got 0"),
+        (["--threads", "0"], "threads must be at least 1 and at most 100000, got 0"),
         (["--ray-address", "auto"], "--ray-address is for --engine ray"),
         (["--engine", "ray", "--device", "cuda:1"], "Ray chooses among GPUs; use --device cuda instead of cuda:1"),
         (["--quiet", "--verbose"], "--quiet and --verbose contradict each other"),
@@ -311,7 +311,7 @@ def test_a_smoke_test_takes_a_few_images_of_every_task(experiment, tmp_path):
 
 
 def test_many_trials_come_with_smaller_calls(experiment, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "run_trials", lambda *a, **k: None)
+    monkeypatch.setattr(cli.Loop, "run", lambda *a: None)
     monkeypatch.setattr(cli, "_report", lambda *a: None)
     run(replace(experiment, trials=5), Options(out=tmp_path))
     error = capsys.readouterr().err
@@ -340,7 +340,7 @@ def test_a_run_with_diverged_trials_says_so_and_is_no_failure(experiment, tmp_pa
 
 def test_a_home_folder_is_meant_by_a_tilde(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(cli, "run_trials", lambda *a, **k: None)
+    monkeypatch.setattr(cli.Loop, "run", lambda *a: None)
     monkeypatch.setattr(cli, "_report", lambda *a: None)
     run(experiment, Options(out=Path("~/kept")))
     assert (tmp_path / "kept").is_dir()
