@@ -7,8 +7,10 @@ import importlib.util
 import multiprocessing
 import os
 import shlex
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -62,7 +64,7 @@ class Options:
         smoke: Only see that everything runs: one epoch of a few images of each task, one trial.
         device: Torch device, such as cpu or cuda:0; auto: the first GPU where there is one, else the CPU.
         data_root: Folder of prepared data sets; default: $AVSI_DATA, else the user's cache folder.
-        download: Stop where data sets are missing. Without this they are obtained from their publishers.
+        download: Obtain missing data sets from their publishers; --no-download stops where one is missing.
         out: Folder for results. Finished trials found there are not run again; tables and figure are made of all of
             them.
         rerun: Run finished trials again, and all from their beginning; each old result stays until there is a new one.
@@ -183,7 +185,8 @@ def _describe_experiments(experiments: Sequence[Experiment]) -> str:
         heading = f"Protocol {experiment.protocol}: " if len(experiments) > 1 else ""
         names = ", ".join(method.name for method in experiment.methods)
         paragraphs.append(f"{heading}{experiment.source} Methods: {names}.")
-    return "\n\n".join(paragraphs)
+    width = shutil.get_terminal_size().columns  # tyro keeps an end of line only where the next begins with a space
+    return "\n\n".join(textwrap.fill(text, width, subsequent_indent="  ") for text in paragraphs)
 
 
 def _choose_protocol(experiments: Sequence[Experiment], name: str | None) -> Experiment:
