@@ -14,6 +14,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,10 +37,9 @@ MOST = 100_000  # trials of a method
 Loggers = tuple[Callable[[Trial], Any], ...]
 """Make loggers of Avalanche's, each for a trial."""
 
-Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
-Number = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
-Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
-Folder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+arg = partial(tyro.conf.arg, help_behavior_hint="")  # where the text says what the default is, or nothing needs to
+Flag = Annotated[bool, arg()]
+Number = Annotated[int | None, arg(metavar="N")]
 
 
 @dataclass(frozen=True)
@@ -81,29 +81,23 @@ class Options:
         verbose: Show a line for each finished task of a trial.
     """
 
-    protocol: Name = None
+    protocol: Annotated[str | None, arg(metavar="NAME")] = None
     methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ALL
     trials: Number = None
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     epochs: Number = None
-    settings: Annotated[
-        tuple[str, ...],
-        tyro.conf.arg(name="set", metavar="NAME=VALUE", help_behavior_hint=""),
-        tyro.conf.UseAppendAction,
-    ] = ()
-    sweep: Annotated[
-        tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUES", help_behavior_hint=""), tyro.conf.UseAppendAction
-    ] = ()
+    settings: Annotated[tuple[str, ...], arg(name="set", metavar="NAME=VALUE"), tyro.conf.UseAppendAction] = ()
+    sweep: Annotated[tuple[str, ...], arg(metavar="NAME=VALUES"), tyro.conf.UseAppendAction] = ()
     sweep_trials: Number = None
     sweep_seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     smoke: Flag = False
     device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto"
-    data_root: Folder = None
+    data_root: Annotated[Path | None, arg(metavar="FOLDER")] = None
     download: Flag = True
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("results")
     rerun: Flag = False
     engine: Literal["local", "ray"] = "local"
-    ray_address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None
+    ray_address: Annotated[str | None, arg(metavar="ADDRESS")] = None
     workers: Number = None
     threads: Number = None
     tensorboard: Flag = False
@@ -186,7 +180,9 @@ def _describe_experiments(experiments: Sequence[Experiment]) -> str:
         names = ", ".join(method.name for method in experiment.methods)
         paragraphs.append(f"{heading}{experiment.source} Methods: {names}.")
     width = shutil.get_terminal_size().columns  # tyro keeps an end of line only where the next begins with a space
-    return "\n\n".join(textwrap.fill(text, width, subsequent_indent="  ") for text in paragraphs)
+    return "\n\n".join(
+        textwrap.fill(text, width, subsequent_indent="  ", break_on_hyphens=False) for text in paragraphs
+    )
 
 
 def _choose_protocol(experiments: Sequence[Experiment], name: str | None) -> Experiment:

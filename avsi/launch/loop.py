@@ -20,12 +20,7 @@ PAUSE = 1.0  # seconds between looks at trials that another run has in hand
 class Loop:
     """Runs trials and writes their results; as a context it holds the executor, and the trials that it has in hand.
 
-    Args:
-        executor: Runs the trials.
-        root: The results folder.
-        setting: Device and data.
-        rerun: Run finished trials too, and all from their beginning. An old result stays until there is a new one.
-        tensorboard: Write TensorBoard logs beside each trial's result.
+    Those to be rerun are run from their beginning, finished or not; an old result stays until there is a new one.
     """
 
     def __init__(

@@ -19,18 +19,12 @@ POLL = 0.2  # seconds
 
 
 class OnRay:
-    """Runs each trial as a Ray task.
+    """Runs each trial as a Ray task that needs as many cores as threads, and a GPU or none.
 
-    Results come back to this process. Checkpoints are kept where the results folder is shared with the node that runs
-    the trial; on other nodes a trial that is interrupted starts over. A trial whose node is lost goes to another one; a
-    task that dies by itself is not tried again.
-
-    Args:
-        address: The cluster's address, "auto" for the one of this machine; None: a local Ray is started, and ended
-            afterwards.
-        workers: At most so many trials at a time; None: as many as the cluster has room for.
-        threads: Threads each trial computes with, and processor cores it needs.
-        gpu: Whether each needs a GPU.
+    Without an address a local Ray is started, and ended afterwards. Without a number of workers as many trials run as
+    the cluster has room for. Results come back to this process. Checkpoints are kept where the results folder is shared
+    with the node that runs the trial; on other nodes a trial that is interrupted starts over. A trial whose node is
+    lost goes to another one; a task that dies by itself is not tried again.
     """
 
     def __init__(

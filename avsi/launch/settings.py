@@ -58,24 +58,14 @@ def read_value(text: str) -> Any:
 
 
 def change(experiment: Experiment, settings: Iterable[tuple[str, Any]]) -> Experiment:
-    """Change an experiment. Its trials are then others, and a method that is changed has another name.
-
-    Args:
-        experiment: The experiment.
-        settings: Names and values. A name is one of the experiment's values (``batch_size``), an argument of what it
-            builds (``optimizer.lr``, ``model.head.eta``, ``scenario.n_experiences``), or an argument of a method's
-            strategy (``si.strength``) or of its own model or optimizer (``dhp.model.head.eta``).
-
-    Returns:
-        The changed experiment, its methods in the same order.
-    """
+    """Change an experiment; its trials are then others, and a method that is changed has another name."""
     for name, value in settings:
         experiment = _changed(experiment, name, value)
     return experiment
 
 
 def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
-    """Change one thing."""
+    """Change ``batch_size``, an argument of what is built (``optimizer.lr``), or one of a method (``si.strength``)."""
     if name == "epochs":
         return experiment.with_epochs(value)
     method = method_of(experiment, name)
@@ -152,25 +142,7 @@ def _part(experiment: Experiment, method: Method, path: str) -> tuple[str, Any, 
 
 
 def with_argument(build: Callable[..., Any], path: str, value: Any, name: str) -> Callable[..., Any]:
-    """Give a function or class, or a partial of it, another argument.
-
-    Example:
-        >>> from functools import partial
-        >>> with_argument(partial(dict, a=1), "a", 2, "dict.a")
-        functools.partial(<class 'dict'>, a=2)
-
-    Args:
-        build: The function, class or partial.
-        path: The argument's name, or names with dots for an argument of an argument.
-        value: Its value.
-        name: What a message calls it.
-
-    Returns:
-        A partial.
-
-    Raises:
-        ExperimentError: If there is no such argument.
-    """
+    """Give a function, class or partial another argument ``a``, or ``a.b`` of its argument; messages have the name."""
     whole = build if isinstance(build, partial) else partial(build)
     call, args, keywords = whole.func, list(whole.args), dict(whole.keywords)
     first, _, rest = path.partition(".")

@@ -34,26 +34,7 @@ class Range:
 
 
 def read_ranges(given: Sequence[str]) -> list[Range]:
-    """Read what ``--sweep`` was given.
-
-    Example:
-        >>> read_ranges(["mas.strength=0.01,0.1"])
-        [Range(name='mas.strength', values=(0.01, 0.1), scale='')]
-        >>> read_ranges(["mas.strength=log:1e-3:1e3:4"])[0].values
-        (0.001, 0.1, 10.0, 1000.0)
-        >>> read_ranges(["si.damping=linear:0.1:1"])
-        [Range(name='si.damping', values=(0.1, 1.0), scale='linear')]
-
-    Args:
-        given: Each ``name=value,value,...``, ``name=log:low:high:count`` or ``name=linear:low:high:count``, with evenly
-            spaced values, or one of these without the count.
-
-    Returns:
-        The ranges.
-
-    Raises:
-        ExperimentError: If one cannot be read, or a parameter comes twice.
-    """
+    """Read what ``--sweep`` was given; each parameter may come once."""
     ranges = [_read_range(text) for text in given]
     names = [range_.name for range_ in ranges]
     for name in names:
@@ -63,6 +44,7 @@ def read_ranges(given: Sequence[str]) -> list[Range]:
 
 
 def _read_range(text: str) -> Range:
+    """Read ``name=value,value``, ``name=log:low:high:count`` or ``name=linear:low:high:count``, the count optional."""
     advice = f"--sweep takes name=values, such as mas.strength=0.01,0.1 or mas.strength=log:1e-3:1e3:7; got {text!r}"
     name, values = name_and_value(text, advice)
     scale, *numbers = values.split(":")
@@ -98,18 +80,11 @@ def _short(value: float) -> float:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What came of a sweep.
-
-    Attributes:
-        experiment: The experiment with the chosen settings in place of the script's, and all settings tried as
-            candidates.
-        methods: The methods that were swept, with their chosen settings.
-        published: The script's own values of the parameters, by method; None where it leaves one to its default.
-    """
+    """What came of a sweep: the experiment with the chosen settings, and with all that were tried as candidates."""
 
     experiment: Experiment
-    methods: list[Method]
-    published: dict[str, dict[str, Any]]
+    methods: list[Method]  # that were swept, with the chosen settings
+    published: dict[str, dict[str, Any]]  # the script's values by method and parameter; None where it has none
 
     def about(self, sweep_seeds: Iterable[int], seeds: Iterable[int]) -> dict[str, dict[str, Any]]:
         """Say by method what the results folder keeps of a sweep, given its seeds and those that followed."""
@@ -130,24 +105,15 @@ class Sweep:
     Of the settings without a trial that diverged or failed, the one with the highest mean over the seeds is chosen, the
     first of several. Test accuracies decide nothing. A sweep that was interrupted goes on where it was, for finished
     trials are not run again, and the same settings are drawn.
-
-    Attributes:
-        experiment: The experiment.
-        ranges: The parameters.
-        launch: Runs trials.
-        root: The results folder.
-        drawn: How many settings of each method are drawn by Optuna; None: all combinations are tried.
-        seeds: Seeds of the trials that settings are compared by.
-        at_once: How many settings Optuna draws before it is told how they did.
     """
 
     experiment: Experiment
     ranges: Sequence[Range]
     launch: Launch
-    root: Path
-    drawn: int | None = None
-    seeds: Sequence[int] = (0,)
-    at_once: int = 1
+    root: Path  # of results
+    drawn: int | None = None  # settings of each method, by Optuna; None: all combinations
+    seeds: Sequence[int] = (0,)  # that settings are compared by
+    at_once: int = 1  # settings that Optuna draws before it is told how they did
 
     def __post_init__(self) -> None:
         open_ends = [range_.name for range_ in self.ranges if range_.scale]

@@ -64,6 +64,7 @@ def best_at(peak):
         ("mas.strength=0.01,0.05,0.1", Range("mas.strength", (0.01, 0.05, 0.1))),
         ("mas.strength=log:1e-3:1e3:7", Range("mas.strength", (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0))),
         ("mas.strength = linear:0:1:3", Range("mas.strength", (0.0, 0.5, 1.0))),
+        ("si.damping=linear:0.1:1", Range("si.damping", (0.1, 1.0), "linear")),
         ("mas.strength=log:1e-3:1e3", Range("mas.strength", (0.001, 1000.0), "log")),
         ("ewc.labels=exact,sampled", Range("ewc.labels", ("exact", "sampled"))),
         ("si.model.hidden=(8,),(8, 8)", Range("si.model.hidden", ((8,), (8, 8)))),
