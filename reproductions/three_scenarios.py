@@ -51,7 +51,7 @@ def in_scenario(
         source="van de Ven & Tolias (2019), Three scenarios for continual learning, Table 4.",
         scenario=partial(split_mnist, scenario=scenario),
         model=partial(MLP, 784, (400, 400), head),
-        optimizer=partial(Adam, lr=1e-3, betas=(0.9, 0.999)),
+        optimizer=partial(Adam, lr=1e-3, betas=(0.9, 0.999), fused=True),
         epochs=21,
         batch_size=128,
         reset_optimizer=False,

@@ -101,9 +101,10 @@ class MultiHead(TakesTargets, MultiTaskModule):
         targets = self.shown_targets if targets is None else targets
         if isinstance(task_labels, int):
             return self.forward_single_task(x, task_labels, targets)
+        first, last = (int(bound) for bound in torch.aminmax(task_labels))
+        if first == last:
+            return self.forward_single_task(x, first, targets)
         tasks = torch.unique(task_labels).tolist()
-        if len(tasks) == 1:
-            return self.forward_single_task(x, tasks[0], targets)
         if targets is not None and targets.shape != task_labels.shape:
             raise ValueError(
                 f"targets must have shape ({len(task_labels)},), one class index per sample, got {tuple(targets.shape)}"
