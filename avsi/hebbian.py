@@ -356,6 +356,4 @@ def add_dhp_linear(
     totals["alpha"].addcmul_(outer, phi(module.hebb))
 
 
-CLOSED_FORMS[DHPLinear] = ClosedForm(
-    add_dhp_linear, ("weight", "alpha"), lambda module, inputs: inputs.dim() == 2 and not module.training
-)
+CLOSED_FORMS[DHPLinear] = ClosedForm(add_dhp_linear, ("weight", "alpha"))

@@ -433,6 +433,18 @@ def test_shown_labels_are_as_good_as_passed_ones():
         model(h)
 
 
+def test_labels_shown_within_others_give_way_to_these():
+    layer, other = make(eta=0.5), make(eta=0.5)
+    h, y = batch()
+    with show_targets(layer, y):
+        with show_targets(layer, y.flip(0)):
+            layer(h)
+        layer(h)
+    other(h, y.flip(0))
+    other(h, y)
+    assert torch.equal(layer.hebb, other.hebb)
+
+
 def test_shown_labels_are_taken_away_after_an_error():
     layer = make()
     with pytest.raises(KeyError), show_targets(layer, batch()[1]):

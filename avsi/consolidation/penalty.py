@@ -306,7 +306,7 @@ class QuadraticPenalty:
         self.check()
         try:
             measured = self.new_importance(self._bound, batches)
-        except ValueError as error:
+        except ValueError as error:  # outputs overflow well before the weights do
             if self._bound and not bool(largest(self._bound.values()) < math.sqrt(HUGE)):
                 self._stop(self.steps_seen - 1, str(error))
             raise
@@ -327,7 +327,7 @@ class QuadraticPenalty:
         """Look for divergence in the running task, asking the device, and raise a :class:`DivergenceError`."""
         if (step := self._fault.step()) is not None:
             self._stop(step)
-        if self._bound and not bool(largest(self._bound.values()) <= min(HUGE, self._limit)):
+        if self._bound and not bool(largest(self._bound.values()) <= HUGE):
             self._stop(max(0, self.steps_seen - 1))
 
     def why(self) -> str:
@@ -404,8 +404,10 @@ class QuadraticPenalty:
             "_peers": [],
             "_optimizer": None,
             "_ready": False,
+            "_seen_gradient": False,
+            "_stepped": True,
         }
-        return self.__dict__ | transient | {"_seen_gradient": False, "_stepped": True}
+        return self.__dict__ | transient
 
     def bind(self, model: nn.Module | None = None) -> None:
         """Make the state match the model's penalised parameters in shape, dtype and device.

@@ -10,6 +10,7 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 
 from avsi.consolidation.divergence import HUGE, DivergenceError, FirstFault, largest
+from avsi.consolidation.penalty import QuadraticPenalty
 from avsi.hebbian import DHPLinear
 
 LARGE_INPUT = 1e4
@@ -129,8 +130,8 @@ def stop(strategy: Any, found: str, step: int) -> NoReturn:
         DivergenceError: Always.
     """
     clock = strategy.clock
-    penalties = [plugin.core for plugin in strategy.plugins if hasattr(plugin, "core")]
-    unstable = next((core for core in penalties if core.unstable), None)
+    cores = (getattr(plugin, "core", None) for plugin in strategy.plugins)
+    unstable = next((core for core in cores if isinstance(core, QuadraticPenalty) and core.unstable), None)
     # After an experience's last epoch the clock has counted it.
     epoch = min(clock.train_exp_epochs, strategy.train_epochs - 1)
     raise DivergenceError(

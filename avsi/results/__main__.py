@@ -30,11 +30,7 @@ def command(results: tyro.conf.Positional[Path], /) -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run a command.
-
-    Args:
-        args: The command line, default ``sys.argv[1:]``.
-    """
+    """Run a command."""
     tyro.extras.subcommand_cli_from_dict(
         {"report": command}, prog="python -m avsi.results", description=__doc__, args=args
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from math import ceil
 from pathlib import Path
@@ -20,7 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from avsi.files import write_bytes
-from avsi.results.study import Outcome, Study, plain
+from avsi.results.store import plain
+from avsi.results.study import Outcome, Study, is_number
 from avsi.results.tables import partial_data
 
 # Known methods look the same in every experiment, and relatives share a colour, as they are 10 places apart; others
@@ -40,237 +40,225 @@ MOST = 24  # methods in a figure
 NUMBERS = 2000  # in the cells of a figure; more take long and cannot be read
 HEAT = "Blues"  # its lightness falls steadily, so that a grey copy reads the same
 UNTRAINED = "#c8c8c8"
-DARK = (
-    "@media (prefers-color-scheme: dark) { text { fill: #e6e6e6 } "
-    + " ".join(f'[style*="{kind}: {light}"] {{ {kind}: {dark} !important }}' for kind, light, dark in (
-        ("stroke", "#000000", "#c8ccd2"), ("fill", "#000000", "#c8ccd2"), ("fill", "#ffffff", "#16181b"),
-        ("stroke", "#b0b0b0", "#6a7078"),
-    ))
-    + " }"
+STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True, "axes.grid": True, "axes.grid.axis": "y", "axes.labelsize": 9, "axes.spines.right": False,
+    "axes.spines.top": False, "axes.titlesize": 9, "figure.constrained_layout.use": True, "figure.labelsize": 9,
+    "figure.titlesize": 10,
+    "grid.alpha": 0.35, "legend.fontsize": 9, "legend.frameon": False, "legend.handlelength": 3,
+    "lines.linewidth": 1.4, "lines.markersize": 5, "xtick.labelsize": 8, "ytick.labelsize": 8,
+}  # fmt: skip
+DARK_PAGE = (
+    ("stroke", "#000000", "#c8ccd2"), ("fill", "#000000", "#c8ccd2"), ("fill", "#ffffff", "#16181b"),
+    ("stroke", "#b0b0b0", "#6a7078"),
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Style:
-    """What a method looks like."""
-
-    colour: str
-    marker: str
-    fill: str
-    dashes: Any
-
-
-def _styles(study: Study) -> dict[str, _Style]:
-    # Give every method a look that does not depend on which of them have trials.
-    names = [*KNOWN, *(method.name for method in study.methods if method.name not in KNOWN)]
-    slots = {name: slot for slot, name in enumerate(names)}
-    found = {}
-    for method in study.methods:
-        around, slot = divmod(slots[method.name], len(COLOURS))
-        colour = COLOURS[slot] if method.regime == "sequential" else BOUND
-        marker = MARKERS[slots[method.name] % len(MARKERS)]
-        dashes = DASHES[(slot + around) % len(DASHES)]
-        found[method.name] = _Style(colour, marker, "white" if around % 2 else colour, dashes)
-    return found
+def _look(study: Study, method: Outcome) -> dict[str, Any]:
+    """Give a method its look, as ``plot`` takes it; it does not depend on which of the others have trials."""
+    names = [*KNOWN, *(other.name for other in study.methods if other.name not in KNOWN)]
+    slot = names.index(method.name)
+    around, hue = divmod(slot, len(COLOURS))
+    colour = COLOURS[hue] if method.regime == "sequential" else BOUND
+    return {
+        "color": colour,
+        "linestyle": DASHES[(hue + around) % len(DASHES)],
+        "marker": MARKERS[slot % len(MARKERS)],
+        "markerfacecolor": "white" if around % 2 else colour,
+    }
 
 
-def _note(study: Study, methods: Sequence[Outcome], interval: str = "band") -> str:
-    # Say on a figure how many trials are behind it, and what limits it.
-    counts = sorted({len(method.finished) for method in methods})
-    seeds = "one seed" if counts == [1] else f"n = {counts[0]}" + f" to {counts[-1]}" * (len(counts) > 1) + " seeds"
-    parts = [seeds, f"{interval} = standard error" if counts[-1] > 1 and interval else ""]
-    partial = [*([study.deviation] if study.deviation else []), *partial_data(methods)]
-    parts.append(f"partial: {'; '.join(partial)}" if partial else "")
-    parts += [f"{method.label} {method.diverged}" for method in methods if method.diverged]
-    parts.append(f"the first {MOST} methods" if len(methods) == MOST < len(study.compared) else "")
-    return "; ".join(filter(None, parts))
+def _shown(study: Study) -> list[Outcome]:
+    """Choose the methods of a figure."""
+    return [method for method in study.compared if method.finished][:MOST]
 
 
-def _shown(study: Study, key: str = "accuracy") -> list[Outcome]:
-    return [method for method in study.compared if any(trial.get(key) is not None for trial in method.finished)][:MOST]
+def _labelled(study: Study, methods: Sequence[Outcome]) -> list[tuple[Outcome, dict[str, Any]]]:
+    """Give each method its look and label, as arguments of ``plot``."""
+    different = len({len(method.finished) for method in methods}) > 1
+    return [
+        (m, _look(study, m) | {"label": _text(m.label, 40) + f" (n = {len(m.finished)})" * different}) for m in methods
+    ]
 
 
-def _labels(methods: Sequence[Outcome]) -> list[str]:
-    counts = [len(method.finished) for method in methods]
-    different = len(set(counts)) > 1
-    return [_text(m.label, 40) + f" (n = {n})" * different for m, n in zip(methods, counts, strict=True)]
-
-
-def _text(text: str, limit: int = 400) -> str:  # no formula, and not hidden from the legend as what begins with _
+def _text(text: str, limit: int = 600) -> str:
+    """Write a text so that it is no formula, and not hidden from the legend as what begins with _."""
     return plain(text, limit).replace("$", r"\$").replace("_", " _", text.startswith("_"))
 
 
-def _titled(figure: Figure, study: Study, line: str, beside: Sequence[str] = ()) -> None:
-    inches = figure.get_figwidth() - (0.9 + 0.09 * max(map(len, beside)) if beside else 0)  # of a legend at its right
-    width = max(30, int(13 * inches))
-    lines = [*textwrap.wrap(_text(study.heading), width), *textwrap.wrap(_text(line, 600), width)]
-    figure.set_figheight(figure.get_figheight() + 0.17 * len(lines))
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=10)
+def _make_panels(count: int, across: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """Make a figure with panels of a size in inches, so many in a row."""
+    down = ceil(count / across)
+    figure = Figure(figsize=(max(across * width + 2, 6.5), down * height + 0.4))
+    panels = list(figure.subplots(down, across, squeeze=False, **shared).flat)
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return figure, panels[:count]
 
 
-def _open_frame(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.35)
-    axes.set_axisbelow(True)
+def _finish(figure: Figure, study: Study, methods: Sequence[Outcome], interval: str) -> None:
+    """Explain looks beside the figure; say above it what is shown, how many trials are behind it, what limits it."""
+    handles = {k: v for axes in figure.axes for v, k in zip(*axes.get_legend_handles_labels(), strict=True)}
+    inches = figure.get_figwidth()
+    if handles:
+        figure.legend(list(handles.values()), list(handles), loc="outside right upper")
+        inches -= 0.9 + 0.09 * max(map(len, handles))
+    counts = sorted({len(method.finished) for method in methods})
+    seeds = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+    partial = "; ".join([*filter(None, [study.deviation]), *partial_data(methods)])
+    notes = [
+        "one seed" if seeds == "1" else f"n = {seeds} seeds",
+        f"{interval} = standard error" if interval and counts[-1] > 1 else "",
+        f"partial: {partial}" if partial else "",
+        *(f"{method.label} {method.diverged}" for method in methods if method.diverged),
+        f"the first {MOST} methods" if len(methods) == MOST < len(study.compared) else "",
+    ]
+    texts = (study.heading, "; ".join(filter(None, notes)))
+    lines = [line for text in texts for line in textwrap.wrap(_text(text), max(30, int(13 * inches)))]
+    figure.set_figheight(max(figure.get_figheight(), 0.21 * len(handles) + 0.8) + 0.17 * len(lines))
+    figure.suptitle("\n".join(lines), x=0.01, ha="left")
 
 
-def _legend(figure: Figure, axes: Axes, extra: Mapping[str, Any] | None = None) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    handles, labels = [*handles, *(extra or {}).values()], [*labels, *(extra or {})]
-    figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside right upper", handlelength=3)
+def _draw_curve(axes: Axes, values: pd.DataFrame, look: dict[str, Any]) -> None:
+    """Draw the mean over seeds (rows) against the columns, with a band of one standard error."""
+    mean, error = values.mean(), values.sem()
+    axes.plot(mean, **look)
+    if len(values) > 1:
+        axes.fill_between(mean.index, mean - error, mean + error, color=look["color"], alpha=0.18, linewidth=0)
+
+
+def _draw_dots(axes: Axes, values: pd.DataFrame, look: dict[str, Any]) -> None:
+    """Draw the mean over seeds (rows) against the columns, with whiskers of one standard error."""
+    error = values.sem()
+    axes.errorbar(values.columns, values.mean(), None if error.isna().all() else error.fillna(0), elinewidth=1, **look)
+
+
+def _matrices(method: Outcome) -> np.ndarray:
+    """Collect R in percent: (seeds, tasks trained, tasks)."""
+    return 100 * np.array([trial["accuracy_matrix"] for trial in method.finished])
+
+
+def _over_seen(matrices: np.ndarray) -> np.ndarray:
+    """Average row t of R over tasks 1 to t: (seeds, tasks trained)."""
+    return np.tril(matrices).sum(-1) / np.arange(1, matrices.shape[-1] + 1)
 
 
 def _accuracy_figure(study: Study) -> Figure | None:
-    # Plot mean test accuracy over the tasks seen so far, after each task; bands are one standard error.
+    """Plot mean accuracy over the tasks seen so far, after each task; what has no order of tasks is a level line."""
     methods = _shown(study)
     if not methods:
         return None
-    figure = Figure(figsize=(8.8, max(4.2, 0.21 * len(methods) + 0.8)), layout="constrained")
-    axes = figure.subplots()
-    for index, (method, label) in enumerate(zip(methods, _labels(methods), strict=True)):
-        style = _styles(study)[method.name]
+    figure, (axes,) = _make_panels(1, 1, 6.8, 3.8)
+    tasks = range(1, study.tasks + 1)
+    for index, (method, look) in enumerate(_labelled(study, methods)):
         if method.regime == "sequential":
-            # R's row t is averaged over tasks 1 to t.
-            seen = np.array([_over_seen(trial["accuracy_matrix"]) for trial in method.finished])
-            frame = 100 * pd.DataFrame(seen, columns=range(1, seen.shape[1] + 1))
+            values = pd.DataFrame(_over_seen(_matrices(method)), columns=tasks)
+            # Later curves are thinner, so that curves that coincide can all be seen.
+            look |= {"markersize": max(8 - 0.25 * index, 5), "linewidth": max(2.8 - 0.25 * index, 1.1)}
+            look |= {"markevery": ceil(len(tasks) / 20)}
         else:
-            level = 100 * method.values("accuracy")
-            frame = pd.DataFrame(dict.fromkeys((1, max(study.tasks, 2)), level))
-        mean, error = frame.mean(), frame.sem()
-        dots = {"marker": style.marker, "markevery": ceil(len(mean) / 20), "markerfacecolor": style.fill}
-        # Later curves are thinner, so that curves that coincide can all be seen.
-        size = {"markersize": max(8 - 0.25 * index, 5), "linewidth": max(2.8 - 0.25 * index, 1.1)}
-        look = dots | size if method.regime == "sequential" else {"linewidth": 1.1}
-        axes.plot(mean, **({"color": style.colour, "linestyle": style.dashes, "label": label} | look))
-        if len(frame) > 1:
-            axes.fill_between(mean.index, mean - error, mean + error, color=style.colour, alpha=0.18, linewidth=0)
-    axes.set_xlabel("tasks learned")
-    axes.set_ylabel("mean test accuracy on them (%)")
+            values = pd.DataFrame(dict.fromkeys((1, max(study.tasks, 2)), 100 * method.values("accuracy")))
+            look |= {"marker": "None", "linewidth": 1.1}
+        _draw_curve(axes, values, look)
+    axes.set(xlabel="tasks learned", ylabel="mean test accuracy on them (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _open_frame(axes)
-    _legend(figure, axes)
-    _titled(figure, study, _note(study, methods), _labels(methods))
+    _finish(figure, study, methods, "band")
     return figure
 
 
-def _over_seen(matrix: Sequence[Sequence[float]]) -> np.ndarray:
-    rows = np.tril(matrix)
-    return rows.sum(1) / np.arange(1, len(rows) + 1)
-
-
 def _panels_figure(study: Study) -> Figure | None:
-    # Plot the accuracy on each task against the tasks trained, a panel a task, and their mean: Zenke et al.'s Figure 3.
+    """Plot the accuracy on each task, a panel each, and on those seen, as in Figure 3 of Zenke et al."""
     methods = [method for method in _shown(study) if method.regime == "sequential"]
-    if not methods or not 2 <= study.tasks <= 11:
+    tasks = study.tasks
+    if not methods or not 2 <= tasks <= 11:
         return None
-    across = ceil((study.tasks + 1) / (1 if study.tasks < 6 else 2))
-    lines = ceil((study.tasks + 1) / across)
-    figure = Figure(figsize=(min(1.8 * across + 2.2, 11.5), 2.3 * lines + 0.5), layout="constrained")
-    panels = list(figure.subplots(lines, across, squeeze=False, sharex=True, sharey=True).flat)
-    for method, label in zip(methods, _labels(methods), strict=True):
-        style = _styles(study)[method.name]
-        matrices = np.array([trial["accuracy_matrix"] for trial in method.finished])  # (seeds, tasks trained, tasks)
-        curves = [matrices[:, task:, task] for task in range(study.tasks)]
-        curves.append(np.array([_over_seen(matrix) for matrix in matrices]))
-        for axes, curve in zip(panels, curves, strict=False):
-            frame = 100 * pd.DataFrame(curve, columns=range(study.tasks - curve.shape[1] + 1, study.tasks + 1))
-            mean, error = frame.mean(), frame.sem()
-            dots = {"marker": style.marker, "markersize": 4, "markerfacecolor": style.fill}
-            axes.plot(mean, color=style.colour, linestyle=style.dashes, linewidth=1.4, label=label, **dots)
-            if len(frame) > 1:
-                axes.fill_between(mean.index, mean - error, mean + error, color=style.colour, alpha=0.18, linewidth=0)
+    across = ceil((tasks + 1) / (1 if tasks < 6 else 2))
+    figure, panels = _make_panels(tasks + 1, across, min(1.8, 9.5 / across), 2.3, sharex=True, sharey=True)
+    for method, look in _labelled(study, methods):
+        matrices = _matrices(method)
+        curves = [*(matrices[:, task:, task] for task in range(tasks)), _over_seen(matrices)]
+        for axes, curve in zip(panels, curves, strict=True):
+            trained = range(tasks - curve.shape[1] + 1, tasks + 1)
+            _draw_curve(axes, pd.DataFrame(curve, columns=trained), look | {"markersize": 4})
     for index, axes in enumerate(panels):
-        axes.set_title(f"task {index + 1}" if index < study.tasks else "mean of tasks seen", loc="left", fontsize=9)
+        axes.set_title(f"task {index + 1}" if index < tasks else "mean of tasks seen", loc="left")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_visible(index <= study.tasks)
-        _open_frame(axes)
-    figure.supxlabel("tasks trained", fontsize=10)
-    figure.supylabel("test accuracy (%)", fontsize=10)
-    _legend(figure, panels[0])
-    _titled(figure, study, _note(study, methods), _labels(methods))
+    figure.supxlabel("tasks trained")
+    figure.supylabel("test accuracy (%)")
+    _finish(figure, study, methods, "band")
     return figure
 
 
 def _tasks_figure(study: Study) -> Figure | None:
-    # Plot the final test accuracy on each task as dots, and their mean; whiskers are one standard error.
+    """Plot the final accuracy on each task and their mean, beside training accuracy and the paper's values."""
     methods = _shown(study)
     if not methods:
         return None
     groups = study.tasks + 1  # the last is the mean
-    lines = ceil(groups * len(methods) / 90)
-    lines, apart = (lines, 0.8) if lines <= 4 else (1, 0.0)
-    across = ceil(groups / lines)
-    height = max(2.5 * lines + 0.4, 0.21 * len(methods) + 0.8)
-    figure = Figure(figsize=(min(max(6.5, 3.2 + 0.13 * across * len(methods)), 11.5), height), layout="constrained")
-    rows = figure.subplots(lines, 1, squeeze=False, sharey=True)[:, 0]
-    extra: dict[str, Any] = {}
-    for index, (method, label) in enumerate(zip(methods, _labels(methods), strict=True)):
-        style = _styles(study)[method.name]
-        shift = apart * ((index + 0.5) / len(methods) - 0.5)
-        paper = dict(enumerate(method.reported["tasks"][: study.tasks], 1))
-        paper |= {} if method.reported["accuracy"] is None else {groups: method.reported["accuracy"]}
-        lane = min(9.0, max(3.0, 58 * (figure.get_figwidth() - 3) / (across * len(methods))))
-        look = {"marker": style.marker, "linestyle": "none"} if apart else {"linestyle": "-", "linewidth": 0.8}
-        for frame, training in ((method.by_task("train_accuracy"), True), (method.by_task(), False)):
-            if frame.empty:
-                continue
-            frame = 100 * frame.assign(mean=frame.mean(axis="columns")).set_axis(range(1, groups + 1), axis="columns")
-            for axes in rows:
-                drawn = axes.errorbar(
-                    frame.columns + shift, frame.mean(), frame.sem().to_numpy() if len(frame) > 1 else None,
-                    color=style.colour, markerfacecolor=style.fill, markersize=5, elinewidth=1,
-                    alpha=0.4 if training else 1, label=None if training else label, **look,
-                )  # fmt: skip
-            if training:
-                extra["pale: training accuracy"] = drawn.lines[0]
-        for axes in rows if paper else ():
-            places = [task + shift for task in paper]
-            (extra["paper"],) = axes.plot(places, list(paper.values()), "_k", markersize=lane, markeredgewidth=1.4)
-    for line, axes in enumerate(rows):
-        first = 1 + line * across
-        axes.set_xlim(first - 0.55, first + across - 0.45)
-        shown = range(first, min(first + across, groups + 1))
-        ticks = [tick for tick in shown if tick == groups or (tick - 1) % ceil(across / 20) == 0]
-        ticks = [tick for tick in ticks if tick == groups or groups - tick > across / 40]
-        axes.set_xticks(
-            ticks, ["mean" if tick == groups else f"task {tick}" if across <= 12 else tick for tick in ticks]
-        )
+    down = ceil(groups * len(methods) / 90)
+    as_dots = down <= 4  # more are lines in one row of axes
+    across = ceil(groups / down) if as_dots else groups
+    down = ceil(groups / across)
+    width = min(max(6.5, 3.2 + 0.13 * across * len(methods)), 11.5)
+    figure, rows = _make_panels(down, 1, width - 2, 2.5, sharey=True)
+    for index, axes in enumerate(rows):
+        shown = range(index * across + 1, min((index + 1) * across, groups) + 1)
+        every = ceil(across / 20)
+        ticks = [task for task in shown[::every] if task <= groups - every] + [groups] * (groups in shown)
+        names = [f"task {tick}" if across <= 12 else str(tick) for tick in ticks]
+        axes.set_xticks(ticks, [*names[:-1], "mean"] if groups in shown else names)
         axes.tick_params(axis="x", length=0)
-        for task in shown[::2] if apart else ():
+        axes.set_xlim(shown[0] - 0.55, shown[0] + across - 0.45)
+        for task in shown[::2] if as_dots else ():
             axes.axvspan(task - 0.5, task + 0.5, color=BOUND, alpha=0.07, linewidth=0)
         axes.set_ylabel("test accuracy (%)")
-        _open_frame(axes)
-    _legend(figure, rows[0], extra)
-    _titled(figure, study, _note(study, methods, "whisker"), _labels(methods))
+
+    line = {"linestyle": "none"} if as_dots else {"linestyle": "-", "linewidth": 0.8}
+    pale = line | {"alpha": 0.4, "label": "pale: training accuracy"}
+    lane = min(9.0, max(3.0, 58 * (width - 3) / (across * len(methods))))
+    paper = {"linestyle": "none", "marker": "_", "color": "k", "markersize": lane, "markeredgewidth": 1.4}
+    layers: tuple[tuple[Callable[[Outcome], pd.DataFrame], dict[str, Any]], ...] = (
+        (lambda method: _with_mean(method.by_task()), line),
+        (lambda method: _with_mean(method.by_task("train_accuracy")), pale),
+        (lambda method: _reported(method, study.tasks), paper | {"label": "paper"}),
+    )
+    for values_of, layer in layers:
+        for index, (method, look) in enumerate(_labelled(study, methods)):
+            values = values_of(method)
+            shift = 0.8 * ((index + 0.5) / len(methods) - 0.5) if as_dots else 0
+            for axes in rows if values.size else ():
+                _draw_dots(axes, values.set_axis(values.columns + shift, axis="columns"), look | layer)
+    _finish(figure, study, methods, "whisker")
     return figure
 
 
+def _with_mean(values: pd.DataFrame) -> pd.DataFrame:
+    """Turn accuracies by task into percent, with their mean as a task more."""
+    return 100 * values.assign(mean=values.mean(axis="columns")).set_axis(range(1, values.shape[1] + 2), axis="columns")
+
+
+def _reported(method: Outcome, tasks: int) -> pd.DataFrame:
+    """Collect what the paper reports of each task and, as a task more, of their mean."""
+    values = dict(enumerate(method.reported["tasks"][:tasks], 1)) | {tasks + 1: method.reported["accuracy"]}
+    return pd.DataFrame([values], dtype=float).dropna(axis="columns")
+
+
 def _matrix_figure(study: Study) -> Figure | None:
-    # Plot R of each sequential method as a heat map, averaged over trials; tasks not learned yet are grey.
-    methods = _shown(study, "accuracy_matrix")
+    """Plot R of each sequential method as a heat map, with tasks not learned yet in grey."""
+    methods = [method for method in _shown(study) if method.regime == "sequential"]
     if not methods:
         return None
     tasks = study.tasks
     side = min(max(1.9, 0.7 + 0.26 * tasks), 4.0)
-    across = min(len(methods), max(1, int(10.5 / side)))
-    down = ceil(len(methods) / across)
-    figure = Figure(figsize=(max(across * side + 1.7, 4.6), down * (side + 0.2) + 0.3), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False)
+    figure, panels = _make_panels(len(methods), min(len(methods), int(10.5 / side)), side, side + 0.2)
     form = "{:.0f}" if tasks * tasks * len(methods) <= NUMBERS and tasks <= 20 else ""
-    for index, axes in enumerate(panels.flat):
-        if index >= len(methods):
-            axes.set_axis_off()
-            continue
-        mean = 100 * np.mean([trial["accuracy_matrix"] for trial in methods[index].finished], axis=0)
-        mesh = heat_map(axes, mean, low=0, high=100, form=form, grey=np.triu(np.ones_like(mean, dtype=bool), 1))
-        axes.set_title(_labels(methods)[index], fontsize=9)
-        if index + across >= len(methods):
-            axes.set_xlabel("accuracy on task", fontsize=9)
-        axes.tick_params(labelsize=8)
-        if index % across == 0:
-            axes.set_ylabel("after task", fontsize=9)
-    figure.colorbar(mesh, ax=list(panels.flat), shrink=0.8 if down == 1 else 0.5, label="test accuracy (%)")
-    _titled(figure, study, _note(study, methods, ""))
+    untrained = np.triu(np.ones((tasks, tasks), dtype=bool), 1)
+    for axes, (method, look) in zip(panels, _labelled(study, methods), strict=True):
+        mesh = heat_map(axes, _matrices(method).mean(0), low=0, high=100, form=form, grey=untrained)
+        axes.set_title(textwrap.fill(look["label"], int(12 * side)))
+    figure.supxlabel("accuracy on task")
+    figure.supylabel("after task")
+    figure.colorbar(mesh, ax=panels, shrink=0.7, aspect=30, label="test accuracy (%)")
+    _finish(figure, study, methods, "")
     return figure
 
 
@@ -278,8 +266,6 @@ def heat_map(
     axes: Axes,
     values: Sequence[Sequence[float]] | np.ndarray,
     *,
-    rows: Sequence[str] = (),
-    columns: Sequence[str] = (),
     low: float | None = None,
     high: float | None = None,
     form: str = "{:.2f}",
@@ -290,8 +276,6 @@ def heat_map(
     Args:
         axes: Where to draw.
         values: The matrix; NaN leaves a cell empty.
-        rows: A label for each row, from the top; default: counted from 1.
-        columns: A label for each column; default: counted from 1.
         low: Value of the lightest shade; default: the least value.
         high: Value of the darkest shade; default: the greatest value.
         form: Format of the values in the cells; "" leaves them out.
@@ -301,160 +285,114 @@ def heat_map(
         The coloured cells, for a colour bar.
 
     Raises:
-        ValueError: If the values are not a matrix, or the labels not as many as rows and columns.
+        ValueError: If the values are not a matrix.
     """
     matrix = np.asarray(values, dtype=float)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"a heat map shows a matrix, got values of shape {matrix.shape}")
-    for name, labels, size in (("row", rows, matrix.shape[0]), ("column", columns, matrix.shape[1])):
-        if len(labels) not in {0, size}:
-            raise ValueError(f"a heat map of {size} {name}s needs as many {name} labels, got {len(labels)}")
     grey = np.zeros(matrix.shape, dtype=bool) if grey is None else grey
     large = max(matrix.shape) > 30  # an SVG file has a path for each cell otherwise
     options = {"rasterized": large} if large else {"edgecolors": "white", "linewidth": 0.5}
     cells = np.ma.masked_where(grey | ~np.isfinite(matrix), matrix)
     colours = matplotlib.colormaps[HEAT].with_extremes(bad=UNTRAINED if grey.any() else "none")
     mesh = axes.pcolormesh(cells, cmap=colours, vmin=low, vmax=high, **options)
-    axes.set_xlim(0, matrix.shape[1])
-    axes.set_ylim(matrix.shape[0], 0)
-    axes.set_aspect("equal")
-    for axis, labels, size in ((axes.xaxis, columns, matrix.shape[1]), (axes.yaxis, rows, matrix.shape[0])):
-        places = np.arange(0, size, 1 if labels else ceil(size / 10) if size > 20 else 1)
-        axis.set_ticks(places + 0.5, labels or [str(place + 1) for place in places])
+    axes.set(xlim=(0, matrix.shape[1]), ylim=(matrix.shape[0], 0), aspect="equal")
+    for axis, size in ((axes.xaxis, matrix.shape[1]), (axes.yaxis, matrix.shape[0])):
+        places = np.arange(0, size, ceil(size / 10) if size > 20 else 1)
+        axis.set_ticks(places + 0.5, [str(place + 1) for place in places])
         axis.set_tick_params(length=0)
+    axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     if form:
         lightness = mesh.to_rgba(cells)[..., :3] @ (0.299, 0.587, 0.114)
         # Small enough for "0.00" in a cell of any size; cells are about as wide as the axes divided by their number.
         inches = min(axes.bbox.width, axes.bbox.height) / axes.figure.dpi / max(matrix.shape)
-        for (row, column), value in np.ndenumerate(matrix):
-            if np.isfinite(value):
-                # Neither black nor white, which change on a dark page, where cells do not.
-                colour = "#555555" if grey[row, column] else "#101010" if lightness[row, column] > 0.5 else "#fefefe"
-                axes.text(
-                    column + 0.5, row + 0.5, form.format(value), ha="center", va="center", color=colour,
-                    fontsize=min(9.0, 0.33 * 72 * inches), in_layout=False,
-                )  # fmt: skip
+        look = {"ha": "center", "va": "center", "in_layout": False, "fontsize": min(9.0, 0.33 * 72 * inches)}
+        for row, column in np.argwhere(np.isfinite(matrix)):
+            # Neither black nor white, which change on a dark page, where cells do not.
+            colour = "#555555" if grey[row, column] else "#101010" if lightness[row, column] > 0.5 else "#fefefe"
+            axes.text(column + 0.5, row + 0.5, form.format(matrix[row, column]), color=colour, **look)
     return mesh
 
 
 def _classes_figure(study: Study) -> Figure | None:
-    # Plot final test accuracy on classes against their number of training images.
-    methods = [
-        m for m in _shown(study, "class_accuracy") if all(any(t.get("class_accuracy") or []) for t in m.finished)
-    ]
+    """Plot the final accuracy on classes against their number of training images, or against the class."""
+    methods = [m for m in _shown(study) if all(any(t.get("class_accuracy") or []) for t in m.finished)]
     if not methods:
         return None
-    figure = Figure(figsize=(8.8, max(4.2, 0.21 * len(methods) + 0.8)), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = _make_panels(1, 1, 6.8, 3.8)
     counted = all(trial.get("class_images") for method in methods for trial in method.finished)
-    for method, label in zip(methods, _labels(methods), strict=True):
-        style, by_seed = _styles(study)[method.name], []
-        for trial in method.finished:
-            rows = pd.DataFrame(trial["class_accuracy"], dtype=float).stack()
-            classes = rows.to_frame("accuracy").assign(images=rows.index.get_level_values(1))
-            if counted:
-                classes["images"] = pd.DataFrame(trial["class_images"], dtype=float).stack()
-            groups = classes.images
-            if groups.nunique() > 12:  # groups of about as many classes, by their number of images
-                groups = pd.qcut(groups, 8, labels=False, duplicates="drop")
-            by_seed.append(classes.groupby(groups.to_numpy()).mean())
-        by_group = pd.concat(by_seed).groupby(level=0)
-        mean, error = by_group.mean(), 100 * by_group.accuracy.sem()
-        places, error = mean.images.clip(lower=0.5 if counted else 0), error if len(by_seed) > 1 else None
-        axes.errorbar(
-            places, 100 * mean.accuracy, error, color=style.colour, marker=style.marker, markersize=5.5,
-            markerfacecolor=style.fill, linestyle=style.dashes, linewidth=1.4, elinewidth=1, label=label,
-        )  # fmt: skip
-    if counted:
-        axes.set_xscale("log")
-    axes.set_xlabel("training images of the class" if counted else "class")
+    for method, look in _labelled(study, methods):
+        classes = pd.concat({trial["seed"]: _classes(trial, counted) for trial in method.finished}, names=["seed"])
+        groups = classes.images
+        if groups.nunique() > 12:  # groups of about as many classes, by their number of images
+            groups = pd.qcut(groups, 8, labels=False, duplicates="drop")
+        values = 100 * classes.groupby(["seed", groups.rename("group")]).accuracy.mean().unstack()
+        values.columns = classes.images.groupby(groups).mean().clip(lower=0.5 if counted else 0)
+        _draw_dots(axes, values, look)
     axes.set_ylabel("final test accuracy on the class (%)")
-    _open_frame(axes)
-    _legend(figure, axes)
-    _titled(figure, study, _note(study, methods, "whisker"), _labels(methods))
+    if counted:
+        axes.set(xlabel="training images of the class", xscale="log")
+    else:
+        axes.set_xlabel("class")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(figure, study, methods, "whisker")
     return figure
 
 
+def _classes(trial: dict[str, Any], counted: bool) -> pd.DataFrame:
+    """Tabulate a trial's classes: accuracy, and number of training images where they are counted, else of the class."""
+    accuracy = pd.DataFrame(trial["class_accuracy"], dtype=float).stack()
+    images = pd.DataFrame(trial["class_images"], dtype=float).stack() if counted else accuracy.index.get_level_values(1)
+    return pd.DataFrame({"accuracy": accuracy, "images": images}).dropna()
+
+
 def _sensitivity_figure(study: Study) -> Figure | None:
-    # Plot accuracy against each parameter of a sweep; with several parameters, the best of the others at each value.
+    """Plot accuracy against each parameter of a sweep that was tried with several numbers."""
     panels = []
     for method in study.methods:
-        tried = [c for c in study.methods if c.candidate_of == method.name and c.trials and c.settings]
+        tried = [c for c in study.methods if c.candidate_of == method.name and c.trials]
         for name in dict.fromkeys(key for candidate in tried for key in candidate.settings):
-            points = [c for c in tried if _is_number(c.settings.get(name))]
-            if len({c.settings[name] for c in points}) > 1:
+            points = [(float(c.settings[name]), c) for c in tried if is_number(c.settings.get(name))]
+            if len({value for value, _ in points}) > 1:
                 panels.append((method, name, points))
     panels = panels[:MOST]
     if not panels:
         return None
-    across = min(len(panels), 3)
-    down = ceil(len(panels) / across)
-    figure = Figure(figsize=(max(6.5, 3.4 * across + 1.6), 3.0 * down), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False)
-    for axes, (method, name, points) in zip(grid.flat, panels, strict=False):
-        _sensitivity(axes, _styles(study)[method.name], method, name, points)
-        axes.set_title(_text(method.label, 40), fontsize=9)
-        axes.set_xlabel(_text(name, 40), fontsize=9)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_axis_off()
-    for axes in grid[:, 0]:
-        axes.set_ylabel("mean accuracy (%)", fontsize=9)
-    handles: dict[str, Any] = {}
-    for axes in grid.flat:
-        handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        list(handles.values()), list(handles), frameon=False, fontsize=9, loc="outside right center", handlelength=3
-    )
-    _titled(figure, study, _note(study, [c for _, _, points in panels for c in points], "whisker"))
+    figure, grid = _make_panels(len(panels), min(len(panels), 3), 3.4, 2.8)
+    for axes, (method, name, points) in zip(grid, panels, strict=True):
+        _draw_sensitivity(axes, _look(study, method), method, name, points)
+    figure.supylabel("mean accuracy (%)")
+    _finish(figure, study, [c for _, _, points in panels for _, c in points], "whisker")
     return figure
 
 
-def _sensitivity(axes: Axes, style: _Style, method: Outcome, name: str, points: Sequence[Outcome]) -> None:
-    place = {c.name: float(c.settings[name]) for c in points}
-    places = sorted(set(place.values()))
+def _draw_sensitivity(
+    axes: Axes, look: dict[str, Any], method: Outcome, name: str, points: Sequence[tuple[float, Outcome]]
+) -> None:
+    """Draw accuracy against a parameter; with several, at each value the best of the others on validation data."""
+    axes.set(title=_text(method.label, 40), xlabel=_text(name, 40))
+    places = sorted({value for value, _ in points})
     if places[0] > 0 and places[-1] / places[0] >= 20:
         axes.set_xscale("log")
     elif places[0] == 0 and places[-1] / places[1] >= 20:
         axes.set_xscale("symlog", linthresh=places[1])
-    # At each value the best on validation data, and its test accuracy.
-    best: dict[float, Outcome] = {}
-    for c in points:
-        validation = c.values("validation_accuracy").mean()
-        if c.values("accuracy").empty or any(trial.get("status") == "diverged" for trial in c.trials):
-            continue
-        at = place[c.name]
-        if at not in best or validation > best[at].values("validation_accuracy").mean():
-            best[at] = c
-    shown = sorted(best)
+    sound = [(value, c) for value, c in points if len(c.finished) == len(c.trials)]
+    best = dict(sorted(sound, key=lambda point: np.nan_to_num(point[1].values("validation_accuracy").mean())))
     for key, label, dashes, fill in (
         ("validation_accuracy", "validation data", DASHES[1], "white"),
-        ("accuracy", "test data", "-", style.colour),
+        ("accuracy", "test data", "-", look["color"]),
     ):
-        values = [100 * best[at].values(key) for at in shown]
-        if any(len(value) for value in values):
-            error = [value.sem() if len(value) > 1 else 0.0 for value in values]
-            axes.errorbar(
-                shown, [value.mean() for value in values], error if any(error) else None, color=style.colour,
-                marker=style.marker, markersize=5, linestyle=dashes, linewidth=1.4, elinewidth=1, markerfacecolor=fill,
-                label=label,
-            )  # fmt: skip
-    lost = sorted({place[c.name] for c in points} - set(shown))
+        values = 100 * pd.DataFrame({value: best[value].values(key) for value in sorted(best)})
+        if values.size:
+            _draw_dots(axes, values, look | {"linestyle": dashes, "markerfacecolor": fill, "label": label})
+    lost = [value for value in places if value not in best]
     if lost:
-        across = axes.get_xaxis_transform()
-        axes.plot(lost, [0.03] * len(lost), "x", color="#d64550", markersize=7, transform=across, label="diverged")
-    for value, label, dashes in (
-        (method.settings.get(name), "chosen", "-"),
-        (method.published.get(name), "the script's own", ":"),
-    ):
-        if value is not None and _is_number(value):
-            axes.axvline(float(value), color=BOUND, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
-    axes.tick_params(labelsize=8)
-    _open_frame(axes)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+        at_bottom = axes.get_xaxis_transform()
+        axes.plot(lost, [0.03] * len(lost), "x", color=COLOURS[-1], markersize=7, transform=at_bottom, label="diverged")
+    for settings, label, dashes in ((method.settings, "chosen", "-"), (method.published, "the script's own", ":")):
+        if is_number(settings.get(name)):
+            axes.axvline(settings[name], color=BOUND, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
 
 
 KINDS: dict[str, tuple[Callable[[Study], Figure | None], str]] = {
@@ -466,10 +404,7 @@ KINDS: dict[str, tuple[Callable[[Study], Figure | None], str]] = {
         _panels_figure,
         "Test accuracy on each task against the tasks trained, and mean over tasks seen; bands: one standard error.",
     ),
-    "tasks": (
-        _tasks_figure,
-        "Final test accuracy on each task, and their mean; whiskers: one standard error.",
-    ),
+    "tasks": (_tasks_figure, "Final test accuracy on each task, and their mean; whiskers: one standard error."),
     "classes": (
         _classes_figure,
         "Final test accuracy on classes against their number of training images; whiskers: one standard error.",
@@ -484,7 +419,27 @@ KINDS: dict[str, tuple[Callable[[Study], Figure | None], str]] = {
         "Grey: tasks not learned yet.",
     ),
 }
-"""The figures of a study, by the stem of their files: what draws them, and their captions."""
+"""The figures of a study, by the stem of their files: what draws them, if there is anything to draw, and captions."""
+
+
+def write_figures(study: Study) -> list[Path]:
+    """Write the figures of a study; those of trials that are there no more are removed."""
+    written = []
+    for kind, (draw, _) in KINDS.items():
+        with matplotlib.rc_context(STYLE):
+            figure = draw(study)
+            if figure is not None:
+                written += save_figure(figure, study.folder / f"{kind}{study.suffix}")
+                continue
+        for ending in ("png", "svg"):
+            study.file(kind, ending).unlink(missing_ok=True)
+    return written
+
+
+def captions(study: Study) -> dict[str, str]:
+    """Return the captions of the figures that were written, by file."""
+    files = {kind: study.file(kind, "svg") for kind in KINDS}
+    return {file.name: KINDS[kind][1] for kind, file in files.items() if file.is_file()}
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
@@ -500,21 +455,20 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
         The PNG and the SVG file.
     """
     # Not with_suffix, which would cut a stem such as "eta-0.1".
-    png_file, svg_file = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg"))
+    files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
     # Text stays text, and names in the file are the same each time.
     fonts = ["DejaVu Sans", "Verdana", "Arial"]
+    png, svg = BytesIO(), BytesIO()
     with (
         matplotlib.rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "none", "font.sans-serif": fonts}),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", message="Glyph")
-        write_bytes(png_file, _draw(figure, "png", dpi=160))
-        svg = _draw(figure, "svg", metadata={"Date": None})
-        write_bytes(svg_file, svg.replace(b"</style>", f"{DARK}</style>".encode(), 1))
-    return [png_file, svg_file]
-
-
-def _draw(figure: Figure, form: str, **options: Any) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format=form, **options)
-    return buffer.getvalue()
+        figure.savefig(png, format="png", dpi=160)
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    rules = ["text { fill: #e6e6e6 }"]
+    rules += [f'[style*="{kind}: {light}"] {{ {kind}: {dark} !important }}' for kind, light, dark in DARK_PAGE]
+    style = f"@media (prefers-color-scheme: dark) {{ {' '.join(rules)} }}</style>"
+    write_bytes(files[0], png.getvalue())
+    write_bytes(files[1], svg.getvalue().replace(b"</style>", style.encode(), 1))
+    return files

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TextIO
@@ -13,10 +12,10 @@ from typing import TextIO
 from filelock import FileLock
 
 from avsi.files import write_text
-from avsi.results.figures import KINDS, save_figure
+from avsi.results.figures import captions, write_figures
 from avsi.results.page import Section, analysis_section, page, study_section
-from avsi.results.store import EXPERIMENT, ResultsError, read_bytes
-from avsi.results.study import Study, plain, read_studies, subfolders
+from avsi.results.store import EXPERIMENT, ResultsError, plain, reason
+from avsi.results.study import Study, left_out, read_studies, subfolders
 from avsi.results.tables import comma_separated, markdown, terminal
 
 PAGE = "report.html"
@@ -25,13 +24,7 @@ MOST = 20  # lines about what is left out
 
 @dataclass(frozen=True)
 class Report:
-    """What was written.
-
-    Attributes:
-        studies: The experiments in the folder.
-        files: The files written, the page last.
-        problems: Files that are left out, and why.
-    """
+    """What was written: of which experiments, the files (the page last), and which files are left out and why."""
 
     studies: tuple[Study, ...]
     files: tuple[Path, ...]
@@ -64,7 +57,7 @@ def write_report(folder: str | Path, only: str | None = None) -> Report:
         with FileLock(folder / ".report.lock"):
             return _report(folder, only)
     except OSError as error:
-        raise ResultsError(f"cannot write the report of {folder} ({error.strerror or error})") from error
+        raise ResultsError(f"cannot write the report of {folder} ({reason(error)})") from error
 
 
 def _report(folder: Path, only: str | None) -> Report:
@@ -73,52 +66,36 @@ def _report(folder: Path, only: str | None) -> Report:
     written: list[Path] = []
     problems: list[str] = []
     for child in subfolders(folder):
-        try:
-            studies, faults = read_studies(child)
-            problems += faults
+        with left_out(problems):
+            studies, of_child = read_studies(child)
+            problems += of_child
             for study in studies:
-                if only in {None, child.name} or _is_old(study):
-                    written += _write(study)
-                summary = read_bytes(study.folder / f"summary{study.suffix}.md").decode()
+                renewed = only in {None, child.name} or _is_old(study)
+                written += write_figures(study) if renewed else []
+                summary = markdown(study, captions(study))
+                written += _write_tables(study, summary) if renewed else []
                 sections.append(study_section(study, summary))
                 found.append(study)
-            analysis = None if studies or faults else analysis_section(child)
+            analysis = None if studies or of_child else analysis_section(child)
             sections += [analysis] if analysis else []
-        except (ResultsError, OSError) as error:
-            problems.append(f"{child}: {error}")
     if not (sections or problems):
         raise ResultsError(f"{folder} holds no results: no folder in it has trials, nor a summary.md or figures")
     problems = [plain(problem.replace(f"{folder}/", ""), 400) for problem in problems]
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    command = f"python -m avsi.results report {plain(folder)}"
-    write_text(folder / PAGE, page(sections, problems, command, made))
+    write_text(folder / PAGE, page(sections, problems, folder))
     return Report(tuple(found), (*written, folder / PAGE), tuple(problems))
 
 
-def _figures(study: Study) -> dict[str, str]:
-    named = {f"{kind}{study.suffix}.svg": caption for kind, (_, caption) in KINDS.items()}
-    return {name: caption for name, caption in named.items() if (study.folder / name).is_file()}
-
-
-def _write(study: Study) -> list[Path]:
-    figures = []
-    for kind, (draw, _) in KINDS.items():
-        stem = study.folder / f"{kind}{study.suffix}"
-        figure = draw(study)
-        if figure is not None:
-            figures += save_figure(figure, stem)
-        else:  # of trials that are there no more
-            for ending in ("png", "svg"):
-                stem.with_name(f"{stem.name}.{ending}").unlink(missing_ok=True)
-    summary, table = (study.folder / f"summary{study.suffix}.{ending}" for ending in ("md", "csv"))
-    write_text(summary, markdown(study, _figures(study)))
-    write_text(table, comma_separated(study))
-    return [summary, table, *figures]
+def _write_tables(study: Study, summary: str) -> list[Path]:
+    files = {study.file("summary", "md"): summary, study.file("summary", "csv"): comma_separated(study)}
+    for file, text in files.items():
+        write_text(file, text)
+    return list(files)
 
 
 def _is_old(study: Study) -> bool:
-    table = study.folder / f"summary{study.suffix}.csv"
-    trials = [study.folder / m.folder / f"seed-{t['seed']:03d}.json" for m in study.methods for t in m.trials]
+    """Say whether a study's files lack some of its trials."""
+    table = study.file("summary", "csv")
+    trials = [study.trial_file(method, trial) for method in study.methods for trial in method.trials]
     return not table.exists() or table.stat().st_mtime_ns < max(file.stat().st_mtime_ns for file in trials)
 
 
@@ -131,12 +108,10 @@ def show(written: Report, experiment: str = "", methods: Sequence[str] = (), suf
         methods: Its methods; default: all.
         suffix: Ends the names of the experiment's files, where its protocol is a changed one.
     """
-    width = get_terminal_size((80, 24)).columns
     for study in written.studies:
-        if (study.folder.name, study.suffix) == (experiment, suffix):
-            chosen = study.only(methods) if methods else study
-            if chosen.trials:
-                say(terminal(chosen, width))
+        chosen = study.only(methods) if methods else study
+        if (study.folder.name, study.suffix) == (experiment, suffix) and chosen.trials:
+            say(terminal(chosen, get_terminal_size((80, 24)).columns))
     for problem in written.problems[:MOST]:
         say(f"left out: {problem}", sys.stderr)
     if len(written.problems) > MOST:
@@ -155,7 +130,7 @@ def say(text: str, file: TextIO | None = None) -> None:
         file: Where to; default: standard output.
     """
     file = file or sys.stdout
-    text = "\n".join("".join(c if c.isprintable() else " " for c in line) for line in text.split("\n"))
+    text = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
     encoding = getattr(file, "encoding", None) or "ascii"
     try:
         text.encode(encoding)

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 import warnings
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import pandas as pd
 
-from avsi.results.store import EXPERIMENT, METHOD, ResultsError, read_json, read_trial
-
-LONGEST = 120  # characters of a title or label
+from avsi.results import store
+from avsi.results.store import EXPERIMENT, ResultsError, plain
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A method and its trials.
-
-    Attributes:
-        name: The method's name.
-        label: How tables and figures call it.
-        regime: ``sequential``, ``independent`` or ``joint``.
-        folder: Name of the folder of its trials.
-        candidate_of: The method whose strength was chosen among candidates, of which this is one; "" if it is none.
-        reported: What the paper reports: ``accuracy`` and ``tasks`` in percent, ``bwt`` as a fraction.
-        trials: The trials' results, by seed.
-        settings: What a sweep tried or chose, by parameter.
-        published: The script's own values of these parameters, where this is what a sweep chose.
-    """
+    """A method (see ``avsi.results.store.METHOD``) and its trials, by seed."""
 
     name: str
     label: str
@@ -54,51 +41,28 @@ class Outcome:
     def diverged(self) -> str:
         """How many trials diverged, such as "diverged (2 of 3), stable strength 0.5"; "" for none."""
         lost = [trial.get("divergence") or {} for trial in self.trials if trial.get("status") == "diverged"]
-        known = (cause.get("stable_strength") for cause in lost)
-        stable = [value for value in known if isinstance(value, int | float) and 0 <= value < 1e300]
-        return bool(lost) * f"diverged ({len(lost)} of {len(self.trials)})" + (
-            f", stable strength {min(stable):.3g}" if stable else ""
-        )
+        stable = [cause["stable_strength"] for cause in lost if is_number(cause.get("stable_strength"))]
+        told = [f"diverged ({len(lost)} of {len(self.trials)})"] if lost else []
+        return ", ".join(told + ([f"stable strength {min(stable):.3g}"] if stable else []))
 
     def values(self, key: str) -> pd.Series:
-        """Collect a number from every finished trial that has it.
-
-        Args:
-            key: Its name in the trials' files.
-
-        Returns:
-            The numbers, indexed by seed.
-        """
+        """Collect a number from every finished trial that has it, by seed."""
         return pd.Series({t["seed"]: t[key] for t in self.finished if t.get(key) is not None}, dtype=float)
 
     def by_task(self, key: str = "task_accuracy") -> pd.DataFrame:
-        """Collect a number for each task from every finished trial that has them.
-
-        Args:
-            key: Their name in the trials' files.
-
-        Returns:
-            A row for each seed, a column for each task, from 1.
-        """
+        """Collect a number for each task (columns, from 1) from every finished trial (rows, by seed) that has them."""
         frame = pd.DataFrame.from_dict({t["seed"]: t[key] for t in self.finished if t.get(key)}, "index", dtype=float)
         return frame.set_axis(range(1, frame.shape[1] + 1), axis="columns")
 
 
+def is_number(value: Any) -> bool:
+    """Say whether a value of unknown type is a number that can be drawn and written."""
+    return type(value) in {int, float} and abs(value) < 1e300
+
+
 @dataclass(frozen=True)
 class Study:
-    """An experiment as its files show it.
-
-    Attributes:
-        folder: The experiment's folder.
-        title: Heading of tables and figures.
-        source: The paper's table or figure, or where the protocol comes from.
-        protocol: Whose protocol it is, where a script has several.
-        deviation: How the protocol differs from the published one; "" if it does not.
-        command: The command that ran it, where it is known.
-        suffix: Ends the names of its files, such as "-1-epochs"; "" for the published protocol.
-        methods: All methods, candidates included, with or without trials.
-        others: Folders of trials that belong to none of the methods.
-    """
+    """An experiment as its files show it: what it is called, its methods, candidates included, and foreign trials."""
 
     folder: Path
     title: str
@@ -106,9 +70,9 @@ class Study:
     protocol: str = ""
     deviation: str = ""
     command: str = ""
-    suffix: str = ""
+    suffix: str = ""  # ends the names of its files, such as "-1-epochs"; "" for the published protocol
     methods: tuple[Outcome, ...] = ()
-    others: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()  # folders of trials that belong to none of the methods
 
     @property
     def name(self) -> str:
@@ -142,156 +106,127 @@ class Study:
     @property
     def tasks(self) -> int:
         """Number of tasks; 0 where all trials diverged."""
-        return max((len(trial["task_accuracy"]) for trial in self.trials if trial["task_accuracy"]), default=0)
+        return max((len(trial["task_accuracy"]) for method in self.run for trial in method.finished), default=0)
+
+    def file(self, kind: str, ending: str) -> Path:
+        """Name a file that is made of the study, such as ``summary.md``."""
+        return self.folder / f"{kind}{self.suffix}.{ending}"
+
+    def trial_file(self, method: Outcome, trial: dict[str, Any]) -> Path:
+        """Name the file of a method's trial."""
+        return store.trial_file(self.folder / method.folder, trial["seed"])
 
     def only(self, names: Sequence[str]) -> Study:
-        """Leave methods out.
-
-        Args:
-            names: The methods to keep. Candidates stay with their method, and a candidate keeps its method.
-
-        Returns:
-            The smaller study.
-        """
+        """Leave other methods out. Candidates stay with their method, and a candidate keeps its method."""
         wanted = {method.candidate_of or method.name for method in self.methods if method.name in names}
         return replace(self, methods=tuple(m for m in self.methods if (m.candidate_of or m.name) in wanted))
 
 
-def plain(value: object, limit: int = LONGEST) -> str:
-    r"""Make one short line of a text from a file: no control characters, no marks that turn text around.
-
-    Args:
-        value: The text.
-        limit: The most characters.
-
-    Returns:
-        The line.
-
-    Example:
-        >>> plain("SI,\x1b[31m c = 1\n")
-        'SI, [31m c = 1'
-    """
-    text = str(value)[: 4 * limit]
-    text = "".join(" " if unicodedata.category(letter)[0] == "C" else letter for letter in text)
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """List a folder, by name."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise ResultsError(f"cannot read {plain(folder)} ({store.reason(error)})") from error
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, by name, without links and hidden ones.
+    """Return the folders in a folder, by name, without links and hidden ones."""
+    return [Path(e) for e in _entries(folder) if e.is_dir(follow_symlinks=False) and not e.name.startswith(".")]
 
-    Raises:
-        ResultsError: If it cannot be read.
-    """
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    """Return what in a folder has such a name, by name."""
+    return [Path(entry) for entry in _entries(folder) if re.fullmatch(pattern, entry.name)]
+
+
+@contextmanager
+def left_out(problems: list[str]) -> Iterator[None]:
+    """Go on without what cannot be used, and note why."""
     try:
-        with os.scandir(folder) as entries:
-            return sorted(Path(e) for e in entries if e.is_dir(follow_symlinks=False) and not e.name.startswith("."))
-    except OSError as error:
-        raise ResultsError(f"cannot read {plain(folder)} ({error.strerror})") from error
+        yield
+    except (ResultsError, OSError) as error:
+        problems.append(str(error))
 
 
 def read_studies(folder: Path) -> tuple[list[Study], list[str]]:
-    """Read an experiment's folder.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The study of the published protocol and those of changed ones, as far as they have trials; none if the folder is
-        not an experiment's. And why files are left out, a line for each.
-    """
-    studies, problems, read = [], [], {}
+    """Read an experiment's folder: a study for each of its protocols with trials, and why files are left out."""
+    problems: list[str] = []
+    read: dict[str, list[dict[str, Any]]] = {}
     for child in subfolders(folder):
-        try:
-            files = sorted(file for file in os.listdir(child) if re.fullmatch(r"seed-\d+\.json", file))
-        except OSError as error:
-            problems.append(f"cannot read {child} ({error.strerror})")
-            continue
-        trials = []
-        for file in files:
-            try:
-                trials.append(read_trial(child / file))
-            except ResultsError as error:
-                problems.append(str(error))
-        if files:
-            read[child.name] = sorted((trial for trial in trials if trial), key=lambda trial: trial["seed"])
-    known: set[str] = set()
-    experiments = sorted(name for name in os.listdir(folder) if re.fullmatch(rf"{EXPERIMENT}(-.+)?\.json", name))
+        with left_out(problems):
+            for file in _files(child, r"seed-\d+\.json"):
+                of_method = read.setdefault(child.name, [])
+                with left_out(problems):
+                    of_method += filter(None, [store.read_trial(file)])
+    studies: list[Study] = []
+    experiments = _files(folder, rf"{EXPERIMENT}(-.+)?\.json")
     for file in experiments:
-        try:
-            study, faults = _read_study(folder / file, read)
-        except ResultsError as error:
-            problems.append(str(error))
-            continue
-        known |= {method.folder for method in study.methods}
-        studies.append(study)
-        problems += faults
+        with left_out(problems):
+            studies.append(_read_study(file, read, problems))
     if read and not experiments:
         problems.append(
             f"{folder} holds trials but no {EXPERIMENT}.json, which says what they are; run its script once on this "
             "results folder, which does not run finished trials again"
         )
+    known = {method.folder for study in studies for method in study.methods}
     others = tuple(plain(name) for name in read if name not in known)
-    return [replace(study, others=others) for study in studies if study.trials], problems
+    return [replace(study, others=others) for study in studies if study.trials], list(dict.fromkeys(problems))
 
 
-def _read_study(path: Path, read: dict[str, list[dict[str, Any]]]) -> tuple[Study, list[str]]:
-    content, problems = read_json(path), []
+def _read_study(path: Path, read: Mapping[str, list[dict[str, Any]]], problems: list[str]) -> Study:
+    """Read an experiment's file; trials were read by folder, and what is left out is noted."""
+    content = store.read_json(path)
     if not isinstance(content.get("methods"), list):
         raise ResultsError(f"{path} is damaged (no list of methods); run its script again")
     methods: dict[str, Outcome] = {}
-    for index, entry in enumerate(content["methods"]):
-        fault = "no object" if not isinstance(entry, dict) else ", ".join(
-            key for key, check in METHOD.items() if not check(entry.get(key))
-        )  # fmt: skip
-        if fault or plain(entry["name"]) in methods:
-            problems.append(f"{path}: method {index + 1} is left out ({fault or 'named as another one'})")
-            continue
-        name, label, candidate_of = (plain(entry[key]) for key in ("name", "label", "candidate_of"))
-        reported = {key: entry["reported"].get(key) for key in ("accuracy", "bwt", "tasks")}
-        seeds = entry.get("seeds")
-        trials = [t for t in read.get(entry["folder"], []) if seeds is None or t["seed"] in seeds]
-        settings, published = (
-            {plain(key): value for key, value in (entry.get(part) or {}).items()} for part in ("settings", "published")
-        )
-        methods[name] = Outcome(
-            name, label or name, entry["regime"], entry["folder"], candidate_of, reported, tuple(trials), settings,
-            published,
-        )  # fmt: skip
+    for index, entry in enumerate(content["methods"], 1):
+        with left_out(problems):
+            method = _make_outcome(entry, read, f"{path}: method {index}")
+            if method.name in methods:
+                raise ResultsError(f"{path}: method {index} is left out (named as another one)")
+            methods[method.name] = method
     # What most trials have decides; a trial that cannot be compared with them is left out.
-    lengths = Counter(len(t["task_accuracy"]) for m in methods.values() for t in m.finished)
-    tasks = lengths.most_common(1)[0][0] if lengths else 0
+    tasks = mode([len(trial["task_accuracy"]) for method in methods.values() for trial in method.finished] or [0])
     for name, method in methods.items():
-        kept = []
-        for trial in method.trials:
-            sequence = method.regime == "sequential" and trial.get("status") != "diverged"
-            if trial["task_accuracy"] and len(trial["task_accuracy"]) != tasks:
-                fault = f"{len(trial['task_accuracy'])} tasks instead of {tasks}"
-            else:
-                fault = "no accuracy matrix" if sequence and not trial["accuracy_matrix"] else ""
-            if fault:
+        lost = set()
+        for trial in method.finished:
+            unordered = method.regime == "sequential" and not trial["accuracy_matrix"]
+            count = len(trial["task_accuracy"])
+            if unordered or count != tasks:
+                fault = "no accuracy matrix" if count == tasks else f"{count} tasks instead of {tasks}"
                 problems.append(f"{path.parent / method.folder}, seed {trial['seed']}, is left out ({fault})")
-            else:
-                kept.append(trial)
-        methods[name] = replace(method, trials=tuple(kept))
-    title, source, protocol, deviation, command = (
-        plain(content.get(key) or "", 4 * LONGEST if key in {"source", "command"} else LONGEST)
-        for key in ("title", "source", "protocol", "deviation", "command")
+                lost.add(trial["seed"])
+        methods[name] = replace(method, trials=tuple(t for t in method.trials if t["seed"] not in lost))
+    keys = ("title", "source", "protocol", "deviation", "command")
+    texts: dict[str, Any] = {key: plain(content.get(key) or "", 4 * store.LONGEST) for key in keys}
+    texts["title"] = texts["title"] or plain(path.parent.name)
+    return Study(path.parent, suffix=path.stem.removeprefix(EXPERIMENT), methods=tuple(methods.values()), **texts)
+
+
+def _make_outcome(entry: Any, read: Mapping[str, list[dict[str, Any]]], where: str) -> Outcome:
+    """Make a method of its entry in an experiment's file and the trials of its folder."""
+    needed = ("name", "label", "regime", "folder", "candidate_of", "reported")
+    wrong = store.faults(entry, store.METHOD, needed) if isinstance(entry, dict) else ["no object"]
+    if wrong:
+        raise ResultsError(f"{where} is left out ({', '.join(wrong)})")
+    seeds, reported = entry.get("seeds"), entry["reported"]
+    trials = [trial for trial in read.get(entry["folder"], []) if seeds is None or trial["seed"] in seeds]
+    return Outcome(
+        name=plain(entry["name"]),
+        label=plain(entry["label"] or entry["name"]),
+        regime=entry["regime"],
+        folder=entry["folder"],
+        candidate_of=plain(entry["candidate_of"]),
+        reported={key: reported.get(key) for key in ("accuracy", "bwt")} | {"tasks": reported.get("tasks") or []},
+        trials=tuple(sorted(trials, key=lambda trial: trial["seed"])),
+        settings={plain(key): value for key, value in (entry.get("settings") or {}).items()},
+        published={plain(key): value for key, value in (entry.get("published") or {}).items()},
     )
-    suffix = path.stem[len(EXPERIMENT) :]
-    study = Study(
-        path.parent, title or plain(path.parent.name), source, protocol, deviation, command, suffix,
-        tuple(methods.values()),
-    )  # fmt: skip
-    return study, list(dict.fromkeys(problems))
 
 
-COLUMNS = (
-    "experiment", "protocol", "deviation", "method", "label", "regime", "candidate_of", "seed", "status", "accuracy",
-    "bwt", "validation_accuracy", "task_accuracy", "train_accuracy", "class_accuracy", "class_images",
-    "accuracy_matrix", "divergence", "validation_error", "wall_time_s", "started", "code", "digest", "description",
-    "environment", "file",
-)  # fmt: skip
+ABOUT = ("experiment", "protocol", "deviation", "method", "label", "regime", "candidate_of")
 
 
 def trials(folder: str | Path) -> pd.DataFrame:
@@ -305,7 +240,7 @@ def trials(folder: str | Path) -> pd.DataFrame:
     Returns:
         A row for each trial of each method. A candidate that was chosen shares its trials with its method: they are
         there under both names, with the same ``file``, and ``candidate_of`` tells them apart. Accuracies and BWT are
-        fractions; ``task_accuracy`` and the like hold lists; see ``avsi.results.store.write_trial``.
+        fractions; ``task_accuracy`` and the like hold lists; see ``avsi.results.store.TRIAL``.
 
     Example:
         >>> frame = trials("reproductions/results")
@@ -316,17 +251,15 @@ def trials(folder: str | Path) -> pd.DataFrame:
     """
     rows, problems = [], []
     for child in subfolders(Path(folder)):
-        studies, faults = read_studies(child)
-        problems += faults
+        studies, of_child = read_studies(child)
+        problems += of_child
         for study in studies:
-            of_study = {"experiment": study.folder.name, "protocol": study.protocol, "deviation": study.deviation}
             for method in study.methods:
-                named = {key: getattr(method, key) for key in ("label", "regime", "candidate_of")}
+                of_study = (study.folder.name, study.protocol, study.deviation)
+                of_method = (method.name, method.label, method.regime, method.candidate_of)
+                about = dict(zip(ABOUT, of_study + of_method, strict=True))
                 for trial in method.trials:
-                    file = study.folder / method.folder / f"seed-{trial['seed']:03d}.json"
-                    rows.append(
-                        {"status": "finished"} | trial | of_study | named | {"method": method.name, "file": file}
-                    )
+                    rows.append({"status": "finished"} | trial | about | {"file": study.trial_file(method, trial)})
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(dict.fromkeys((*ABOUT, *store.TRIAL, "file"))))

@@ -448,6 +448,25 @@ def test_a_layer_added_between_tasks_is_found_and_one_added_within_is_after_bind
         assert penalty.path_integral[f"{name}.weight"].abs().sum() > 0
 
 
+def test_a_task_that_began_away_from_the_anchor_goes_on_from_a_state(tasks):
+    model = mlp()
+    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.05), SIPenalty(model, 1.0)
+    for x, y in tasks[0][:2]:
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        with penalty.step(optimizer):
+            optimizer.step()
+        if penalty.experiences_seen == 0:
+            penalty.consolidate()
+            with torch.no_grad():
+                model[0].weight.add_(0.5)
+    resumed = SIPenalty(model, 1.0)
+    resumed.load_state_dict(penalty.state_dict())
+    for each in (penalty, resumed):
+        each.consolidate()
+    torch.testing.assert_close(omega(resumed), omega(penalty), rtol=0, atol=0)
+
+
 def test_consolidating_si_without_a_step_is_an_error(tasks):
     model = mlp()
     with pytest.raises(RuntimeError, match=r"SIPenalty saw no step in task 0.*with penalty\.step\(optimizer\)"):

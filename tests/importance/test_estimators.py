@@ -22,6 +22,7 @@ from avsi.importance import (
     mas_importance,
     per_sample,
 )
+from avsi.importance.estimators import _sampled_scores
 from avsi.importance.per_sample import PerSampleSums
 
 TABLE = CLOSED | OTHERS
@@ -377,6 +378,11 @@ def test_labels_are_drawn_with_their_probabilities():
     fisher = fisher_diagonal(model, [(x, None)], labels="sampled")["weight"].squeeze(1)
     torch.testing.assert_close(fisher, p * (1 - p), rtol=0.05, atol=0)
     assert fisher[1] == 0
+
+
+def test_a_label_of_probability_0_is_not_drawn_even_by_0():
+    (score,) = _sampled_scores(torch.tensor([[-1e4, 0.0]]), torch.zeros(1))
+    assert torch.equal(score, torch.zeros(1, 2))  # of the other label, which has probability 1
 
 
 # --------------------------------------------------------------------------------------------------------- arguments

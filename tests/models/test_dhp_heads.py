@@ -110,13 +110,13 @@ def two_layers(features, classes):
 @pytest.mark.parametrize("head", [nn.Linear, two_layers, MatchedLinear, partial(DHPLinear, per_connection_eta=True)])
 def test_the_state_of_other_heads_loads_into_a_multi_head(head, size):
     old = nn.Sequential(MultiHead(4, head))
-    for task, classes in ((3, 2), (0, 5), (12, 1)):
+    for task, classes in ((3, 2), (0, 5), (12, 1), (-1, 2)):
         old[0].resize(task, classes)
     new = nn.Sequential(MultiHead(4, head)).double().eval()
     if size:  # one that is to grow
         new[0].resize(0, size)
     new.load_state_dict(old.state_dict())
-    assert set(new[0].heads) == {"3", "0", "12"}
+    assert set(new[0].heads) == {"3", "0", "12", "-1"}
     assert not any(module.training for module in new.modules())
     for name, value in old.state_dict().items():
         assert torch.equal(new.state_dict()[name], value.to(new.state_dict()[name].dtype))

@@ -1,13 +1,17 @@
 import numpy as np
 import pytest
 import torch
+from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
 from avalanche.models import IncrementalClassifier, avalanche_forward
 from avalanche.models.dynamic_modules import avalanche_model_adaptation
 from avalanche.training import JointTraining, LwF, Replay
 from torch import nn
 from training import naive, seeded_mlp
 
+from avsi.data.dataset import ImageDataset
 from avsi.models import MLP, GrowingHead, MultiHead, SplitCIFARNet
+from avsi.scenarios import split_digits
+from avsi.scenarios.build import with_task_label
 
 
 def test_heads_appear_with_their_tasks_and_have_just_their_classes(digits):
@@ -29,6 +33,19 @@ def test_avalanche_is_told_of_tasks_and_classes(digits):
     avalanche_model_adaptation(head, digits.train_stream[1])
     assert head.known_train_tasks_labels == {0}
     assert list(head.heads) == ["0", "1"]
+
+
+def test_tasks_of_one_experience_have_heads_of_their_own_sizes():
+    images = split_digits().image_sets[0]
+
+    def data(task, classes):
+        rows = torch.nonzero(images.labels < classes).flatten()
+        return with_task_label(ImageDataset(images.images, rows, images.labels[rows]), task)
+
+    both = benchmark_from_datasets(train=[data(0, 2).concat(data(1, 5))])
+    head = MultiHead(64)
+    avalanche_model_adaptation(head, with_classes_timeline(with_task_labels(both)).train_stream[0])
+    assert {task: len(layer.weight) for task, layer in head.heads.items()} == {"0": 2, "1": 5}
 
 
 def test_single_task_batches_use_their_own_head_without_padding():

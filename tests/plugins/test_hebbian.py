@@ -1,4 +1,5 @@
 import copy
+import pickle
 from functools import partial
 
 import pytest
@@ -307,6 +308,14 @@ def test_after_training_with_the_plugin_other_training_still_fails(digits):
             naive(later, sgd(later)).train(digits.train_stream[0], eval_streams=[])
 
 
+def test_the_plugin_holds_the_model_in_training_only(digits):
+    model = seeded_mlp(head=dhp_heads)
+    trainer = trained(digits, model)
+    plugin = next(plugin for plugin in trainer.plugins if isinstance(plugin, DHPPlugin))
+    trainer.eval(digits.test_stream[:1])
+    assert b"DHPLinear" not in pickle.dumps(plugin)
+
+
 class DeliberateError(Exception):
     pass
 
@@ -373,6 +382,9 @@ def test_no_labels_stay_behind_after_an_error(digits, where, head):
             model(torch.zeros(size, 64), torch.zeros(size, dtype=torch.long))
     with pytest.raises(RuntimeError, match="DHPPlugin"):
         naive(model, sgd(model)).train(digits.train_stream[0], eval_streams=[])
+    if where in {"after_forward", "criterion", "after_update"}:  # its batch is still there, and it is still in training
+        with pytest.raises(RuntimeError, match="DHPPlugin"):
+            trainer.forward()
     for name, hebb in traces(model).items():
         assert torch.equal(hebb, before[name])
 

@@ -54,7 +54,7 @@ def attacks():
 
 
 def test_over_two_hundred_hostile_files_cost_their_own_rows_only(tmp_path, monkeypatch):
-    monkeypatch.setattr("avsi.results.report.KINDS", {})  # figures of hostile texts are drawn below
+    monkeypatch.setattr("avsi.results.figures.KINDS", {})  # figures of hostile texts are drawn below
     found = attacks()
     assert len(found) > 200
     write(tmp_path, FINETUNE, SI, trials=[(FINETUNE, trial()), (SI, trial())], name="sound")

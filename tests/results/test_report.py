@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from studies import PAPER, diverged, entry, trial, write
 
-from avsi.results import report, show, write_report
+from avsi.results import figures, report, show, write_report
 from avsi.results.__main__ import main
 from avsi.results.page import _expression, render
 
@@ -20,8 +20,8 @@ FIGURES = {f"{kind}.{ending}" for kind in ("accuracy", "panels", "tasks", "matri
 def _quick_figures(monkeypatch, request):
     """Figures are drawn small, but for the test of them all."""
     if "whole" not in request.keywords:
-        small = {"accuracy": report.KINDS["accuracy"]}
-        monkeypatch.setattr(report, "KINDS", small)
+        small = {"accuracy": figures.KINDS["accuracy"]}
+        monkeypatch.setattr(figures, "KINDS", small)
 
 
 @pytest.fixture
@@ -147,6 +147,14 @@ def test_other_experiments_files_are_written_only_when_older_than_their_trials(r
     os.utime(table, ns=(0, 0))
     write_report(root, only="other")
     assert figure.exists()
+
+
+def test_a_damaged_summary_of_another_experiment_is_no_obstacle(root):
+    write_report(root)
+    (root / "tiny" / "summary.md").write_bytes(b"\xff")
+    write(root, SI, trials=[(SI, trial())], name="other")
+    assert write_report(root, only="other").problems == ()
+    assert Page(root).sections == ["other", "tiny"]
 
 
 def test_a_damaged_file_costs_its_row_and_the_command_names_it(root, capsys):

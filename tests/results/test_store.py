@@ -8,6 +8,7 @@ from avsi.files import write_text
 from avsi.results.store import (
     ResultsError,
     claim,
+    plain,
     prepare,
     read_trial,
     release,
@@ -37,18 +38,18 @@ def test_trials_are_read_back(path, tmp_path):
     ("change", "message"),
     [
         ({"seed": 4}, "it is of seed 4"),
-        ({"seed": True}, "it is of seed True"),
+        ({"seed": True}, "seed: no such value"),
         ({"method": "si"}, "it is of method si"),
         ({"digest": "x"}, "it is of digest x"),
         ({"accuracy": None}, "no accuracies"),
         ({"accuracy": True}, "accuracy: no such value"),
         ({"accuracy": 90.0}, "accuracy: no such value"),
-        ({"task_accuracy": []}, "task_accuracy: no such value"),
+        ({"task_accuracy": []}, "no accuracies"),
         ({"accuracy_matrix": [[0.5, 0.5]]}, "not one row and one column for each task"),
         ({"data": {}}, "data: no such value"),
         ({"train_accuracy": [0.5]}, "train_accuracy is not one entry for each task"),
         ({"class_accuracy": [[0.5]] * 3, "class_images": [[1, 2]] * 3}, "not of the same classes"),
-        ({"schema": 0}, "not a file of schema 1"),
+        ({"schema": 0}, "not of schema 1"),
     ],
 )
 def test_what_cannot_be_is_refused_and_says_how_to_mend_it(path, change, message):
@@ -78,6 +79,12 @@ def test_names_do_not_leave_the_folder(tmp_path, name):
     if name not in {"", ".", ".."}:
         with pytest.raises(ResultsError, match="cannot name a folder of results"):
             trial_folder(tmp_path, "tiny", name, "0")
+
+
+def test_texts_from_files_become_one_short_harmless_line():
+    assert plain("SI,\x1b[31m c = 1\n") == "SI, [31m c = 1"
+    assert plain("a\u202eb\0") == "a b"
+    assert plain("é" * 200, 10) == "é" * 7 + "..."
 
 
 def test_folders_that_cannot_be_written_to(tmp_path):

@@ -96,10 +96,8 @@ def test_all_committed_results_are_read_without_complaint():
     assert sum(len(found.trials) for studies, _ in read for found in studies) == len(files)
 
 
-@pytest.mark.parametrize(
-    "module", [avsi.results.study, avsi.results.tables, avsi.results.store], ids=lambda m: m.__name__
-)
+@pytest.mark.parametrize("module", [avsi.results.study, avsi.results.tables], ids=lambda m: m.__name__)
 def test_examples(module, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    failed, tried = doctest.testmod(module, extraglobs={"Path": Path})
+    failed, tried = doctest.testmod(module)
     assert (failed, tried > 0) == (0, True)
