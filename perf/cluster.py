@@ -24,7 +24,7 @@ from avsi.experiment import Experiment, Setting, Trial
 from avsi.experiment.methods import si
 from avsi.launch.display import Display
 from avsi.launch.executors import Executor, InProcesses
-from avsi.launch.loop import run_trials
+from avsi.launch.loop import Loop
 from avsi.launch.sweep import candidate
 from avsi.models import MLP, MultiHead
 from avsi.results import store
@@ -58,21 +58,20 @@ def trials() -> list[Trial]:
     return [Trial(replace(EXPERIMENT, methods=(method, m)), m, seed) for seed in SEEDS for m in methods]
 
 
-def run(root: Path, make: Any) -> float:
+def run(root: Path, executor: Executor) -> float:
     """Run the trials.
 
     Args:
         root: The results folder.
-        make: Makes the executor, given what shows progress.
+        executor: Runs them.
 
     Returns:
         Seconds.
     """
     todo, clock = trials(), time.perf_counter()
-    display = Display(len(todo), "quiet", workers=2)
-    executor: Executor = make(lambda job, event: display.show(str(job), event))
-    with display:
-        run_trials(todo, root, Setting(), executor, display)
+    display = Display(len(todo), "quiet")
+    with Loop(executor, root, Setting()) as loop:
+        loop.run(todo, display)
     if display.failures:
         raise SystemExit(f"failed: {list(display.failures)}")
     return time.perf_counter() - clock
@@ -107,7 +106,7 @@ def main(parts: Sequence[str] = ("cluster", "killed")) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         roots = {name: Path(folder) / name for name in ("local", *parts)}
-        seconds = {"local": run(roots["local"], lambda show: InProcesses(show, 2, threads=1))}
+        seconds = {"local": run(roots["local"], InProcesses(2, threads=1))}
         for name in parts:
             cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
             second = cluster.add_node(num_cpus=1)
@@ -115,7 +114,7 @@ def main(parts: Sequence[str] = ("cluster", "killed")) -> None:
             ray.init(address=cluster.address, log_to_driver=False)
             if name == "killed":
                 threading.Thread(target=_kill, args=(cluster, second, roots[name]), daemon=True).start()
-            seconds[name] = run(roots[name], OnRay)
+            seconds[name] = run(roots[name], OnRay())
             ray.shutdown()
             cluster.shutdown()
         ends = {name: weights(root) for name, root in roots.items()}

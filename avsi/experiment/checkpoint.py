@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from avsi.experiment.description import differences
+from avsi.experiment.events import Said, Tell
 from avsi.experiment.spec import ExperimentError
 from avsi.experiment.strategy_state import fingerprint
 from avsi.files import write_bytes
@@ -41,11 +42,13 @@ class Checkpoint:
         """How long the trial has run so far."""
         return self.earlier + time.perf_counter() - self.clock
 
-    def take_threads(self) -> None:
-        """Compute with as many threads as the trial began with: sums of another order would be other numbers."""
-        content = self._load()
-        if content is not None:
-            torch.set_num_threads(content["trial"]["environment"]["threads"])
+    def take_threads(self, tell: Tell) -> None:
+        """Compute with as many threads as the trial began with, and say so where others were asked for."""
+        content, asked = self._load(), torch.get_num_threads()
+        began = asked if content is None else content["trial"]["environment"]["threads"]
+        if began != asked:
+            torch.set_num_threads(began)
+            tell(Said(f"threads: {began} as it began with, not {asked}, for sums of another order are other numbers"))
 
     def identify(self, trial: Trial, data: list[dict[str, Any]], environment: Mapping[str, Any]) -> None:
         """Say what the trial is and where it runs: elsewhere it would not end as an uninterrupted one."""

@@ -33,7 +33,7 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
     experiment, method, clock = trial.experiment, trial.method, time.perf_counter()
     progress = progress or TrialProgress(lambda event: None)
     record = Checkpoint(checkpoint, clock=clock)
-    record.take_threads()
+    record.take_threads(progress.tell)
     benchmark = make_benchmark(experiment, trial.seed, setting)
     streams = {name: list(stream) for name, stream in benchmark.streams.items()}
     if experiment.smoke:

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from avsi.experiment.events import Event, Said, Step, TaskEnd
+from avsi.experiment.events import Event, Said, Step
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 MEMORY = 600.0  # seconds: time left is told from the speed over these, since evaluations and importances make it uneven
 
 
 class Display:
-    """Shows running trials: live on a terminal, a line per finished trial elsewhere.
+    """Shows running trials, so many in all: live on a terminal, a line per finished trial elsewhere.
 
-    Args:
-        trials: Number of trials to run.
-        verbosity: ``quiet`` shows failures only, ``verbose`` a line per finished task too.
-        console: Where to; default: standard error.
-        workers: How many trials run at a time.
+    Its failures are the details of the trials that failed, by name.
     """
 
-    def __init__(
-        self, trials: int, verbosity: Verbosity = "normal", console: Console | None = None, workers: int = 1
-    ) -> None:
-        self.trials, self.workers, self.verbosity = trials, workers, verbosity
+    def __init__(self, trials: int, verbosity: Verbosity = "normal", console: Console | None = None) -> None:
+        self.verbosity = verbosity
         self.console = console or Console(stderr=True)
         self.live = Progress(
             TextColumn("{task.description}"),
@@ -44,14 +37,11 @@ class Display:
             speed_estimate_period=MEMORY,
         )
         # In units of trials, so that trials of any length add up. A resumed trial adds what is left of it.
-        self._all = self.live.add_task("all trials", total=float(trials), doing="", speed="", visible=trials > 1)
+        self._all = self._add("all trials", total=float(trials), visible=trials > 1)
+        self._bars: dict[str, Task] = {}
         self.failures: dict[str, str] = {}
-        """Details of the trials that failed, by name."""
         self.diverged: list[str] = []
-        """The trials that diverged."""
-        self._bars: dict[str, TaskID] = {}
-        self._fraction: dict[str, float] = {}
-        self._first: tuple[str, Step, float] | None = None
+        self._first: tuple[str, Step] | None = None
         self._estimated = False
 
     def __enter__(self) -> Display:
@@ -63,30 +53,30 @@ class Display:
 
     def start(self, trial: str) -> None:
         """Begin a trial."""
-        self._bars[trial] = self.live.add_task(trial, total=1.0, start=False, doing="starts", speed="")
+        self._bars[trial] = self._add(trial, total=1.0, start=False, doing="starts")
 
     def show(self, trial: str, event: Event) -> None:
         """Show what a trial tells."""
-        if isinstance(event, Said):
+        if isinstance(event, Step):
+            self._advance(trial, event)
+        elif isinstance(event, Said):
             if event.line.strip():
                 self.warn(f"{trial}: {event.line}")
-            return
-        if isinstance(event, TaskEnd):
-            if self.verbosity == "verbose":
-                tasks = f"mean of {event.tasks} tasks" if event.tasks > 1 else "one task"
-                self.say(f"{trial}, {event.task}: accuracy {100 * event.accuracy:.2f} % ({tasks})")
-            return
+        elif self.verbosity == "verbose":
+            tasks = f"mean of {event.tasks} tasks" if event.tasks > 1 else "one task"
+            self.say(f"{trial}, {event.task}: accuracy {100 * event.accuracy:.2f} % ({tasks})")
+
+    def _advance(self, trial: str, step: Step) -> None:
         bar = self._bars[trial]
-        if trial not in self._fraction:
-            self.live.start_task(bar)
-            self._expect(-event.fraction)
+        if bar.started:
+            self.live.advance(self._all.id, step.fraction - bar.completed)
         else:
-            self.live.advance(self._all, event.fraction - self._fraction[trial])
-        self._fraction[trial] = event.fraction
-        speed = "" if event.speed is None else f"{event.speed:.{0 if event.speed > 10 else 2}f} it/s"
-        self.live.update(bar, completed=event.fraction, doing=f"{event.task}, {event.activity}", speed=speed)
+            self.live.start_task(bar.id)
+            self._expect(-step.fraction)
+        speed = "" if step.speed is None else f"{step.speed:.{0 if step.speed > 10 else 2}f} it/s"
+        self.live.update(bar.id, completed=step.fraction, doing=f"{step.task}, {step.activity}", speed=speed)
         if not self._estimated:
-            self._estimate(trial, event)
+            self._estimate(trial, step)
 
     def finish(self, trial: str, accuracy: float, seconds: float) -> None:
         """End a trial."""
@@ -126,42 +116,37 @@ class Display:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _estimate(self, trial: str, step: Step) -> None:
-        # After the first epoch that this run trains: what all trials take if all take as long.
+        """Say after the first epoch that is trained here when all will be done."""
         if self._first is None:
-            self._first = trial, step, time.monotonic()
-        first, begin, clock = self._first
-        gone = step.fraction - begin.fraction
-        if trial != first or step.activity == begin.activity or gone <= 0:
+            self._first = trial, step
+        first, begin = self._first
+        seconds = self._all.time_remaining
+        if trial != first or step.activity == begin.activity or seconds is None:
             return
         self._estimated = True
-        seconds = (time.monotonic() - clock) / gone * self.trials / min(self.workers, self.trials)
         if seconds >= 60:
             end = datetime.now() + timedelta(seconds=seconds)
             at_most = " at most" * ("≤" in begin.activity)
             self.say(f"at this speed all is done in{at_most} {in_words(seconds)}, on {end:%A %d %B at %H:%M}")
 
+    def _add(self, name: str, doing: str = "", **options: Any) -> Task:
+        number = self.live.add_task(name, doing=doing, speed="", **options)
+        return next(task for task in self.live.tasks if task.id == number)
+
     def _expect(self, trials: float) -> None:
-        (everything,) = (task for task in self.live.tasks if task.id == self._all)
-        self.live.update(self._all, total=(everything.total or 0.0) + trials)
+        self.live.update(self._all.id, total=(self._all.total or 0.0) + trials)
 
     def _end(self, trial: str) -> None:
-        if trial in self._fraction:
-            self.live.advance(self._all, 1.0 - self._fraction.pop(trial))
+        bar = self._bars.pop(trial)
+        if bar.started:
+            self.live.advance(self._all.id, 1.0 - bar.completed)
         else:
             self._expect(-1.0)  # it ended before its first step
-        self.live.remove_task(self._bars.pop(trial))
+        self.live.remove_task(bar.id)
 
 
 def in_words(seconds: float) -> str:
-    """Say how long something takes.
-
-    Example:
-        >>> in_words(5000)
-        '1 h 23 min'
-
-    Returns:
-        Hours and minutes, above a hundred hours days.
-    """
+    """Say how long something takes: 5000 seconds are 1 h 23 min. Above a hundred hours it is days."""
     minutes = round(seconds / 60)
     if minutes >= 6000:
         return f"{minutes / 1440:.0f} days"

@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,14 +29,29 @@ PROCESSES: Any = multiprocessing.get_context(START_METHOD)  # a fork of this one
 
 
 @dataclass(frozen=True)
-class Job:
-    """A trial to run.
+class Failure:
+    """Why a trial failed: in one line, and with all that is known."""
 
-    Attributes:
-        trial: The trial.
-        setting: Device, data and logs.
-        checkpoint: Where the trial's state after each finished task is kept, None for nowhere.
-    """
+    reason: str
+    details: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Describe an exception."""
+        reason = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
+        return cls(reason, "".join(traceback.format_exception(error)))
+
+
+Outcome = dict[str, Any] | Failure
+"""A trial's result, as JSON data, or why there is none."""
+
+Show = Callable[[str, Event], None]
+"""Shows what a trial, given by its name, tells."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial to run, and the file of its checkpoint: None for nowhere."""
 
     trial: Trial
     setting: Setting
@@ -44,35 +60,17 @@ class Job:
     def __str__(self) -> str:
         return str(self.trial)
 
+    def run(self, threads: int, tell: Tell) -> Outcome:
+        """Run the trial with so many threads, come what may."""
+        try:
+            import torch
 
-@dataclass(frozen=True)
-class Failure:
-    """Why a trial failed.
+            from avsi.experiment.progress import TrialProgress  # loads Avalanche
 
-    Attributes:
-        reason: One line.
-        details: The traceback, or what else is known.
-    """
-
-    reason: str
-    details: str
-
-    @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """Describe an exception.
-
-        Returns:
-            The failure.
-        """
-        reason = traceback.format_exception_only(error)[-1].strip().splitlines()[0]
-        return cls(reason, "".join(traceback.format_exception(error)))
-
-
-Outcome = dict[str, Any] | Failure
-"""A trial's result, as JSON data, or why there is none."""
-
-Show = Callable[[Job, Event], None]
-"""Shows what a running trial tells."""
+            torch.set_num_threads(threads)
+            return self.trial.run(self.setting, TrialProgress(tell), self.checkpoint)
+        except Exception as error:
+            return Failure.of(error)
 
 
 class Executor(Protocol):
@@ -90,51 +88,17 @@ class Executor(Protocol):
     def submit(self, job: Job) -> None:
         """Begin a trial; to be called where there is room."""
 
-    def finished(self, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
-        """Wait for trials to end, so many seconds at most or, for None, until one has; yield those that did."""
+    def finished(self, show: Show, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
+        """Show what trials tell for so many seconds or, for None, until one ends; yield those that did."""
         ...
 
 
-def _attempt(job: Job, tell: Tell) -> Outcome:
-    # Run a trial, come what may.
-    try:
-        from avsi.experiment.progress import TrialProgress  # loads Avalanche
-
-        return job.trial.run(job.setting, TrialProgress(tell), job.checkpoint)
-    except Exception as error:
-        return Failure.of(error)
-
-
-def attempt_elsewhere(payload: bytes, tell: Tell) -> Outcome:
-    """Run a pickled job in another process than the one that has the terminal, telling what the trial prints too.
-
-    Returns:
-        Its outcome.
-    """
-    output = _Output(tell)
-    try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            job = pickle.loads(payload)
-            if job.checkpoint is not None and not job.checkpoint.parent.is_dir():  # made before: so it is not shared
-                job = replace(job, checkpoint=None)
-            return _attempt(job, tell)
-    except Exception as error:  # a function that cannot be imported here, for one
-        return Failure.of(error)
-    finally:
-        output.finish()
-
-
 class InThisProcess:
-    """Runs one trial after the other in this process.
+    """Runs one trial after the other in this process, with so many threads; None for torch's default."""
 
-    Args:
-        show: Shows their progress.
-        threads: Threads torch computes with, None for its default.
-    """
-
-    def __init__(self, show: Show, threads: int | None = None) -> None:
-        self._show, self._threads = show, threads
-        self._job: Job | None = None
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = threads
+        self._jobs: list[Job] = []
 
     def __enter__(self) -> InThisProcess:
         import torch
@@ -150,49 +114,35 @@ class InThisProcess:
     @property
     def has_room(self) -> bool:
         """Whether no trial waits to be run."""
-        return self._job is None
+        return not self._jobs
 
     def submit(self, job: Job) -> None:
         """Let a trial be the next."""
-        self._job = job
+        self._jobs.append(job)
 
-    def finished(self, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
-        """Run the trial that was submitted.
-
-        Yields:
-            Its outcome.
-        """
-        import torch
-
-        job, self._job = self._job, None
-        if job is not None:
-            torch.set_num_threads(self._threads or self._before)  # a resumed trial may have changed it
-            yield job, _attempt(job, lambda event: self._show(job, event))
+    def finished(self, show: Show, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
+        """Run the trial that was submitted, and yield it."""
+        job = self._jobs.pop()
+        yield job, job.run(self._threads or self._before, partial(show, str(job)))
 
 
 class InProcesses:
-    """Runs each trial in a local process of its own.
+    """Runs each trial in a local process of its own, so many at a time.
 
     A process that dies, whatever it is doing, takes only its own trial with it. Where there is a fork server, processes
-    begin with everything imported. The device ``cuda`` stands for all visible GPUs here, which the trials share out
-    among themselves.
-
-    Args:
-        show: Shows their progress.
-        workers: Number of trials at a time.
-        threads: Threads each computes with; None for an equal share of the processor's cores, so that they do not get
-            into each other's way, and not more than torch would use by itself.
+    begin with everything imported. By default they share out the threads that torch would use by itself. The device
+    ``cuda`` stands for all visible GPUs, which they share out too.
     """
 
-    def __init__(self, show: Show, workers: int, threads: int | None = None) -> None:
-        self._show, self._workers, self._threads = show, workers, threads
+    def __init__(self, workers: int, threads: int | None = None) -> None:
+        self._workers, self._threads = workers, threads
+        self._places = list(range(workers))  # that are free
         self._running: dict[Any, tuple[Job, int, Any]] = {}  # by the pipe that it tells through
-        self._not_sent: list[tuple[Job, Outcome]] = []
 
     def __enter__(self) -> InProcesses:
         import torch
 
-        self._threads = self._threads or max(1, min(torch.get_num_threads(), _available_cores() // self._workers))
+        self._threads = self._threads or max(1, torch.get_num_threads() // self._workers)
         PROCESSES.set_forkserver_preload(["avsi.experiment.running"])
         return self
 
@@ -202,59 +152,48 @@ class InProcesses:
             process.terminate()
         for process in processes:
             process.join(10)
-            if process.is_alive():
-                process.kill()
-                process.join()
-        self._running.clear()
+            process.kill()
+            process.join()
 
     @property
     def has_room(self) -> bool:
         """Whether fewer trials run than may."""
-        return len(self._running) < self._workers
+        return bool(self._places)
 
     def submit(self, job: Job) -> None:
         """Begin a trial."""
-        place = min(set(range(self._workers)) - {place for _, place, _ in self._running.values()})
+        place = self._places[0]
         setting = replace(job.setting, device=_shared_out(job.setting.device, place))
-        try:
-            payload = cloudpickle.dumps(replace(job, setting=setting))
-        except Exception as error:
-            self._not_sent.append((job, Failure.of(error)))
-            return
+        payload = cloudpickle.dumps(replace(job, setting=setting))
         ours, theirs = PROCESSES.Pipe(duplex=False)
         process = PROCESSES.Process(target=_work, args=(theirs, payload, self._threads), name=str(job))
-        with _inherited(self._threads or 1):
+        with _ctrl_c_waits():
             process.start()
-            self._running[ours] = job, place, process
+            self._running[ours] = job, self._places.pop(0), process
         theirs.close()  # so that the pipe ends when the process does
 
-    def finished(self, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
-        """Wait for trials to end, showing what they tell.
-
-        Yields:
-            Their outcomes.
-        """
-        while self._not_sent:
-            yield self._not_sent.pop()
-        ready: list[Any] = wait(list(self._running), timeout) if self._running else []
+    def finished(self, show: Show, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
+        """Show what trials tell, and yield those that ended."""
+        ready: list[Any] = wait(list(self._running), timeout)
         for pipe in ready:
-            job, _, process = self._running[pipe]
+            job, place, process = self._running[pipe]
             try:
                 message: Any = pipe.recv()
             except (EOFError, OSError):
                 process.join()
-                message = _died(process.exitcode or 0)
+                message = _died(process.exitcode)
             if isinstance(message, dict | Failure):
                 process.join()
                 pipe.close()
                 del self._running[pipe]
+                self._places.append(place)
                 yield job, message
             else:
-                self._show(job, message)
+                show(str(job), message)
 
 
 def _died(code: int) -> Failure:
-    # Say how a process ended that gave no outcome.
+    """Say how a process ended that gave no outcome."""
     if code == NOT_GUARDED:
         raise ExperimentError(
             "a worker process runs the script anew; a script that calls main() must be a file and call it under "
@@ -267,86 +206,69 @@ def _died(code: int) -> Failure:
 
 
 def _work(pipe: Any, payload: bytes, threads: int) -> None:
-    # Run a trial in a process of its own.
+    """Run a trial in a process of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent sees to it
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(threads)
     with contextlib.suppress(OSError):  # the parent was killed
-        pipe.send(attempt_elsewhere(payload, pipe.send))
+        pipe.send(run_elsewhere(payload, threads, pipe.send))
+
+
+def run_elsewhere(payload: bytes, threads: int, tell: Tell) -> Outcome:
+    """Run a pickled job in another process than the one that has the terminal, telling what it prints too."""
+    with _Output(tell) as output, contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        try:
+            job = pickle.loads(payload)
+        except Exception as error:  # a function that cannot be imported here, for one
+            return Failure.of(error)
+        if job.checkpoint is not None and not job.checkpoint.parent.is_dir():  # made before: so it is not shared
+            job = replace(job, checkpoint=None)
+        return job.run(threads, tell)
 
 
 def _end_with_parent() -> None:
-    # End this process as soon as its parent is gone, killed perhaps, whatever the trial is busy with.
+    """End this process as soon as its parent has, killed perhaps, whatever the trial is busy with."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
     os._exit(1)
 
 
-class _Output(io.TextIOBase):
-    """Takes what a trial prints, and tells it by lines, for the parent knows where on the terminal there is room."""
+class _Output(io.StringIO):
+    """Tells by lines what a trial prints, for only the parent knows where on the terminal there is room."""
 
     def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._line = ""
-
-    def writable(self) -> bool:
-        """Say that text can be written.
-
-        Returns:
-            True.
-        """
-        return True
+        super().__init__()
+        self._tell, self._line = tell, ""
 
     def write(self, text: str) -> int:
-        """Take text.
-
-        Returns:
-            Its length.
-        """
+        """Tell the lines that this ends."""
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._tell(Said(line))
         return len(text)
 
-    def finish(self) -> None:
+    def close(self) -> None:
         """Tell what stands on the last line."""
         if self._line:
-            self._tell(Said(self._line))
-        self._line = ""
+            self.write("\n")
+        super().close()
 
 
 @contextlib.contextmanager
-def _inherited(threads: int) -> Iterator[None]:
-    # Let processes started inside inherit a number of threads, and no part in Ctrl-C while they start.
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(threads)))
-    masked = hasattr(signal, "pthread_sigmask")
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masked else set()
+def _ctrl_c_waits() -> Iterator[None]:
+    """Let Ctrl-C come after what is inside, and never to the processes that are started there."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        if masked:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def _available_cores() -> int:
-    # Count the processor cores this process may use.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _shared_out(device: str, place: int) -> str:
-    # Share GPUs out among processes.
+    """Share GPUs out among processes."""
     import torch
 
     count = torch.cuda.device_count() if device == "cuda" else 0

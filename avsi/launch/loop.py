@@ -17,58 +17,86 @@ from avsi.results import store
 PAUSE = 1.0  # seconds between looks at trials that another run has in hand
 
 
-def run_trials(
-    trials: Iterable[Trial],
-    root: Path,
-    setting: Setting,
-    executor: Executor,
-    display: Display,
-    *,
-    rerun: bool = False,
-    tensorboard: bool = False,
-) -> None:
-    """Run trials and write their results; a trial's failure is shown and leaves the others alone.
+class Loop:
+    """Runs trials and writes their results; as a context it holds the executor, and the trials that it has in hand.
 
-    Trials that another run has in hand are left to it. At the end it is waited for them, and those it did not finish
-    are run here. A finished trial's checkpoint, which is left where a process was killed just before it would have
-    deleted it, is deleted.
-
-    Args:
-        trials: The trials.
-        root: The results folder.
-        setting: Device and data.
-        executor: Runs the trials.
-        display: Shows progress and failures.
-        rerun: Run finished trials too, and all from their beginning. An old result stays until there is a new one.
-        tensorboard: Write TensorBoard logs beside each trial's result.
+    Those to be rerun are run from their beginning, finished or not; an old result stays until there is a new one.
     """
-    waiting, told = list(trials), False
-    held: dict[Path, Any] = {}
 
-    def begin(trial: Trial) -> None:
-        path = root / trial.file
+    def __init__(
+        self, executor: Executor, root: Path, setting: Setting, *, rerun: bool = False, tensorboard: bool = False
+    ) -> None:
+        self.executor, self.root, self.setting = executor, root, setting
+        self.rerun, self.tensorboard = rerun, tensorboard
+        self._held: dict[Path, Any] = {}
+
+    def __enter__(self) -> Loop:
+        self.executor.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        try:
+            self.executor.__exit__(*exception)
+        finally:  # not before: what still runs here is nobody else's to take up
+            for lock in self._held.values():
+                lock.release()
+
+    def run(self, trials: Iterable[Trial], display: Display) -> None:
+        """Run trials; one that fails is shown and leaves the others alone.
+
+        Trials that another run has in hand are left to it. At the end it is waited for them, and those it did not
+        finish are run here.
+        """
+        waiting, told = list(trials), False
+        while waiting or self._held:
+            for trial in list(waiting):
+                if not self.executor.has_room:
+                    break
+                lock = store.claim(self.root / trial.file)
+                if lock is not None:
+                    self._held[trial.file] = lock
+                    waiting.remove(trial)
+                    self._begin(trial, display)
+            if self._held:
+                pause = PAUSE if waiting and self.executor.has_room else None
+                for job, outcome in self.executor.finished(display.show, pause):
+                    self._settle(job.trial, outcome, display)
+            elif waiting:
+                if not told:
+                    display.say(f"waiting for trials that another run has in hand: {len(waiting)}")
+                told = True
+                time.sleep(PAUSE)
+
+    def _begin(self, trial: Trial, display: Display) -> None:
+        """Hand a trial to the executor, unless another run has finished it meanwhile."""
+        path = self.root / trial.file
         checkpoint, log = checkpoint_path(path), path.with_name(f"tensorboard-{trial.seed:03d}")
-        finished = not rerun and store.read_trial(path) is not None
-        if finished or rerun:
+        finished = not self.rerun and store.read_trial(path) is not None
+        if finished or self.rerun:
             discard_checkpoint(checkpoint)
         if finished:
-            store.release(path, held.pop(trial.file))
+            store.release(path, self._held.pop(trial.file))
             display.forget()
             return
-        if tensorboard and not checkpoint.exists():  # an earlier attempt's log would be drawn over the new one
+        if self.tensorboard and not checkpoint.exists():  # an earlier attempt's log would be drawn over the new one
             shutil.rmtree(log, ignore_errors=True)
         display.start(str(trial))
-        executor.submit(Job(trial, replace(setting, tensorboard=log if tensorboard else None), checkpoint))
+        try:
+            setting = replace(self.setting, tensorboard=log if self.tensorboard else None)
+            self.executor.submit(Job(trial, setting, checkpoint))
+        except Exception as error:  # what cannot be sent to another process
+            self._settle(trial, Failure.of(error), display)
 
-    def settle(trial: Trial, outcome: Outcome) -> None:
-        path = root / trial.file
+    def _settle(self, trial: Trial, outcome: Outcome, display: Display) -> None:
+        """Write a trial's result, show how it ended, and let go of it."""
+        path = self.root / trial.file
         if isinstance(outcome, dict):
             try:
                 store.write_trial(path, outcome)
                 discard_checkpoint(checkpoint_path(path))  # not before the result is on the disk
             except Exception as error:  # a full disk, a result that is not a number
                 outcome = Failure.of(error)
-        store.release(path, held.pop(trial.file))
+        store.release(path, self._held.pop(trial.file))
         if isinstance(outcome, Failure):
             display.fail(str(trial), outcome.reason, outcome.details)
         elif outcome["status"] == "diverged":
@@ -76,63 +104,28 @@ def run_trials(
         else:
             display.finish(str(trial), outcome["accuracy"], outcome["wall_time_s"])
 
-    try:
-        with executor:
-            while waiting or held:
-                for trial in list(waiting):
-                    if not executor.has_room:
-                        break
-                    lock = store.claim(root / trial.file)
-                    if lock is not None:
-                        held[trial.file] = lock
-                        waiting.remove(trial)
-                        begin(trial)
-                if held:
-                    for job, outcome in executor.finished(PAUSE if waiting and executor.has_room else None):
-                        settle(job.trial, outcome)
-                elif waiting:
-                    if not told:
-                        display.say(f"waiting for trials that another run has in hand: {len(waiting)}")
-                    told = True
-                    time.sleep(PAUSE)
-    finally:
-        for lock in held.values():
-            lock.release()
 
-
-def tidy(root: Path, trials: Iterable[Trial]) -> None:
-    """Delete what a killed process left of trials that have a result: checkpoints, locks, parts of files.
-
-    Args:
-        root: The results folder.
-        trials: The trials.
-    """
+def unfinished(trials: Iterable[Trial], root: Path) -> list[Trial]:
+    """Find the trials without a result; what a killed process left beside a result is deleted."""
+    found = []
     for trial in trials:
         path = root / trial.file
         checkpoint = checkpoint_path(path)
-        if path.exists() and (checkpoint.exists() or any(path.parent.glob(f".{path.stem}.*"))):
+        if store.read_trial(path) is None:
+            found.append(trial)
+        elif checkpoint.exists() or any(path.parent.glob(f".{path.stem}.*")):
             lock = store.claim(path)
             if lock is not None:  # else another run is at it
                 discard_checkpoint(checkpoint)
                 store.release(path, lock)
+    return found
 
 
 def checkpoint_path(result: Path) -> Path:
-    """Name the checkpoint that belongs to a result file.
-
-    Args:
-        result: The result's path, ``<folder>/seed-NNN.json``.
-
-    Returns:
-        ``<folder>/seed-NNN.checkpoint``.
-    """
+    """Name the checkpoint that belongs to a result's file."""
     return result.with_suffix(".checkpoint")
 
 
 def discard_checkpoint(path: Path) -> None:
-    """Delete a trial's checkpoint, if there is one.
-
-    Args:
-        path: The checkpoint's path.
-    """
+    """Delete a trial's checkpoint, if there is one."""
     path.unlink(missing_ok=True)

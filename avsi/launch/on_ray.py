@@ -13,31 +13,24 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from avsi.experiment.events import Said
 from avsi.experiment.spec import ExperimentError
-from avsi.launch.executors import Failure, Job, Outcome, Show, attempt_elsewhere
+from avsi.launch.executors import Failure, Job, Outcome, Show, run_elsewhere
 
 POLL = 0.2  # seconds
 
 
 class OnRay:
-    """Runs each trial as a Ray task.
+    """Runs each trial as a Ray task that needs as many cores as threads, and a GPU or none.
 
-    Results come back to this process. Checkpoints are kept where the results folder is shared with the node that runs
-    the trial; on other nodes a trial that is interrupted starts over. A trial whose node is lost goes to another one; a
-    task that dies by itself is not tried again.
-
-    Args:
-        show: Shows the trials' progress.
-        address: The cluster's address, "auto" for the one of this machine; None: a local Ray is started, and ended
-            afterwards.
-        workers: At most so many trials at a time; None: as many as the cluster has room for.
-        threads: Threads each trial computes with, and processor cores it needs.
-        gpu: Whether each needs a GPU.
+    Without an address a local Ray is started, and ended afterwards. Without a number of workers as many trials run as
+    the cluster has room for. Results come back to this process. Checkpoints are kept where the results folder is shared
+    with the node that runs the trial; on other nodes a trial that is interrupted starts over. A trial whose node is
+    lost goes to another one; a task that dies by itself is not tried again.
     """
 
     def __init__(
-        self, show: Show, address: str | None = None, workers: int | None = None, threads: int = 1, gpu: bool = False
+        self, address: str | None = None, workers: int | None = None, threads: int = 1, gpu: bool = False
     ) -> None:
-        self._show, self._address, self._workers, self._threads, self._gpu = show, address, workers, threads, gpu
+        self._address, self._workers, self._threads, self._gpu = address, workers, threads, gpu
         self._running: dict[Any, Job] = {}
 
     def __enter__(self) -> OnRay:
@@ -47,16 +40,14 @@ class OnRay:
         space = _room(self._threads, self._gpu)
         self._most = min(self._workers or space, space)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._events = Queue(
-            actor_options={"num_cpus": 0, "scheduling_strategy": here}
-        )  # not on a node that may be lost
+        # Not on a node that may be lost.
+        self._events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
         self._task = ray.remote(num_cpus=self._threads, num_gpus=int(self._gpu), max_retries=0)(_run_task)
         return self
 
     def __exit__(self, *exception: Any) -> None:
         for reference in self._running:
             ray.cancel(reference, force=True)
-        self._running.clear()
         self._events.shutdown(force=True)
         if not self._connected:
             ray.shutdown()
@@ -71,28 +62,26 @@ class OnRay:
         payload = ray.cloudpickle.dumps(job)
         self._running[self._task.remote(str(job), payload, self._threads, self._events)] = job
 
-    def finished(self, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
-        """Wait for trials to end, showing what they tell.
-
-        Yields:
-            Their outcomes.
-        """
-        done, _ = ray.wait(list(self._running), timeout=POLL) if self._running else ([], [])
-        named = {str(job): job for job in self._running.values()}
+    def finished(self, show: Show, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
+        """Show what trials tell, and yield those that ended."""
+        done, _ = ray.wait(list(self._running), timeout=POLL)
+        running = {str(job) for job in self._running.values()}
         for name, event in self._events.get_nowait_batch(self._events.size()):
-            if name in named:
-                self._show(named[name], event)
+            if name in running:
+                show(name, event)
         for reference in done:
-            job, found = self._running.pop(reference), _outcome(reference)
-            if found is None:
-                self._show(job, Said("its node was lost; it goes to another one"))
+            job = self._running.pop(reference)
+            try:
+                yield job, ray.get(reference)
+            except ray.exceptions.NodeDiedError:
+                show(str(job), Said("its node was lost; it goes to another one"))
                 self.submit(job)
-            else:
-                yield job, found
+            except ray.exceptions.RayError as error:
+                yield job, Failure(f"its Ray task ended: {type(error).__name__}", str(error))
 
 
 def _connect(address: str | None) -> None:
-    # Join a cluster or start a local Ray.
+    """Join a cluster or start a local Ray."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what runs here is nobody else's business
     local = {"include_dashboard": False} if address is None else {}
     try:
@@ -102,30 +91,16 @@ def _connect(address: str | None) -> None:
 
 
 def _room(threads: int, gpu: bool) -> int:
-    # Count the trials that the cluster has room for at a time.
+    """Count the trials that the cluster has room for at a time."""
+    needs = {"CPU": threads} | ({"GPU": 1} if gpu else {})
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    rooms = [int(node.get("CPU", 0) // threads) for node in nodes]
-    if gpu:
-        rooms = [min(cores, int(node.get("GPU", 0))) for cores, node in zip(rooms, nodes, strict=True)]
-    if not any(rooms):
+    room = sum(min(int(node.get(kind, 0) // need) for kind, need in needs.items()) for node in nodes)
+    if not room:
         needed = f"{threads} processor cores{' and a GPU' * gpu}"
         raise ExperimentError(f"no node of the Ray cluster has {needed}; use --threads{' or --device cpu' * gpu}")
-    return sum(rooms)
+    return room
 
 
 def _run_task(name: str, payload: bytes, threads: int, events: Queue) -> Outcome:
-    # Run a trial on some node.
-    import torch
-
-    torch.set_num_threads(threads)
-    return attempt_elsewhere(payload, lambda event: events.put((name, event)))
-
-
-def _outcome(reference: Any) -> Outcome | None:
-    # Fetch a task's outcome; None where its node was lost.
-    try:
-        return ray.get(reference)
-    except ray.exceptions.NodeDiedError:
-        return None
-    except ray.exceptions.RayError as error:
-        return Failure(f"its Ray task ended: {type(error).__name__}", str(error))
+    """Run a trial on some node."""
+    return run_elsewhere(payload, threads, lambda event: events.put((name, event)))

@@ -12,9 +12,12 @@ import torch
 from avalanche.training import Naive
 from torch.optim import SGD
 
-from avsi.experiment import ExperimentError, Method, Patience, Trial, main
+from avsi.experiment import ExperimentError, Method, Patience, Setting, Trial, main
+from avsi.experiment.events import Step
+from avsi.experiment.progress import TrialProgress
 from avsi.launch import cli
 from avsi.launch.cli import Options, run
+from avsi.launch.loop import checkpoint_path
 from avsi.results import store
 from avsi.scenarios import split_mnist
 
@@ -160,8 +163,8 @@ def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_pa
         (["--set", "@nowhere"], "cannot read the settings nowhere"),
         (["--device", "cuda:99"], r"device 'cuda:99' cannot be used \(.*\); try --device cpu"),
         (["--device", "gpu"], r"device 'gpu' cannot be used"),
-        (["--workers", "0"], "workers must be at least 1, got 0"),
-        (["--threads", "0"], "threads must be at least 1, got 0"),
+        (["--workers", "0"], "workers must be at least 1 and at most 100000, got 0"),
+        (["--threads", "0"], "threads must be at least 1 and at most 100000, got 0"),
         (["--ray-address", "auto"], "--ray-address is for --engine ray"),
         (["--engine", "ray", "--device", "cuda:1"], "Ray chooses among GPUs; use --device cuda instead of cuda:1"),
         (["--quiet", "--verbose"], "--quiet and --verbose contradict each other"),
@@ -202,11 +205,15 @@ def test_missing_data_stops_the_run_with_an_explanation(experiment, tmp_path, ca
     assert "--data-root" in error
 
 
-def test_help_reads_well(experiment, capsys):
+def test_help_reads_well_on_eighty_columns(experiment, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as stop:
-        main(experiment, args=["--help"])
+        main(replace(experiment, source="No paper, " * 20), args=["--help"])
     assert stop.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines()[1:])) == 80  # below the script's name
+    assert "None" not in output
+    text = " ".join(output.split())
     names = "methods trials seed epochs device data-root out rerun workers threads tensorboard quiet verbose engine"
     for word in names.split():
         assert f"--{word}" in text
@@ -256,6 +263,21 @@ def test_threads_of_this_process_are_set_for_the_trials_only(experiment, tmp_pat
     (result,) = (json.loads((tmp_path / f).read_text()) for f in files(tmp_path, "seed-*.json"))
     assert result["environment"]["threads"] == 2
     assert torch.get_num_threads() == before
+
+
+def test_a_trial_that_goes_on_says_that_it_keeps_its_threads(experiment, tmp_path, capsys):
+    trial = Trial(experiment.with_epochs(1), experiment.method("finetune"), 0)
+
+    def stop(event):
+        if isinstance(event, Step) and event.task == "task 2/5":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trial.run(Setting(), TrialProgress(stop), checkpoint_path(tmp_path / trial.file))
+    run(experiment, Options(methods=("finetune",), trials=1, epochs=1, threads=2, device="cpu", out=tmp_path))
+    assert "finetune, seed 0: threads: 1 as it began with, not 2, for sums" in capsys.readouterr().err
+    result = store.read_trial(tmp_path / trial.file)
+    assert (result["environment"]["threads"], result["resumed"]) == (1, 1)
 
 
 def test_protocols_are_chosen_by_name(experiment):
@@ -311,7 +333,7 @@ def test_a_smoke_test_takes_a_few_images_of_every_task(experiment, tmp_path):
 
 
 def test_many_trials_come_with_smaller_calls(experiment, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "run_trials", lambda *a, **k: None)
+    monkeypatch.setattr(cli.Loop, "run", lambda *a: None)
     monkeypatch.setattr(cli, "_report", lambda *a: None)
     run(replace(experiment, trials=5), Options(out=tmp_path))
     error = capsys.readouterr().err
@@ -340,7 +362,7 @@ def test_a_run_with_diverged_trials_says_so_and_is_no_failure(experiment, tmp_pa
 
 def test_a_home_folder_is_meant_by_a_tilde(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(cli, "run_trials", lambda *a, **k: None)
+    monkeypatch.setattr(cli.Loop, "run", lambda *a: None)
     monkeypatch.setattr(cli, "_report", lambda *a: None)
     run(experiment, Options(out=Path("~/kept")))
     assert (tmp_path / "kept").is_dir()

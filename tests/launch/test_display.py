@@ -91,20 +91,25 @@ def test_quiet_shows_nothing_live(terminal):
     assert terminal.file.getvalue() == ""
 
 
-def test_the_end_is_told_after_the_first_epoch_that_a_run_trains(monkeypatch):
-    clock = iter([100.0, 160.0])
-    monkeypatch.setattr("avsi.launch.display.time.monotonic", lambda: next(clock))
-    console = Console(file=io.StringIO(), width=200)
-    with Display(8, console=console, workers=2) as display:
-        display.start("a")
-        display.show("a", Step(0.5, "task 2/2", "epoch 1/≤4"))  # resumed in the middle
-        display.show("a", Step(0.6, "task 2/2", "epoch 1/≤4"))
+def test_the_end_is_told_after_the_first_epoch_that_a_run_trains():
+    clock = 100.0
+    console = Console(file=io.StringIO(), width=200, get_time=lambda: clock)
+    with Display(8, console=console) as display:
+        for trial in "ab":
+            display.start(trial)
+            display.show(trial, Step(0.5, "task 2/2", "epoch 1/≤4"))  # resumed in the middle
+        for fraction in (0.55, 0.6, 0.65, 0.7):
+            clock += 12
+            display.show("b", Step(fraction, "task 2/2", "epoch 1/≤4"))
+            display.show("a", Step(fraction, "task 2/2", "epoch 1/≤4"))
         assert not console.file.getvalue()
+        clock += 12
+        display.show("b", Step(0.75, "task 2/2", "epoch 2/≤4"))
         display.show("a", Step(0.75, "task 2/2", "epoch 2/≤4"))
         display.show("a", Step(0.8, "task 2/2", "epoch 2/≤4"))
-    # A quarter of a trial in one minute: eight trials, two at a time, take 16.
+    # Half a trial in one minute: of eight trials six and a half are left.
     (line,) = console.file.getvalue().splitlines()
-    assert line.startswith("at this speed all is done in at most 16 min, on ")
+    assert line.startswith("at this speed all is done in at most 12 min, on ")
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(59, "1 min"), (3600, "1 h 0 min"), (500 * 3600, "21 days")])

@@ -307,8 +307,8 @@ def test_what_a_trial_prints_is_told_by_lines_the_last_one_too():
     output.write("one\ntw")
     output.write("o\nthree")
     assert told == [Said("one"), Said("two")]
-    output.finish()
-    output.finish()
+    output.close()
+    output.close()
     assert told[2:] == [Said("three")]
 
 
@@ -334,13 +334,14 @@ def test_a_trial_whose_node_is_lost_goes_to_another_one_and_no_other(monkeypatch
     monkeypatch.setattr(on_ray.ray, "wait", lambda references, timeout: (references[:1], references[1:]))
     monkeypatch.setattr(on_ray.ray, "get", get)
     monkeypatch.setattr(on_ray.ray.cloudpickle, "dumps", lambda job: b"")
-    executor = on_ray.OnRay(lambda job, event: told.append((job, event.line)))
+    executor = on_ray.OnRay()
+    show = lambda job, event: told.append((job, event.line))  # noqa: E731
     executor._task, executor._events = Task(), types.SimpleNamespace(size=lambda: 0, get_nowait_batch=lambda size: [])
     executor.submit("first")
-    assert list(executor.finished(None)) == []
+    assert list(executor.finished(show, None)) == []
     assert told == [("first", "its node was lost; it goes to another one")]
-    ((job, failure),) = executor.finished(None)
+    ((job, failure),) = executor.finished(show, None)
     assert job == "first"
     assert failure.reason == "its Ray task ended: WorkerCrashedError"
     executor.submit("second")
-    assert list(executor.finished(None)) == [("second", {"status": "finished"})]
+    assert list(executor.finished(show, None)) == [("second", {"status": "finished"})]

@@ -11,7 +11,7 @@ from avsi.experiment import ExperimentError, Setting, Trial
 from avsi.launch import cli, loop
 from avsi.launch.display import Display
 from avsi.launch.executors import Failure
-from avsi.launch.loop import checkpoint_path, run_trials, tidy
+from avsi.launch.loop import Loop, checkpoint_path, unfinished
 from avsi.results import store
 
 RESULT = {
@@ -46,7 +46,7 @@ class Invented:
         self.jobs.append(job)
         self.running.append(job)
 
-    def finished(self, timeout):
+    def finished(self, show, timeout):
         job = self.running.pop(0)
         yield job, self.outcomes.get(str(job), {"seed": job.trial.seed} | RESULT)
 
@@ -65,8 +65,8 @@ class Run:
         executor = executor or Invented(outcomes=self.outcomes)
         self.display = Display(len(trials), console=Console(file=self.output, width=200))
         try:
-            with self.display as display:
-                run_trials(trials, self.root, Setting(), executor, display, **options)
+            with Loop(executor, self.root, Setting(), **options) as loop, self.display as display:
+                loop.run(trials, display)
         finally:
             self.jobs += executor.jobs
         return executor
@@ -98,9 +98,9 @@ def test_as_many_trials_run_at_a_time_as_there_is_room_for(run):
     class Watched(Invented):
         most = 0
 
-        def finished(self, timeout):
+        def finished(self, show, timeout):
             self.most = max(self.most, len(self.running))
-            yield from super().finished(timeout)
+            yield from super().finished(show, timeout)
 
     assert run("si", "finetune", seeds=(0, 1), executor=Watched(room=3)).most == 3
     assert len(run.ran) == 4
@@ -132,9 +132,9 @@ def test_a_trial_is_in_hand_while_it_runs_and_not_afterwards(run):
     held = []
 
     class Trying(Invented):
-        def finished(self, timeout):
+        def finished(self, show, timeout):
             held.append(store.claim(run.path("si")))
-            yield from super().finished(timeout)
+            yield from super().finished(show, timeout)
             held.append(store.claim(run.path("si")) is not None)
 
     run("si", executor=Trying())
@@ -143,10 +143,10 @@ def test_a_trial_is_in_hand_while_it_runs_and_not_afterwards(run):
 
 def test_a_run_that_is_stopped_lets_go_of_its_trials_and_leaves_the_executor(run):
     class Stopped(Invented):
-        def finished(self, timeout):
+        def finished(self, show, timeout):
             if len(self.jobs) == 2:
                 raise KeyboardInterrupt
-            yield from super().finished(timeout)
+            yield from super().finished(show, timeout)
 
     executor = Stopped()
     with pytest.raises(KeyboardInterrupt):
@@ -169,6 +169,19 @@ def test_failures_are_kept_and_leave_the_others_alone(run):
     run.outcomes.clear()
     run("si", "joint", "finetune")
     assert run.ran[3:] == [("si", 0), ("joint", 0)]
+
+
+def test_a_trial_that_cannot_be_sent_elsewhere_fails_alone(run):
+    class Strict(Invented):
+        def submit(self, job):
+            if job.trial.method.name == "si":
+                raise TypeError("cannot pickle 'generator' object")
+            super().submit(job)
+
+    run("si", "finetune", executor=Strict())
+    assert "si, seed 0: FAILED: TypeError: cannot pickle 'generator' object" in run.output.getvalue()
+    assert run.ran == [("finetune", 0)]
+    assert store.claim(run.path("si")) is not None
 
 
 def test_divergence_is_a_result(run):
@@ -213,15 +226,16 @@ def test_rerun_begins_at_the_beginning_and_keeps_the_old_result_until_there_is_a
 def test_what_a_killed_process_left_of_finished_trials_is_deleted(run, tmp_path):
     run.write("si")
     left = [run.path("si").with_name(name) for name in ("seed-000.checkpoint", ".seed-000.json.ab.part")]
-    unfinished = checkpoint_path(run.path("finetune"))
-    unfinished.parent.mkdir(parents=True)
+    begun = checkpoint_path(run.path("finetune"))
+    begun.parent.mkdir(parents=True)
     held = checkpoint_path(run.path("joint"))
     run.write("joint")
-    for path in (*left, unfinished, held):
+    for path in (*left, begun, held):
         path.touch()
     lock = store.claim(run.path("joint"))
-    tidy(tmp_path, [run.of(name) for name in ("si", "finetune", "joint", "scratch")])
-    assert [path.exists() for path in (*left, unfinished, held)] == [False, False, True, True]
+    trials = [run.of(name) for name in ("si", "finetune", "joint", "scratch")]
+    assert unfinished(trials, tmp_path) == [trials[1], trials[3]]
+    assert [path.exists() for path in (*left, begun, held)] == [False, False, True, True]
     lock.release()
 
 

@@ -12,7 +12,7 @@ from avsi.experiment import ExperimentError, Trial
 from avsi.experiment.methods import mas
 from avsi.launch.cli import Options, run
 from avsi.launch.settings import change, read_settings
-from avsi.launch.sweep import Range, Sweep, candidate, read_ranges, run_sweep
+from avsi.launch.sweep import Range, Sweep, candidate, read_ranges
 from avsi.results import store, trials
 from avsi.results.study import read_studies
 from avsi.scenarios import split_digits
@@ -25,6 +25,10 @@ def swept(experiment):
         scenario=partial(split_digits, validation=0.2),
         methods=(*experiment.methods, mas(0.5)),
     )
+
+
+def run_sweep(experiment, ranges, launch, **more):
+    return Sweep(experiment, read_ranges(ranges), launch, launch.root, **more).run()
 
 
 class Invented:
@@ -60,9 +64,12 @@ def best_at(peak):
         ("mas.strength=0.01,0.05,0.1", Range("mas.strength", (0.01, 0.05, 0.1))),
         ("mas.strength=log:1e-3:1e3:7", Range("mas.strength", (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0))),
         ("mas.strength = linear:0:1:3", Range("mas.strength", (0.0, 0.5, 1.0))),
+        ("si.damping=linear:0.1:1", Range("si.damping", (0.1, 1.0), "linear")),
         ("mas.strength=log:1e-3:1e3", Range("mas.strength", (0.001, 1000.0), "log")),
         ("ewc.labels=exact,sampled", Range("ewc.labels", ("exact", "sampled"))),
         ("si.model.hidden=(8,),(8, 8)", Range("si.model.hidden", ((8,), (8, 8)))),
+        ("ewc.labels=exact, 3,none", Range("ewc.labels", ("exact", 3, None))),
+        ("si.optimizer.nesterov=true,false", Range("si.optimizer.nesterov", (True, False))),
     ],
 )
 def test_reading_ranges(text, expected):
@@ -72,7 +79,8 @@ def test_reading_ranges(text, expected):
 @pytest.mark.parametrize(
     "text",
     ["mas.strength", "=1", "mas.strength=", "a.b=log:0:1:3", "a.b=log:2:1:3", "a.b=log:1:2:1", "a.b=linear:1:2:x",
-     "a.b=log:1", "a.b=linear:1:inf:3", "a.b=log:1:2:3:4", "a.b=[1],[2]"],
+     "a.b=log:1", "a.b=linear:1:inf:3", "a.b=log:1:2:3:4", "a.b=[1],[2]",
+     "a.b=1,2,"],
 )  # fmt: skip
 def test_ranges_that_cannot_be_read(text):
     with pytest.raises(ExperimentError, match=re.escape(repr(text))):
@@ -86,8 +94,7 @@ def test_a_parameter_twice_is_refused():
 
 def test_the_best_on_validation_data_is_chosen_method_by_method(swept, tmp_path):
     launch = Invented(tmp_path, best_at(1))
-    sweep = Sweep(read_ranges(["mas.strength=0.1,10,1000", "si.strength=100,1"]), seeds=(3, 4))
-    chosen = run_sweep(swept, sweep, launch, tmp_path)
+    chosen = run_sweep(swept, ["mas.strength=0.1,10,1000", "si.strength=100,1"], launch, seeds=(3, 4))
     assert [m.name for m in chosen.methods] == ["mas", "si"]
     assert [m.strategy.keywords["strength"] for m in chosen.methods] == [10, 100]
     assert chosen.published == {"mas": {"strength": 0.5}, "si": {"strength": 1.0}}
@@ -103,8 +110,7 @@ def test_the_best_on_validation_data_is_chosen_method_by_method(swept, tmp_path)
 
 def test_several_parameters_are_a_grid(swept, tmp_path):
     launch = Invented(tmp_path, lambda settings, seed: settings["strength"] / 10 + settings["damping"] / 100)
-    ranges = read_ranges(["si.strength=1,2", "si.damping=1e-3,0.1,1", "si.optimizer.lr=0.1"])
-    chosen = run_sweep(swept, Sweep(ranges), launch, tmp_path)
+    chosen = run_sweep(swept, ["si.strength=1,2", "si.damping=1e-3,0.1,1", "si.optimizer.lr=0.1"], launch)
     assert len(launch.ran) == 6
     (method,) = chosen.methods
     assert dict(method.settings) == {"strength": 2, "damping": 1, "optimizer.lr": 0.1}
@@ -116,22 +122,20 @@ def test_settings_that_diverged_are_not_chosen(swept, tmp_path):
     def accuracy(settings, seed):
         return None if settings["strength"] == 100 and seed == 1 else min(settings["strength"] / 200, 1.0)
 
-    chosen = run_sweep(
-        swept, Sweep(read_ranges(["mas.strength=1,10,100"]), seeds=(0, 1)), Invented(tmp_path, accuracy), tmp_path
-    )
+    chosen = run_sweep(swept, ["mas.strength=1,10,100"], Invented(tmp_path, accuracy), seeds=(0, 1))
     assert chosen.methods[0].settings == (("strength", 10),)
     with pytest.raises(ExperimentError, match="no setting of si can be chosen"):
-        run_sweep(swept, Sweep(read_ranges(["si.strength=1,10"])), Invented(tmp_path, lambda *_: None), tmp_path)
+        run_sweep(swept, ["si.strength=1,10"], Invented(tmp_path, lambda *_: None))
 
 
 def test_optuna_finds_the_peak_and_goes_on_where_it_was(swept, tmp_path):
     pytest.importorskip("optuna")
-    ranges = read_ranges(["mas.strength=log:1e-6:1e6"])
+    ranges = ["mas.strength=log:1e-6:1e6"]
     first = Invented(tmp_path, best_at(1))
-    run_sweep(swept, Sweep(ranges, drawn=12), first, tmp_path)
+    run_sweep(swept, ranges, first, drawn=12)
     assert len(first.ran) == 12
     again = Invented(tmp_path, best_at(1))
-    chosen = run_sweep(swept, Sweep(ranges, drawn=30), again, tmp_path)
+    chosen = run_sweep(swept, ranges, again, drawn=30)
     assert len(again.ran) == 18
     assert 1 < dict(chosen.methods[0].settings)["strength"] < 100
 
@@ -139,16 +143,15 @@ def test_optuna_finds_the_peak_and_goes_on_where_it_was(swept, tmp_path):
 def test_optuna_gives_up_on_bad_settings_after_a_seed(swept, tmp_path):
     pytest.importorskip("optuna")
     launch = Invented(tmp_path, best_at(0))
-    sweep = Sweep(read_ranges(["mas.strength=log:1e-6:1e6"]), drawn=20, seeds=(0, 1, 2))
-    chosen = run_sweep(swept, sweep, launch, tmp_path)
+    chosen = run_sweep(swept, ["mas.strength=log:1e-6:1e6"], launch, drawn=20, seeds=(0, 1, 2))
     assert 20 < len(launch.ran) < 60
     name = f"mas,strength={dict(chosen.methods[0].settings)['strength']}"
     assert {seed for ran, seed in launch.ran if ran == name} == {0, 1, 2}
 
 
 def test_what_cannot_be_swept(swept, tmp_path):
-    def swept_by(*ranges, **more):
-        return run_sweep(swept, Sweep(read_ranges(ranges), **more), Invented(tmp_path, lambda *_: 0.5), tmp_path)
+    def swept_by(*ranges):
+        return run_sweep(swept, ranges, Invented(tmp_path, lambda *_: 0.5))
 
     with pytest.raises(ExperimentError, match=r"'msa.strength'; did you mean 'mas'"):
         swept_by("msa.strength=1,2")
@@ -157,7 +160,7 @@ def test_what_cannot_be_swept(swept, tmp_path):
     with pytest.raises(ExperimentError, match=r"how many values of mas\.strength"):
         swept_by("mas.strength=log:1:2")
     with pytest.raises(ExperimentError, match="sweep-trials must be at least 1"):
-        swept_by("mas.strength=log:1:2", drawn=0)
+        run(swept, Options(sweep=("mas.strength=log:1:2",), sweep_trials=0, out=tmp_path))
 
 
 def test_a_candidate_equal_to_the_script_shares_its_trials(swept):
@@ -222,7 +225,7 @@ def test_a_method_gets_an_optimizer_of_its_own_only_where_that_is_changed(swept)
 
 def test_what_is_set_stays_in_a_sweep(swept, tmp_path):
     experiment = change(swept, read_settings(["si.damping=0.5"]))
-    chosen = run_sweep(experiment, Sweep(read_ranges(["si.strength=1,10"])), Invented(tmp_path, best_at(1)), tmp_path)
+    chosen = run_sweep(experiment, ["si.strength=1,10"], Invented(tmp_path, best_at(1)))
     (method,) = chosen.methods
     assert method.strategy.keywords == {"strength": 10, "damping": 0.5}
     assert method.name == "si,damping=0.5"
