@@ -269,7 +269,10 @@ AGREES_WITH |= {
 QUICK = {BASELINE, "Fisher, empirical", "Fisher, sampled", "MAS"}
 CANNOT = (ImportError, NotImplementedError, RuntimeError, ValueError, TypeError, AttributeError)
 """How methods say that they do not know a model."""
-TOO_LARGE = {("resnet18", "BackPACK BatchGrad, MAS"): "would hold 256 gradients at once, 11 GiB"}
+TOO_LARGE = {
+    ("resnet18", "BackPACK BatchGrad, MAS"): "would hold 256 gradients at once, 11 GiB",
+    ("resnet18", "BackPACK DiagGGNExact"): "takes more than 16 GiB",
+}
 
 
 def prepare(setting: str, method: str, batches: int, device: str) -> tuple[nn.Module, Batches]:

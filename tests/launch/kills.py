@@ -66,8 +66,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=40)
-    parser.add_argument("--pause", type=float, default=1.0, help="seconds of training before a kill, at most")
-    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--pause", type=float, default=8.0, help="seconds of training before a kill, at most")
+    parser.add_argument("--seconds", type=float, default=24 * 3600.0)
     parser.add_argument("arguments", nargs="*", default=ARGUMENTS, help="further arguments of the script")
     options = parser.parse_args()
     until = time.monotonic() + options.seconds
