@@ -64,7 +64,7 @@ class Options:
         smoke: Only see that everything runs: one epoch of a few images of each task, one trial.
         device: Torch device, such as cpu or cuda:0; auto: the first GPU where there is one, else the CPU.
         data_root: Folder of prepared data sets; default: $AVSI_DATA, else the user's cache folder.
-        download: Obtain missing data sets from their publishers; --no-download stops where one is missing.
+        download: Stop where a data set is missing; default: it is obtained from its publisher.
         out: Folder for results. Finished trials found there are not run again; tables and figure are made of all of
             them.
         rerun: Run finished trials again, and all from their beginning; each old result stays until there is a new one.
