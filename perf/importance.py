@@ -70,7 +70,9 @@ def cnn() -> nn.Sequential:
 
 def vit() -> nn.Module:
     """A vision transformer of four blocks of 128 for 32x32 colour images in patches of 4."""
-    return VisionTransformer(32, 4, num_layers=4, num_heads=4, hidden_dim=128, mlp_dim=256, num_classes=10)
+    model = VisionTransformer(32, 4, num_layers=4, num_heads=4, hidden_dim=128, mlp_dim=256, num_classes=10)
+    nn.init.normal_(model.get_submodule("heads.head").weight, std=0.1)  # zeros let no gradient through
+    return model
 
 
 @dataclass(frozen=True)
