@@ -135,9 +135,9 @@ def plasticity(frame: pd.DataFrame) -> str:
     full, without = (values(frame, "plasticity", method) for method in ("dhp", "dhp_no_alpha"))
     split, permuted = (pair[0].index.intersection(pair[1].index) for pair in ((matched, dhp), (full, without)))
     return (
-        "What DHP gains, it gains by its output layer's start and not by plasticity: on split MNIST SI with the same output "
-        f"layer, but no traces, reaches {percent(matched[split])}, with them {percent(dhp[split])} (seeds: {len(split)}); on "
-        f"five tasks of permuted MNIST DHP reaches {percent(without[permuted])} with alpha = 0, "
+        "What DHP gains, it gains by its output layer's start and not by plasticity: on split MNIST SI with the same "
+        f"output layer, but no traces, reaches {percent(matched[split])}, with them {percent(dhp[split])} "
+        f"(seeds: {len(split)}); on five tasks of permuted MNIST DHP reaches {percent(without[permuted])} with alpha = 0, "
         f"{percent(full[permuted])} with plasticity (seeds: {len(permuted)})."
     )
 
