@@ -137,7 +137,7 @@ def plasticity(frame: pd.DataFrame) -> str:
     return (
         "What DHP gains, it gains by its output layer's start and not by plasticity: on split MNIST SI with the same "
         f"output layer, but no traces, reaches {percent(matched[split])}, with them {percent(dhp[split])} "
-        f"(seeds: {len(split)}); on five tasks of permuted MNIST DHP reaches {percent(without[permuted])} with alpha = 0 "
+        f"(seeds: {len(split)}); on five tasks of permuted MNIST DHP has {percent(without[permuted])} with alpha = 0 "
         f"and {percent(full[permuted])} with plasticity (seeds: {len(permuted)})."
     )
 
