@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from avalanche.training.plugins import SupervisedPlugin
 from torch.optim import SGD
 
 from avsi.experiment import ExperimentError, Patience, Setting, Trial, checkpoint
@@ -18,6 +19,7 @@ from avsi.experiment.progress import TrialProgress
 from avsi.experiment.regimes import Trainer
 from avsi.experiment.strategy_state import (
     NotKeptError,
+    _unpack,
     fingerprint,
     pack,
     random_states,
@@ -240,6 +242,37 @@ def test_fingerprints_tell_any_two_states_apart():
 def test_only_plain_data_is_packed(value):
     with pytest.raises(NotKeptError):
         pack(value)
+
+
+def test_packed_tensors_have_no_graph():
+    weight = torch.nn.Parameter(torch.ones(2))
+    packed = pack({"weight": weight, "product": [2 * weight]})
+    assert not packed["weight"].requires_grad
+    assert not packed["product"][0].requires_grad
+    assert packed["weight"].data_ptr() == weight.data_ptr()
+
+
+class WritesOnly(SupervisedPlugin):
+    """Has a state that nobody can put back."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = 0
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+
+def test_a_plugin_that_cannot_load_its_state_is_not_kept(experiment, digits):
+    strategy = trainer(experiment, digits).strategy()
+    strategy.plugins.append(WritesOnly())
+    with pytest.raises(NotKeptError, match="WritesOnly, which has no state_dict and load_state_dict"):
+        strategy_state(strategy, trainer(experiment, digits).apart + strategy.plugins[:-1])
+
+
+def test_lists_that_have_grown_are_put_back():
+    assert _unpack([1, (2, [3])], torch.device("cpu"), []) == [1, (2, [3])]
+    assert _unpack([1], torch.device("cpu"), [1, 2]) == [1]
 
 
 def test_differences_are_named():
