@@ -172,12 +172,14 @@ def curves(frame: pd.DataFrame) -> dict[str, Any]:
         frame: All trials.
 
     Returns:
-        By method, in percent: mean and standard error over seeds after each task; of joint training the one mean.
+        By method: mean and standard error over seeds after each task, in percent, and the number of seeds. Joint
+        training has the one mean.
     """
     found: dict[str, Any] = {}
     for method, *_ in CURVES:
         if method == "joint":
-            found[method] = round(100 * float(values(frame, "split_mnist_zenke", method).mean()), 6)
+            accuracies = values(frame, "split_mnist_zenke", method)
+            found[method] = {"mean": round(100 * float(accuracies.mean()), 6), "n": len(accuracies)}
             continue
         matrices = values(frame, "split_mnist_zenke", method, "accuracy_matrix")
         seen = 100 * pd.DataFrame([accuracy_over_seen(matrix) for matrix in matrices])
@@ -211,8 +213,11 @@ def draw(shown: dict[str, Any]) -> None:
     figure, axes = plt.subplots(figsize=(7.2, 3.3), layout="constrained")
     tasks = range(1, len(shown["si"]["mean"]) + 1)
     for method, label, colour, line in CURVES:
+        n = shown[method]["n"]
+        if n != shown["si"]["n"]:
+            label += ", one seed" if n == 1 else f", {n} seeds"
         if method == "joint":
-            axes.axhline(shown[method], color=colour, linestyle=line, linewidth=1.2, label=label)
+            axes.axhline(shown[method]["mean"], color=colour, linestyle=line, linewidth=1.2, label=label)
             continue
         mean, error = (pd.Series(shown[method][key]) for key in ("mean", "error"))
         wide = 5.0 if method == "avalanche_si" else 2.2  # lies under fine-tuning's curve, point by point
@@ -222,7 +227,7 @@ def draw(shown: dict[str, Any]) -> None:
     axes.set_xticks(list(tasks))
     axes.set_xlabel("tasks learned")
     axes.set_ylabel("accuracy on them, %")
-    axes.set_title(f"Split MNIST, mean of {shown['si']['n']} seeds", loc="left", fontsize=11)
+    axes.set_title(f"Split MNIST, mean of {shown['si']['n']} seeds; band = standard error", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(frameon=False, fontsize=9)
