@@ -140,8 +140,9 @@ def plasticity(frame: pd.DataFrame) -> str:
     split, permuted = ([percent(rows[both]) for rows in group] for group, both in zip(found, seeds, strict=True))
     return (
         "Most of what DHP gains comes with its output layer's start, not with plasticity: on split MNIST the same "
-        f"output layer without traces reaches {split[0]}, and with SI {split[2]}; with traces {split[1]} and {split[3]} "
-        f"(seeds: {len(seeds[0])}). On five tasks of permuted MNIST DHP reaches {permuted[0]} with alpha = 0, "
+        f"output layer without traces reaches {split[0]}, and with SI {split[2]}; "
+        f"with traces {split[1]} and {split[3]} (seeds: {len(seeds[0])}). "
+        f"On five tasks of permuted MNIST DHP reaches {permuted[0]} with alpha = 0, "
         f"{permuted[1]} with plasticity (seeds: {len(seeds[1])})."
     )
 
