@@ -19,18 +19,6 @@ OPTIMIZERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def tasks(digits):
-    """Two tasks of four batches of 64 real images, float64."""
-    made = []
-    for experience in digits.train_stream[:2]:
-        samples = [experience.dataset[i] for i in range(256)]
-        x = torch.stack([s[0].flatten() for s in samples]).double()
-        y = torch.tensor([s[1] for s in samples])
-        made.append(list(zip(x.split(64), y.split(64), strict=True)))
-    return made
-
-
 def train(tasks, make, *, fused):
     """Two tasks with SI; beside it, sums of -g * delta with g from autograd of the task loss alone."""
     torch.manual_seed(0)

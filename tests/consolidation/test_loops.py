@@ -40,18 +40,6 @@ def mlp(seed=0, dtype=torch.float64):
     return nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2)).to(dtype)
 
 
-@pytest.fixture(scope="module")
-def tasks(digits):
-    """Two tasks of five batches of 64 real images, float64."""
-    made = []
-    for experience in digits.train_stream[:2]:
-        samples = [experience.dataset[i] for i in range(256)]
-        x = torch.stack([s[0].flatten() for s in samples]).double()
-        y = torch.tensor([s[1] for s in samples])
-        made.append(list(zip(x.split(64), y.split(64), strict=True)))
-    return made
-
-
 def bare_loop(tasks, name, optimizer="sgd", *, accumulate=1, within=None, before=None, **kwargs):
     model = mlp()
     optimizer = OPTIMIZERS[optimizer](model.parameters())
