@@ -64,7 +64,7 @@ class DivergencePlugin(SupervisedPlugin):
         if not loss.is_cpu:
             self._losses.note(torch.isfinite(loss.detach()).all())
             return
-        value = loss.item() if loss.dim() == 0 else loss.sum().item()
+        value = loss.item()
         if not math.isfinite(value):
             stop_within(strategy, f"the loss is {value}")
 
