@@ -55,11 +55,13 @@ class ClosedForm:
         add: Adds one batch to the totals. It finds only those of the layer's parameters in the totals that are wanted.
         parameters: Names, within the layer, of the parameters that `add` knows.
         applies: Whether a given layer can be handled for a given input; where not, the general method serves.
+        any_shape: Whether `add` takes any shape of a sample's input.
     """
 
     add: AddClosedForm
     parameters: tuple[str, ...] = ("weight", "bias")
     applies: Callable[[Any, Tensor], bool] = _always
+    any_shape: bool = False
 
 
 def closed_form_of(module: nn.Module) -> ClosedForm | None:
@@ -330,6 +332,23 @@ def add_embedding(
             totals["weight"].index_add_(0, row, phi(per_sample))
 
 
+def add_shared(module: Any, inputs: Any, grads: Grads, phi: Phi, totals: Mapping[str, Tensor], workspace: int) -> None:
+    """Closed form of a parameter that is added to each sample: its gradient is the sum's.
+
+    Args:
+        module: Not used.
+        inputs: Not used.
+        grads: Gradients of the sum, (N, ...) with the parameter's shape.
+        phi: Square or absolute value.
+        totals: What to add to: one total, of any name.
+        workspace: Bytes of working memory.
+    """
+    (total,) = totals.values()
+    for grad in grads:
+        for part in chunks(len(grad), grad[0].nbytes, _cache_sized(workspace, grad)):
+            total.add_(phi(grad[part]).sum(0))
+
+
 def _has_leading_dimensions(features: int) -> Callable[[Any, Tensor], bool]:
     return lambda module, inputs: inputs.dim() > features
 
@@ -347,7 +366,10 @@ CLOSED_FORMS: dict[type[nn.Module], ClosedForm] = {
     ),
     # max_norm changes the weight as it is read, scale_grad_by_freq makes the gradient depend on the batch
     nn.Embedding: ClosedForm(
-        add_embedding, ("weight",), lambda module, inputs: module.max_norm is None and not module.scale_grad_by_freq
+        add_embedding,
+        ("weight",),
+        lambda module, inputs: module.max_norm is None and not module.scale_grad_by_freq,
+        any_shape=True,
     ),
 }
 """Closed forms by layer type; a layer defined elsewhere adds itself."""

@@ -1,7 +1,6 @@
 """What happened in a forward pass: which layers were called, on what, and where the parameters entered the graph."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ class Call:
         version: How often these inputs had been changed in place by then.
         edge: Where the gradient of its output arrives in the graph, also if that output is later changed in place.
         dtype: The type of its output, if that is a tensor.
+        shape: The shape of its output, if that is a tensor.
         first_row: The output for the first sample, if asked for.
     """
 
@@ -27,6 +27,7 @@ class Call:
     version: int
     edge: GradientEdge | None
     dtype: torch.dtype | None
+    shape: torch.Size | None
     first_row: Tensor | None = None
 
 
@@ -52,6 +53,7 @@ def recorded(modules: Iterable[nn.Module], *, first_rows: bool = False) -> Itera
                 inputs._version if inputs is not None else 0,
                 get_gradient_edge(output) if is_tensor and output.requires_grad else None,
                 output.dtype if is_tensor else None,
+                output.shape if is_tensor else None,
                 output.detach()[:1].clone() if first_rows and is_tensor and output.dim() else None,
             )
         )
@@ -64,35 +66,116 @@ def recorded(modules: Iterable[nn.Module], *, first_rows: bool = False) -> Itera
             handle.remove()
 
 
-def trace(outputs: Tensor) -> tuple[Counter[int], set[Any]]:
+Users = dict[Any, list[tuple[Any, int]]]
+"""Where each node's result, and each parameter by its id, is used: the nodes, and which argument it is there."""
+
+
+def trace(outputs: Tensor) -> Users:
     """Walk the graph of some outputs.
 
     Args:
         outputs: The outputs.
 
     Returns:
-        How often each parameter is used, by the parameter's id; and all the nodes of the graph.
+        The users of all that the outputs depend on.
     """
-    edges: Counter[int] = Counter()
-    casts: list[tuple[Any, int]] = []
-    arrivals: Counter[Any] = Counter()
-    seen: set[Any] = {outputs.grad_fn}
+    users: Users = {outputs.grad_fn: []}
     stack = [outputs.grad_fn]
     while stack:
         node = stack.pop()
-        if node is None:
-            continue
-        for following, _ in node.next_functions:
+        for place, (following, _) in enumerate(node.next_functions if node else ()):
+            if following is None:
+                continue
             parameter = getattr(following, "variable", None)
-            arrivals[following] += 1
-            if parameter is None:
-                if following is not None and following not in seen:
-                    seen.add(following)
+            key = following if parameter is None else id(parameter)
+            if key not in users:
+                users[key] = []
+                if parameter is None:
                     stack.append(following)
-            elif node.name().startswith("ToCopy"):  # autocast may keep a parameter's cast, and use it several times
-                casts.append((node, id(parameter)))
-            else:
-                edges[id(parameter)] += 1
-    for node, parameter in casts:
-        edges[parameter] += arrivals[node]
-    return edges, seen
+            users[key].append((node, place))
+    return users
+
+
+def count_uses(users: Users, parameter: Tensor) -> int:
+    """Count how often a parameter is used.
+
+    Args:
+        users: What `trace` gave.
+        parameter: The parameter.
+
+    Returns:
+        The number.
+    """
+    # autocast may keep a parameter's cast, and use it several times
+    return sum(len(users[node]) if _is_cast(node) else 1 for node, _ in users.get(id(parameter), ()))
+
+
+def _is_cast(node: Any) -> bool:
+    return node.name().startswith("ToCopy")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where something that samples share is added to what is computed for each of them, or multiplied with it.
+
+    Attributes:
+        edge: Where the gradient of the sum or product arrives in the graph.
+        value: What is shared, in the shape in which it enters; of a matrix, its transpose, like `nn.Linear.weight`.
+        inputs: The rows that a matrix is multiplied with there, if any.
+        is_matrix: Whether what is shared is that matrix.
+    """
+
+    edge: GradientEdge
+    value: Tensor
+    inputs: Tensor | None = None
+    is_matrix: bool = False
+
+
+def find_entry(users: Users, source: Any, value: Tensor) -> Entry | None:
+    """Find where something enters, if it is used once, and in a way whose derivative is known for sure.
+
+    What a node computes is known by its name, and by the attributes `_saved_...` that torch's notes on autograd
+    describe: no hook sees the functions that a layer like `nn.MultiheadAttention` calls.
+
+    Args:
+        users: What `trace` gave.
+        source: A parameter's id, or the node whose result is shared.
+        value: A tensor that is to go through the same views as the parameter or result.
+
+    Returns:
+        The entry, or None.
+    """
+    while len(users.get(source, ())) == 1:
+        ((source, place),) = users[source]
+        kind = source.name()
+        if kind in _VIEWS:
+            value = _VIEWS[kind](source, value)
+        elif not _is_cast(source):
+            break
+    else:
+        return None
+    node, edge = source, GradientEdge(source, 0)
+    if kind == "MmBackward0" and place == 1:
+        return Entry(edge, value.t(), node._saved_self, is_matrix=True)
+    if kind == "AddmmBackward0" and place == 2 and node._saved_alpha == 1:
+        return Entry(edge, value.t(), node._saved_mat1, is_matrix=True)
+    if kind == "AddmmBackward0" and place == 0 and node._saved_beta == 1:
+        return Entry(edge, value, node._saved_mat1)
+    # phi does not see signs
+    adds = kind in {"AddBackward0", "SubBackward0"} and (place == 0 or abs(node._saved_alpha) == 1)
+    return Entry(edge, value) if adds or kind == "ExpandBackward0" else None
+
+
+def _signed(dim: int) -> int:
+    return dim - 2**64 if dim >= 2**63 else dim  # torch shows negative dimensions as if they were unsigned
+
+
+_VIEWS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "AliasBackward0": lambda node, value: value,
+    "TBackward0": lambda node, value: value.t(),
+    "PermuteBackward0": lambda node, value: value.permute([_signed(dim) for dim in node._saved_dims]),
+    "UnsqueezeBackward0": lambda node, value: value.unsqueeze(_signed(node._saved_dim)),
+    "SliceBackward0": lambda node, value: value.movedim(_signed(node._saved_dim), 0)[
+        node._saved_start : node._saved_end : node._saved_step
+    ].movedim(0, _signed(node._saved_dim)),
+}

@@ -11,8 +11,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from avsi.importance.closed_forms import ClosedForm, Phi, chunks, closed_form_of
-from avsi.importance.graph import Call, recorded, trace
+from avsi.importance.closed_forms import AddClosedForm, ClosedForm, Phi, add_linear, add_shared, chunks, closed_form_of
+from avsi.importance.graph import Call, Entry, Users, count_uses, find_entry, recorded, trace
+from avsi.importance.layouts import Layout, Seen, find_layout, reaches_beyond_first_row, rounding
 from avsi.importance.samples import Batch
 
 CPU_INPUT_BYTES = 2**24
@@ -22,7 +23,6 @@ Cotangents = Callable[[Tensor, Tensor | None], Iterator[Tensor]]
 """(outputs, targets) -> tensors like the outputs, one for each derivative that is taken."""
 
 Calls = dict[nn.Module, list[Call]]
-Closed = dict[nn.Module, tuple[Tensor, Any, ClosedForm, dict[str, Tensor]]]  # inputs, edge of the output, form, totals
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,39 @@ class _Home:
     form: ClosedForm
 
 
+@dataclass
+class _Use:
+    """A closed form, what to give it in a batch, and what to add to."""
+
+    add: AddClosedForm
+    module: nn.Module | None
+    inputs: Any
+    edge: Any
+    totals: dict[str, Tensor]
+    layout: Layout | None = None  # where samples are in the gradient, if they are not first
+    shared: torch.Size | None = None  # shape of what samples share, if the gradient is that of a sum
+
+    def arrange(self, gradient: Tensor, samples: int) -> Tensor:
+        """(samples, ...)."""
+        if self.layout:
+            gradient = self.layout.samples_first(gradient, samples)
+        if self.shared is None:
+            return gradient
+        ones = (1,) * (gradient.dim() - 1 - len(self.shared))
+        return gradient.sum_to_size(samples, *ones, *self.shared).reshape(samples, *self.shared)
+
+
+Closed = dict[nn.Module | str, _Use]  # by layer, or by the name of a parameter that enters outside of layers
+
+
 class PerSampleSums:
     """Running sums of phi(per-sample gradient) over batches.
 
     Per batch there is one forward pass, and one backward pass per cotangent that stops at the outputs of layers: the
     gradients of these and the layers' inputs are all that the closed forms need. A parameter gets its closed form if
     the graph shows that it entered the outputs once, through the one call of its layer, and if the layer's rows are
-    samples. All others are differentiated sample by sample, vectorised.
+    samples; or, outside of layers, by being added to all samples or multiplied with them. All others are differentiated
+    sample by sample, vectorised.
 
     Args:
         model: The model, in the state in which it is to be evaluated.
@@ -79,6 +105,7 @@ class PerSampleSums:
         self._homes = _find_homes(model, parameters)
         self._layers = {home.module: None for home in self._homes.values()}
         self._rows_are_samples: dict[int | None, set[nn.Module]] = {}  # by task
+        self._layouts: dict[int | None, dict[str, Layout]] = {}  # of what parameters enter outside of layers, by task
         self._saved_bytes: dict[int | None, int] = {}  # by task
         self._at_once: dict[int | None, int] = {}  # samples, by task
         self._changes_inputs = False
@@ -112,7 +139,7 @@ class PerSampleSums:
         self._reached = True
         closed, others = self._assign(batch, outputs, calls)
         del calls
-        self._add_closed(batch, outputs, closed)
+        others += self._add_closed(batch, outputs, closed)
         if others:
             self._add_vectorised(batch, outputs.detach(), others)
 
@@ -207,15 +234,11 @@ class PerSampleSums:
         # Finds the layers whose rows are samples, by evaluating a few samples again; refuses models that mix samples.
         size = len(batch.inputs)
         few = 3 if size == 2 else 2  # any number but the batch's own, to tell rows that count samples from others
-        leaf = batch.inputs[torch.arange(few, device=batch.inputs.device) % size]
-        differentiable = leaf.is_floating_point()
-        inputs = leaf.requires_grad_(differentiable).clone()
-        with recorded(self._layers) as few_calls:
-            few_outputs = batch.call(self._model, inputs)
+        leaf, inputs, few_outputs, few_calls = self._evaluate(batch, few)
+        differentiable = leaf.requires_grad
         scale = outputs.detach().abs().max()
         types = {outputs.dtype, *(call.dtype for made in calls.values() for call in made)}
-        coarsest = max(torch.finfo(dtype).eps for dtype in types if dtype is not None and dtype.is_floating_point)
-        tolerance = min(10 * coarsest**0.5, 0.03)
+        tolerance = rounding(*(dtype for dtype in types if dtype is not None and dtype.is_floating_point))
         mixed = (few_outputs[0] - outputs[0]).abs().max() > tolerance * scale
 
         once = {m: c[0] for m, c in few_calls.items() if len(c) == 1 and len(calls.get(m, ())) == 1}
@@ -223,12 +246,9 @@ class PerSampleSums:
         gradients: tuple[Tensor | None, ...] = ()
         if few_outputs.requires_grad:
             edges: list[Any] = [once[m].edge for m in watched]
-            cotangent = torch.zeros_like(few_outputs)
-            cotangent[0] = torch.linspace(1, 2, few_outputs.shape[1])  # not constant: outputs may have a fixed sum
-            wrt = edges + [leaf] * differentiable
-            gradients = torch.autograd.grad(few_outputs, wrt, cotangent, allow_unused=True)
+            gradients = _gradients_of_first(few_outputs, edges + [leaf] * differentiable)
             if differentiable:
-                mixed = mixed | _reaches_beyond_first_row(gradients[-1])
+                mixed = mixed | reaches_beyond_first_row(gradients[-1])
         if mixed:
             culprit = self._find_mixing(batch, inputs)
             raise RuntimeError(
@@ -241,8 +261,27 @@ class PerSampleSums:
             for module, gradient in zip(watched, gradients, strict=False)
             if _has_rows(once[module], few)
             and _has_rows(calls[module][0], size)
-            and not _reaches_beyond_first_row(gradient)
+            and not reaches_beyond_first_row(gradient)
         }
+
+    def _evaluate(self, batch: Batch, few: int) -> tuple[Tensor, Tensor, Tensor, Calls]:
+        # A few samples, some of them repeated where need be; what of them the model is given; its outputs; the calls.
+        leaf = batch.inputs[torch.arange(few, device=batch.inputs.device) % len(batch.inputs)]
+        inputs = leaf.requires_grad_(leaf.is_floating_point()).clone()
+        with recorded(self._layers) as calls:
+            return leaf, inputs, batch.call(self._model, inputs), calls
+
+    def _find_layouts(self, batch: Batch, names: Iterable[str]) -> dict[str, Layout]:
+        seen: list[dict[str, Seen]] = []
+        for few in (2, 3):
+            _, _, outputs, calls = self._evaluate(batch, few)
+            users = trace(outputs)
+            entries = {name: entry for name in names if (entry := self._entry(name, users, calls))}
+            gradients = _gradients_of_first(outputs, [entry.edge for entry in entries.values()])
+            seen.append({name: (g, entries[name].inputs) for name, g in zip(entries, gradients, strict=True)})
+        two, three = seen
+        found = {name: find_layout(two[name], three[name]) for name in two if name in three}
+        return {name: layout for name, layout in found.items() if layout}
 
     def _find_mixing(self, batch: Batch, few: Tensor) -> str:
         # Names the first module whose output for the first sample differs between the batch and a few of its samples.
@@ -263,33 +302,76 @@ class PerSampleSums:
         # Decides which parameters take their closed form in this batch, and which the general method.
         size = len(batch.inputs)
         rows_are_samples = self._rows_are_samples.get(batch.task_label, set())
-        edges, nodes = trace(outputs)
+        users = trace(outputs)
         closed: Closed = {}
-        others = []
+        others: dict[str, Entry | None] = {}
         for name, parameter in self._parameters.items():
-            uses = edges[id(parameter)]
-            if uses == 0:
+            if id(parameter) not in users:
                 continue
-            home = self._homes.get(name)
-            made = calls.get(home.module, []) if home else []
-            if home and uses == len(made) == 1:
-                (call,) = made
-                if (
-                    (call.edge and call.edge.node in nodes)
-                    and (call.inputs is not None and call.inputs._version == call.version)
-                    and (_has_rows(call, size) and (size == 1 or home.module in rows_are_samples))
-                    and home.form.applies(home.module, call.inputs)
-                ):
-                    entry = closed.setdefault(home.module, (call.inputs.detach(), call.edge, home.form, {}))
-                    entry[-1][home.name] = self.totals[name]
-                    continue
-            others.append(name)
-        return closed, others
+            home, call = self._homes.get(name), self._only_call(name, users, calls)
+            if (
+                (home and call and _has_rows(call, size))
+                and (size == 1 or home.module in rows_are_samples)
+                and home.form.applies(home.module, call.inputs)
+            ):
+                use = closed.setdefault(home.module, _Use(home.form.add, home.module, call.inputs, call.edge, {}))
+                use.totals[home.name] = self.totals[name]
+            else:
+                others[name] = self._entry(name, users, calls)
+        layouts = self._layouts.get(batch.task_label)
+        if size == 1:
+            layouts = dict.fromkeys(others, Layout(0, "slow"))  # whatever there is belongs to the one sample
+        elif layouts is None and any(others.values()):
+            layouts = self._layouts[batch.task_label] = self._find_layouts(batch, others)
+        for name, entry in others.items():
+            if entry and layouts and name in layouts:
+                use = self._use(name, entry, layouts[name], calls, size)
+                if use:
+                    closed[name] = use
+        return closed, [name for name in others if name not in closed]
 
-    def _add_closed(self, batch: Batch, outputs: Tensor, closed: Closed) -> None:
+    def _only_call(self, name: str, users: Users, calls: Calls) -> Call | None:
+        # The call of a parameter's layer, if that is all there is to the parameter, and if its inputs are still there.
+        home = self._homes.get(name)
+        made = calls.get(home.module, []) if home else []
+        if not len(made) == 1 == count_uses(users, self._parameters[name]):
+            return None
+        (call,) = made
+        kept = call.inputs is not None and call.inputs._version == call.version
+        return call if kept and call.edge and call.edge.node in users else None
+
+    def _entry(self, name: str, users: Users, calls: Calls) -> Entry | None:
+        # Where a parameter enters by itself or, looked up by what is no sample, with the output of its layer.
+        home, call = self._homes.get(name), self._only_call(name, users, calls)
+        if not (home and home.form.any_shape and call and call.edge and call.shape):
+            return find_entry(users, id(self._parameters[name]), self.totals[name])
+        entry = find_entry(users, call.edge.node, torch.empty(call.shape, device="meta"))
+        is_whole = entry and entry.value.numel() == call.shape.numel() and entry.value.is_contiguous()
+        return entry if is_whole else None
+
+    def _use(self, name: str, entry: Entry, layout: Layout, calls: Calls, size: int) -> _Use | None:
+        if entry.value.is_meta:  # stands for the output of a layer
+            home = self._homes[name]
+            inputs = calls[home.module][0].inputs
+            inputs = inputs.expand(size, *inputs.shape)
+            form, totals = home.form, {home.name: self.totals[name]}
+            if entry.is_matrix or not form.applies(home.module, inputs):
+                return None
+            return _Use(form.add, home.module, inputs, entry.edge, totals, layout, entry.value.shape)
+        if not entry.is_matrix:
+            return _Use(add_shared, None, None, entry.edge, {name: entry.value}, layout, entry.value.shape)
+        if not layout.fits(entry.inputs, size):
+            return None
+        inputs = layout.samples_first(entry.inputs, size)
+        return _Use(add_linear, None, inputs, entry.edge, {"weight": entry.value}, layout)
+
+    def _add_closed(self, batch: Batch, outputs: Tensor, closed: Closed) -> list[str]:
+        # Gives back those parameters whose gradients do not have the samples where they should be.
         if not closed:
-            return
-        edges: list[Any] = [edge for _, edge, _, _ in closed.values()]
+            return []
+        size = len(batch.inputs)
+        misfits: set[str] = set()
+        edges: list[Any] = [use.edge for use in closed.values()]
         cotangents = self._cotangents(outputs.detach(), batch.targets)
         cotangent = next(cotangents, None)
         held: list[tuple[Tensor, ...]] = []  # what several cotangents share is computed once for all that fit
@@ -300,13 +382,19 @@ class PerSampleSums:
                 gradients = list(zip(*held, strict=True))
                 held.clear()
                 with torch.no_grad():
-                    for module, (inputs, _, form, totals) in reversed(closed.items()):
+                    for key, use in reversed(closed.items()):
+                        grads = gradients.pop()
+                        if isinstance(key, str) and use.layout and not use.layout.fits(grads[0], size):
+                            misfits.add(key)
+                            continue
                         # Under autocast in the model's forward, activations are coarser than what is summed.
-                        dtype = next(iter(totals.values())).dtype
-                        grads = [gradient.to(dtype) for gradient in gradients.pop()]
-                        inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
-                        form.add(module, inputs, grads, self._objective.phi, totals, self._workspace)
+                        total = next(iter(use.totals.values()))
+                        grads = [use.arrange(gradient.to(total), size) for gradient in grads]
+                        inputs = use.inputs
+                        inputs = inputs.to(total) if inputs is not None and inputs.is_floating_point() else inputs
+                        use.add(use.module, inputs, grads, self._objective.phi, use.totals, self._workspace)
             cotangent = following
+        return list(misfits)
 
     def _cotangents(self, outputs: Tensor, targets: Tensor | None) -> Iterator[Tensor]:
         for cotangent in self._objective.cotangents(outputs.to(_precise(outputs.dtype)), targets):
@@ -413,9 +501,10 @@ def _has_rows(call: Call, samples: int) -> bool:
     return call.inputs is not None and call.inputs.dim() > 0 and len(call.inputs) == samples
 
 
-def _reaches_beyond_first_row(gradient: Tensor | None) -> bool:
-    # not a number arises from an infinite slope times the zero that reached it
-    return gradient is not None and bool(gradient[1:].nan_to_num(0).any())
+def _gradients_of_first(outputs: Tensor, wrt: list[Any]) -> tuple[Tensor | None, ...]:
+    cotangent = torch.zeros_like(outputs)
+    cotangent[0] = torch.linspace(1, 2, outputs.shape[1])  # not constant: outputs may have a fixed sum
+    return torch.autograd.grad(outputs, wrt, cotangent, allow_unused=True) if wrt else ()
 
 
 def _random_state(device: torch.device) -> Tensor:
