@@ -333,16 +333,7 @@ def add_embedding(
 
 
 def add_shared(module: Any, inputs: Any, grads: Grads, phi: Phi, totals: Mapping[str, Tensor], workspace: int) -> None:
-    """Closed form of a parameter that is added to each sample: its gradient is the sum's.
-
-    Args:
-        module: Not used.
-        inputs: Not used.
-        grads: Gradients of the sum, (N, ...) with the parameter's shape.
-        phi: Square or absolute value.
-        totals: What to add to: one total, of any name.
-        workspace: Bytes of working memory.
-    """
+    """Closed form of a parameter that is added to every sample: its gradient is that of the sum, (N, ...)."""
     (total,) = totals.values()
     for grad in grads:
         for part in chunks(len(grad), grad[0].nbytes, _cache_sized(workspace, grad)):

@@ -67,18 +67,11 @@ def recorded(modules: Iterable[nn.Module], *, first_rows: bool = False) -> Itera
 
 
 Users = dict[Any, list[tuple[Any, int]]]
-"""Where each node's result, and each parameter by its id, is used: the nodes, and which argument it is there."""
+"""Where each node's result, and each parameter by its id, is used in a graph: at which nodes, as which argument."""
 
 
 def trace(outputs: Tensor) -> Users:
-    """Walk the graph of some outputs.
-
-    Args:
-        outputs: The outputs.
-
-    Returns:
-        The users of all that the outputs depend on.
-    """
+    """Walk the graph of some outputs."""
     users: Users = {outputs.grad_fn: []}
     stack = [outputs.grad_fn]
     while stack:
@@ -96,22 +89,13 @@ def trace(outputs: Tensor) -> Users:
     return users
 
 
-def count_uses(users: Users, parameter: Tensor) -> int:
-    """Count how often a parameter is used.
-
-    Args:
-        users: What `trace` gave.
-        parameter: The parameter.
-
-    Returns:
-        The number.
-    """
-    # autocast may keep a parameter's cast, and use it several times
-    return sum(len(users[node]) if _is_cast(node) else 1 for node, _ in users.get(id(parameter), ()))
-
-
-def _is_cast(node: Any) -> bool:
-    return node.name().startswith("ToCopy")
+def only_user(users: Users, source: Any) -> tuple[Any, int] | None:
+    """The node where a parameter (its id) or a node's result is used, and as which argument, if that happens once."""
+    while len(users.get(source, ())) == 1:
+        ((source, place),) = users[source]
+        if not source.name().startswith("ToCopy"):  # autocast may keep a parameter's cast, and use it several times
+            return source, place
+    return None
 
 
 @dataclass(frozen=True)
@@ -121,13 +105,13 @@ class Entry:
     Attributes:
         edge: Where the gradient of the sum or product arrives in the graph.
         value: What is shared, in the shape in which it enters; of a matrix, its transpose, like `nn.Linear.weight`.
-        inputs: The rows that a matrix is multiplied with there, if any.
+        rows: What a matrix is multiplied with there, if there is one.
         is_matrix: Whether what is shared is that matrix.
     """
 
     edge: GradientEdge
     value: Tensor
-    inputs: Tensor | None = None
+    rows: Tensor | None = None
     is_matrix: bool = False
 
 
@@ -145,16 +129,14 @@ def find_entry(users: Users, source: Any, value: Tensor) -> Entry | None:
     Returns:
         The entry, or None.
     """
-    while len(users.get(source, ())) == 1:
-        ((source, place),) = users[source]
-        kind = source.name()
-        if kind in _VIEWS:
-            value = _VIEWS[kind](source, value)
-        elif not _is_cast(source):
-            break
-    else:
+    user = only_user(users, source)
+    while user and user[0].name() in _VIEWS:
+        value = _VIEWS[user[0].name()](user[0], value)
+        user = only_user(users, user[0])
+    if user is None:
         return None
-    node, edge = source, GradientEdge(source, 0)
+    node, place = user
+    kind, edge = node.name(), GradientEdge(node, 0)
     if kind == "MmBackward0" and place == 1:
         return Entry(edge, value.t(), node._saved_self, is_matrix=True)
     if kind == "AddmmBackward0" and place == 2 and node._saved_alpha == 1:

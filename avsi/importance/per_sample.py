@@ -12,8 +12,8 @@ from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from avsi.importance.closed_forms import AddClosedForm, ClosedForm, Phi, add_linear, add_shared, chunks, closed_form_of
-from avsi.importance.graph import Call, Entry, Users, count_uses, find_entry, recorded, trace
-from avsi.importance.layouts import Layout, Seen, find_layout, reaches_beyond_first_row, rounding
+from avsi.importance.graph import Call, Users, find_entry, only_user, recorded, trace
+from avsi.importance.layouts import Layout, Seen, find_layout, reaches_beyond_first, rounding
 from avsi.importance.samples import Batch
 
 CPU_INPUT_BYTES = 2**24
@@ -58,23 +58,32 @@ class _Use:
 
     add: AddClosedForm
     module: nn.Module | None
-    inputs: Any
+    inputs: Any  # of a layer, samples first; of a product, as samples are in the gradient; or the same for all samples
     edge: Any
     totals: dict[str, Tensor]
-    layout: Layout | None = None  # where samples are in the gradient, if they are not first
-    shared: torch.Size | None = None  # shape of what samples share, if the gradient is that of a sum
+    rows: Tensor | None = None  # that are multiplied with a parameter where the edge is
+    shared: torch.Size | None = None  # shape of what is added to each sample there
 
-    def arrange(self, gradient: Tensor, samples: int) -> Tensor:
-        """(samples, ...)."""
-        if self.layout:
-            gradient = self.layout.samples_first(gradient, samples)
+    def takes(self, layout: Layout | None, samples: int) -> bool:
+        """Whether samples are where they should be."""
+        if self.rows is None and self.shared is None:  # a layer
+            return (samples == 1 or layout == Layout(0)) and self.inputs.dim() > 0 and len(self.inputs) == samples
+        return layout is not None and (self.rows is None or (layout.axis == 0 and layout.fits(self.rows, samples)))
+
+    def arranged(self, grads: list[Tensor], layout: Layout, samples: int) -> tuple[Any, list[Tensor]]:
+        """Inputs and gradients, samples first."""
+        if self.rows is None and self.shared is None:
+            return self.inputs, grads
+        grads = [layout.samples_first(gradient, samples) for gradient in grads]
         if self.shared is None:
-            return gradient
-        ones = (1,) * (gradient.dim() - 1 - len(self.shared))
-        return gradient.sum_to_size(samples, *ones, *self.shared).reshape(samples, *self.shared)
+            return layout.samples_first(self.inputs, samples), grads
+        shape = (samples, *(1,) * (grads[0].dim() - 1 - len(self.shared)), *self.shared)
+        grads = [gradient.sum_to_size(shape).reshape(samples, *self.shared) for gradient in grads]
+        return self.inputs.expand(samples, *self.inputs.shape) if self.module else None, grads
 
 
-Closed = dict[nn.Module | str, _Use]  # by layer, or by the name of a parameter that enters outside of layers
+Key = nn.Module | str  # a layer, or the name of a parameter that enters outside of it
+Closed = dict[Key, tuple[_Use, Layout]]
 
 
 class PerSampleSums:
@@ -104,8 +113,7 @@ class PerSampleSums:
         self._workspace = workspace
         self._homes = _find_homes(model, parameters)
         self._layers = {home.module: None for home in self._homes.values()}
-        self._rows_are_samples: dict[int | None, set[nn.Module]] = {}  # by task
-        self._layouts: dict[int | None, dict[str, Layout]] = {}  # of what parameters enter outside of layers, by task
+        self._layouts: dict[int | None, dict[Key, Layout]] = {}  # by task
         self._saved_bytes: dict[int | None, int] = {}  # by task
         self._at_once: dict[int | None, int] = {}  # samples, by task
         self._changes_inputs = False
@@ -128,11 +136,11 @@ class PerSampleSums:
         self._batches += 1
 
     def _add(self, batch: Batch) -> None:
-        known = batch.task_label in self._rows_are_samples
+        known = batch.task_label in self._layouts
         outputs, calls = self._forward(batch, protect=not known)
         self._check(batch, outputs)
         if not known and len(batch.inputs) > 1:
-            self._rows_are_samples[batch.task_label] = self._probe(batch, outputs, calls)
+            self._layouts[batch.task_label] = self._probe(batch, outputs, calls)
         self.samples += len(batch.inputs)
         if not outputs.requires_grad:
             return  # none of the parameters belongs to this task
@@ -230,58 +238,41 @@ class PerSampleSums:
             raise ValueError(f"the model must return outputs of shape ({len(inputs)}, classes), got {shape}")
         return outputs, calls
 
-    def _probe(self, batch: Batch, outputs: Tensor, calls: Calls) -> set[nn.Module]:
-        # Finds the layers whose rows are samples, by evaluating a few samples again; refuses models that mix samples.
+    def _probe(self, batch: Batch, outputs: Tensor, calls: Calls) -> dict[Key, Layout]:
+        # Finds where samples are, by evaluating a few of them again, repeated if need be; refuses models that mix them.
         size = len(batch.inputs)
-        few = 3 if size == 2 else 2  # any number but the batch's own, to tell rows that count samples from others
-        leaf, inputs, few_outputs, few_calls = self._evaluate(batch, few)
-        differentiable = leaf.requires_grad
-        scale = outputs.detach().abs().max()
         types = {outputs.dtype, *(call.dtype for made in calls.values() for call in made)}
         tolerance = rounding(*(dtype for dtype in types if dtype is not None and dtype.is_floating_point))
-        mixed = (few_outputs[0] - outputs[0]).abs().max() > tolerance * scale
-
-        once = {m: c[0] for m, c in few_calls.items() if len(c) == 1 and len(calls.get(m, ())) == 1}
-        watched = [m for m, call in once.items() if call.edge is not None]
-        gradients: tuple[Tensor | None, ...] = ()
-        if few_outputs.requires_grad:
-            edges: list[Any] = [once[m].edge for m in watched]
-            gradients = _gradients_of_first(few_outputs, edges + [leaf] * differentiable)
-            if differentiable:
-                mixed = mixed | reaches_beyond_first_row(gradients[-1])
-        if mixed:
-            culprit = self._find_mixing(batch, inputs)
-            raise RuntimeError(
-                f"the output for a sample depends on the other samples of its batch{culprit}, "
-                "so it has no gradient of its own; replace what mixes samples (batch statistics, say) by something "
-                "that treats every sample by itself"
-            )
-        return {
-            module
-            for module, gradient in zip(watched, gradients, strict=False)
-            if _has_rows(once[module], few)
-            and _has_rows(calls[module][0], size)
-            and not reaches_beyond_first_row(gradient)
-        }
-
-    def _evaluate(self, batch: Batch, few: int) -> tuple[Tensor, Tensor, Tensor, Calls]:
-        # A few samples, some of them repeated where need be; what of them the model is given; its outputs; the calls.
-        leaf = batch.inputs[torch.arange(few, device=batch.inputs.device) % len(batch.inputs)]
-        inputs = leaf.requires_grad_(leaf.is_floating_point()).clone()
-        with recorded(self._layers) as calls:
-            return leaf, inputs, batch.call(self._model, inputs), calls
-
-    def _find_layouts(self, batch: Batch, names: Iterable[str]) -> dict[str, Layout]:
-        seen: list[dict[str, Seen]] = []
-        for few in (2, 3):
-            _, _, outputs, calls = self._evaluate(batch, few)
-            users = trace(outputs)
-            entries = {name: entry for name in names if (entry := self._entry(name, users, calls))}
-            gradients = _gradients_of_first(outputs, [entry.edge for entry in entries.values()])
-            seen.append({name: (g, entries[name].inputs) for name, g in zip(entries, gradients, strict=True)})
-        two, three = seen
-        found = {name: find_layout(two[name], three[name]) for name in two if name in three}
-        return {name: layout for name, layout in found.items() if layout}
+        scale = outputs.detach().abs().max()
+        seen: dict[Key, list[Seen]] = {}
+        for few in (3, 2) if size == 2 else (2, 3):  # first another number than the batch's own, which shows mixing
+            leaf = batch.inputs[torch.arange(few, device=batch.inputs.device) % size]
+            differentiable = leaf.is_floating_point()
+            inputs = leaf.requires_grad_(differentiable).clone()
+            with recorded(self._layers) as few_calls:
+                few_outputs = batch.call(self._model, inputs)
+            mixed = (few_outputs[0] - outputs[0]).abs().max() > tolerance * scale
+            if few_outputs.requires_grad:
+                users = trace(few_outputs)
+                uses = {key: use for name in self._parameters for key, use in self._candidates(name, users, few_calls)}
+                edges: list[Any] = [use.edge for use in uses.values()]
+                cotangent = torch.zeros_like(few_outputs)
+                cotangent[0] = torch.linspace(1, 2, few_outputs.shape[1])  # not constant: outputs may have a fixed sum
+                wrt = edges + [leaf] * differentiable
+                gradients = torch.autograd.grad(few_outputs, wrt, cotangent, allow_unused=True) if wrt else ()
+                if differentiable:
+                    mixed = mixed | reaches_beyond_first(gradients[-1])
+                for (key, use), gradient in zip(uses.items(), gradients, strict=False):
+                    seen.setdefault(key, []).append((few, gradient, use.rows))
+            if mixed:
+                culprit = self._find_mixing(batch, inputs)
+                raise RuntimeError(
+                    f"the output for a sample depends on the other samples of its batch{culprit}, "
+                    "so it has no gradient of its own; replace what mixes samples (batch statistics, say) by something "
+                    "that treats every sample by itself"
+                )
+        layouts = {key: find_layout(*pair) for key, pair in seen.items() if len(pair) == 2}
+        return {key: layout for key, layout in layouts.items() if layout}
 
     def _find_mixing(self, batch: Batch, few: Tensor) -> str:
         # Names the first module whose output for the first sample differs between the batch and a few of its samples.
@@ -301,69 +292,46 @@ class PerSampleSums:
     def _assign(self, batch: Batch, outputs: Tensor, calls: Calls) -> tuple[Closed, list[str]]:
         # Decides which parameters take their closed form in this batch, and which the general method.
         size = len(batch.inputs)
-        rows_are_samples = self._rows_are_samples.get(batch.task_label, set())
+        layouts = self._layouts.get(batch.task_label, {})
         users = trace(outputs)
         closed: Closed = {}
-        others: dict[str, Entry | None] = {}
+        others = []
         for name, parameter in self._parameters.items():
-            if id(parameter) not in users:
-                continue
-            home, call = self._homes.get(name), self._only_call(name, users, calls)
+            for key, use in self._candidates(name, users, calls):
+                layout = Layout(0, "slow") if size == 1 else layouts.get(key)  # one sample has all that there is
+                if layout and use.takes(layout, size):
+                    closed.setdefault(key, (use, layout))[0].totals.update(use.totals)
+                    break
+            else:
+                if id(parameter) in users:
+                    others.append(name)
+        return closed, others
+
+    def _candidates(self, name: str, users: Users, calls: Calls) -> Iterator[tuple[Key, _Use]]:
+        # The closed forms of a parameter in its layer, or where its layer's output is added; else where itself enters.
+        parameter, total, home = self._parameters[name], self.totals[name], self._homes.get(name)
+        made = calls.get(home.module, []) if home else []
+        if home and len(made) == 1 and only_user(users, id(parameter)):
+            (call,) = made
             if (
-                (home and call and _has_rows(call, size))
-                and (size == 1 or home.module in rows_are_samples)
+                (call.edge and call.edge.node in users)
+                and (call.inputs is not None and call.inputs._version == call.version)
                 and home.form.applies(home.module, call.inputs)
             ):
-                use = closed.setdefault(home.module, _Use(home.form.add, home.module, call.inputs, call.edge, {}))
-                use.totals[home.name] = self.totals[name]
-            else:
-                others[name] = self._entry(name, users, calls)
-        layouts = self._layouts.get(batch.task_label)
-        if size == 1:
-            layouts = dict.fromkeys(others, Layout(0, "slow"))  # whatever there is belongs to the one sample
-        elif layouts is None and any(others.values()):
-            layouts = self._layouts[batch.task_label] = self._find_layouts(batch, others)
-        for name, entry in others.items():
-            if entry and layouts and name in layouts:
-                use = self._use(name, entry, layouts[name], calls, size)
-                if use:
-                    closed[name] = use
-        return closed, [name for name in others if name not in closed]
-
-    def _only_call(self, name: str, users: Users, calls: Calls) -> Call | None:
-        # The call of a parameter's layer, if that is all there is to the parameter, and if its inputs are still there.
-        home = self._homes.get(name)
-        made = calls.get(home.module, []) if home else []
-        if not len(made) == 1 == count_uses(users, self._parameters[name]):
-            return None
-        (call,) = made
-        kept = call.inputs is not None and call.inputs._version == call.version
-        return call if kept and call.edge and call.edge.node in users else None
-
-    def _entry(self, name: str, users: Users, calls: Calls) -> Entry | None:
-        # Where a parameter enters by itself or, looked up by what is no sample, with the output of its layer.
-        home, call = self._homes.get(name), self._only_call(name, users, calls)
-        if not (home and home.form.any_shape and call and call.edge and call.shape):
-            return find_entry(users, id(self._parameters[name]), self.totals[name])
-        entry = find_entry(users, call.edge.node, torch.empty(call.shape, device="meta"))
-        is_whole = entry and entry.value.numel() == call.shape.numel() and entry.value.is_contiguous()
-        return entry if is_whole else None
-
-    def _use(self, name: str, entry: Entry, layout: Layout, calls: Calls, size: int) -> _Use | None:
-        if entry.value.is_meta:  # stands for the output of a layer
-            home = self._homes[name]
-            inputs = calls[home.module][0].inputs
-            inputs = inputs.expand(size, *inputs.shape)
-            form, totals = home.form, {home.name: self.totals[name]}
-            if entry.is_matrix or not form.applies(home.module, inputs):
-                return None
-            return _Use(form.add, home.module, inputs, entry.edge, totals, layout, entry.value.shape)
-        if not entry.is_matrix:
-            return _Use(add_shared, None, None, entry.edge, {name: entry.value}, layout, entry.value.shape)
-        if not layout.fits(entry.inputs, size):
-            return None
-        inputs = layout.samples_first(entry.inputs, size)
-        return _Use(add_linear, None, inputs, entry.edge, {"weight": entry.value}, layout)
+                of_layer = home.form.add, home.module, call.inputs.detach()
+                yield home.module, _Use(*of_layer, call.edge, {home.name: total})
+                if home.form.any_shape and call.shape is not None:
+                    output = torch.empty(call.shape, device="meta")
+                    entry = find_entry(users, call.edge.node, output)
+                    if entry and not entry.is_matrix and _has_all(entry.value, output):
+                        found = _Use(*of_layer, entry.edge, {home.name: total}, entry.rows, entry.value.shape)
+                        yield name, found
+                    return
+        entry = find_entry(users, id(parameter), total)
+        if entry and entry.is_matrix:
+            yield name, _Use(add_linear, None, entry.rows, entry.edge, {"weight": entry.value}, entry.rows)
+        elif entry:
+            yield name, _Use(add_shared, None, None, entry.edge, {name: entry.value}, entry.rows, entry.value.shape)
 
     def _add_closed(self, batch: Batch, outputs: Tensor, closed: Closed) -> list[str]:
         # Gives back those parameters whose gradients do not have the samples where they should be.
@@ -371,7 +339,7 @@ class PerSampleSums:
             return []
         size = len(batch.inputs)
         misfits: set[str] = set()
-        edges: list[Any] = [use.edge for use in closed.values()]
+        edges: list[Any] = [use.edge for use, _ in closed.values()]
         cotangents = self._cotangents(outputs.detach(), batch.targets)
         cotangent = next(cotangents, None)
         held: list[tuple[Tensor, ...]] = []  # what several cotangents share is computed once for all that fit
@@ -382,15 +350,14 @@ class PerSampleSums:
                 gradients = list(zip(*held, strict=True))
                 held.clear()
                 with torch.no_grad():
-                    for key, use in reversed(closed.items()):
-                        grads = gradients.pop()
-                        if isinstance(key, str) and use.layout and not use.layout.fits(grads[0], size):
+                    for key, (use, layout) in reversed(closed.items()):
+                        same = gradients.pop()
+                        if isinstance(key, str) and not layout.fits(same[0], size):
                             misfits.add(key)
                             continue
                         # Under autocast in the model's forward, activations are coarser than what is summed.
                         total = next(iter(use.totals.values()))
-                        grads = [use.arrange(gradient.to(total), size) for gradient in grads]
-                        inputs = use.inputs
+                        inputs, grads = use.arranged([gradient.to(total) for gradient in same], layout, size)
                         inputs = inputs.to(total) if inputs is not None and inputs.is_floating_point() else inputs
                         use.add(use.module, inputs, grads, self._objective.phi, use.totals, self._workspace)
             cotangent = following
@@ -501,10 +468,9 @@ def _has_rows(call: Call, samples: int) -> bool:
     return call.inputs is not None and call.inputs.dim() > 0 and len(call.inputs) == samples
 
 
-def _gradients_of_first(outputs: Tensor, wrt: list[Any]) -> tuple[Tensor | None, ...]:
-    cotangent = torch.zeros_like(outputs)
-    cotangent[0] = torch.linspace(1, 2, outputs.shape[1])  # not constant: outputs may have a fixed sum
-    return torch.autograd.grad(outputs, wrt, cotangent, allow_unused=True) if wrt else ()
+def _has_all(view: Tensor, tensor: Tensor) -> bool:
+    # whether a view has all elements, in the same order
+    return view.numel() == tensor.numel() and view.is_contiguous()
 
 
 def _random_state(device: torch.device) -> Tensor:
