@@ -9,7 +9,7 @@ import pytest
 import torch
 from oracles import importance as oracle
 from oracles.hessian import hessian_diagonal
-from oracles.models_table import CLOSED, OTHERS, MultiHeadNet, build, cast
+from oracles.models_table import CLOSED, OTHERS, MultiHeadNet, build, cast, vectors
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -159,6 +159,68 @@ def test_other_parameters_keep_their_closed_forms(monkeypatch):
         model, batches = build(OTHERS[name])
         fisher_diagonal(model, batches)
         assert set(general) == parameters, name
+
+
+@pytest.mark.parametrize("name", ["vision transformer", "TransformerEncoder on positions", "added", "positions"])
+def test_single_parameters_are_the_same(name):
+    """Of a layer whose weight is not differentiated the graph tells less about its bias."""
+    model, batches = build(CLOSED[name])
+    expected = fisher_diagonal(model, batches)
+    for parameter in expected:
+        got = fisher_diagonal(model, batches, parameters=[parameter])
+        assert relative_error(got, {parameter: expected[parameter]}) < 1e-10
+
+
+class Moody(nn.Module):
+    """In batches of five samples are not first where the parameter is added."""
+
+    def __init__(self):
+        super().__init__()
+        self.parameter, self.head = nn.Parameter(torch.randn(4)), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = (x.transpose(0, 1) + self.parameter).transpose(0, 1) if len(x) == 5 else x + self.parameter
+        return self.head(torch.tanh(x)).mean(1)
+
+
+def test_batches_in_which_samples_are_elsewhere_are_noticed():
+    model, x, y = Moody().double(), torch.randn(12, 6, 4).double(), torch.arange(12) % 3
+    batches = [(x[:7], y[:7]), (x[7:], y[7:])]
+    for estimate, define in ESTIMATORS.values():
+        assert relative_error(estimate(model, batches), define(model, batches)) < 1e-10
+
+
+def test_samples_that_are_alike_take_the_general_method(monkeypatch):
+    """Places and samples could not be told apart."""
+    general = []
+    add = PerSampleSums._add_vectorised
+    monkeypatch.setattr(
+        PerSampleSums, "_add_vectorised", lambda s, b, o, names: general.extend(names) or add(s, b, o, names)
+    )
+    model, _ = build(CLOSED["TransformerEncoder on positions"])
+    batches = [(torch.ones(4, 3, 3).double(), torch.arange(4) % 3), vectors(3, 3, 3)[0]]
+    expected = oracle.fisher(model, batches, "empirical")
+    assert relative_error(fisher_diagonal(model, batches), expected) < 1e-10
+    assert "2.self_attn.out_proj.weight" in general
+    assert "0.weight" not in general
+
+
+def test_checkpointed_layers():
+    """What the graph saves is then computed anew by whoever looks at it."""
+
+    class Checkpointed(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, x):
+            return torch.utils.checkpoint.checkpoint(self.module, x, use_reentrant=False)
+
+    model, batches = build(CLOSED["TransformerEncoder"])
+    expected = fisher_diagonal(model, batches, labels="exact")
+    model[1] = Checkpointed(model[1])
+    got = fisher_diagonal(model, batches, labels="exact")
+    assert relative_error({k.replace("module.", ""): v for k, v in got.items()}, expected) < 1e-10
 
 
 def test_no_parameter_gradient_is_formed(monkeypatch):
