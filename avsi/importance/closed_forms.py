@@ -55,13 +55,13 @@ class ClosedForm:
         add: Adds one batch to the totals. It finds only those of the layer's parameters in the totals that are wanted.
         parameters: Names, within the layer, of the parameters that `add` knows.
         applies: Whether a given layer can be handled for a given input; where not, the general method serves.
-        any_shape: Whether `add` takes any shape of a sample's input.
+        pointwise: Whether all leading dimensions of inputs and gradients are alike, so that any may count samples.
     """
 
     add: AddClosedForm
     parameters: tuple[str, ...] = ("weight", "bias")
     applies: Callable[[Any, Tensor], bool] = _always
-    any_shape: bool = False
+    pointwise: bool = False
 
 
 def closed_form_of(module: nn.Module) -> ClosedForm | None:
@@ -345,7 +345,7 @@ def _has_leading_dimensions(features: int) -> Callable[[Any, Tensor], bool]:
 
 
 CLOSED_FORMS: dict[type[nn.Module], ClosedForm] = {
-    nn.Linear: ClosedForm(add_linear, applies=_has_leading_dimensions(1)),
+    nn.Linear: ClosedForm(add_linear, applies=_has_leading_dimensions(1), pointwise=True),
     nn.Conv1d: ClosedForm(add_conv, applies=_has_leading_dimensions(2)),
     nn.Conv2d: ClosedForm(add_conv, applies=_has_leading_dimensions(3)),
     nn.BatchNorm1d: ClosedForm(add_batch_norm, applies=_has_leading_dimensions(1)),
@@ -353,14 +353,14 @@ CLOSED_FORMS: dict[type[nn.Module], ClosedForm] = {
     nn.BatchNorm3d: ClosedForm(add_batch_norm),
     nn.GroupNorm: ClosedForm(add_group_norm),
     nn.LayerNorm: ClosedForm(
-        add_layer_norm, applies=lambda module, inputs: inputs.dim() > len(module.normalized_shape)
+        add_layer_norm, applies=lambda module, inputs: inputs.dim() > len(module.normalized_shape), pointwise=True
     ),
     # max_norm changes the weight as it is read, scale_grad_by_freq makes the gradient depend on the batch
     nn.Embedding: ClosedForm(
         add_embedding,
         ("weight",),
         lambda module, inputs: module.max_norm is None and not module.scale_grad_by_freq,
-        any_shape=True,
+        pointwise=True,
     ),
 }
 """Closed forms by layer type; a layer defined elsewhere adds itself."""

@@ -148,16 +148,22 @@ def find_entry(users: Users, source: Any, value: Tensor) -> Entry | None:
     return Entry(edge, value) if adds or kind == "ExpandBackward0" else None
 
 
-def _signed(dim: int) -> int:
-    return dim - 2**64 if dim >= 2**63 else dim  # torch shows negative dimensions as if they were unsigned
+def _signed(number: int) -> int:
+    return number - 2**64 if number >= 2**63 else number  # torch shows negative ones as if they were unsigned
+
+
+def _slice(node: Any, value: Tensor) -> Tensor:
+    start, end = (bound if bound is None else _signed(bound) for bound in (node._saved_start, node._saved_end))
+    return value.movedim(_signed(node._saved_dim), 0)[start : end : node._saved_step].movedim(
+        0, _signed(node._saved_dim)
+    )
 
 
 _VIEWS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "AliasBackward0": lambda node, value: value,
     "TBackward0": lambda node, value: value.t(),
     "PermuteBackward0": lambda node, value: value.permute([_signed(dim) for dim in node._saved_dims]),
+    "TransposeBackward0": lambda node, value: value.transpose(_signed(node._saved_dim0), _signed(node._saved_dim1)),
     "UnsqueezeBackward0": lambda node, value: value.unsqueeze(_signed(node._saved_dim)),
-    "SliceBackward0": lambda node, value: value.movedim(_signed(node._saved_dim), 0)[
-        node._saved_start : node._saved_end : node._saved_step
-    ].movedim(0, _signed(node._saved_dim)),
+    "SliceBackward0": _slice,
 }

@@ -57,6 +57,8 @@ def find_layout(one: Seen, other: Seen) -> Layout | None:
     if len(grown) != 1:
         return None
     ((axis, a, b),) = grown
+    if any(r is not None and r.shape[axis : axis + 1] != (length,) for r, length in ((rows, a), (other_rows, b))):
+        return None
     found = [Layout(axis)] if (a, b) == (n, m) else []
     if not found and a * m == b * n and rows is not None and other_rows is not None:
         orders, both = (Layout(axis, "slow"), Layout(axis, "fast")), min(n, m)
@@ -79,4 +81,4 @@ def reaches_beyond_first(gradient: Tensor | None) -> bool:
 
 def rounding(*types: torch.dtype) -> float:
     """How much results that should be equal may differ, relative to the largest of them, in the coarsest of types."""
-    return min(10 * max(torch.finfo(dtype).eps for dtype in types) ** 0.5, 0.03)
+    return min(10 * max((torch.finfo(dtype).eps for dtype in types if dtype.is_floating_point), default=0) ** 0.5, 0.03)

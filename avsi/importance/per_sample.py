@@ -58,21 +58,21 @@ class _Use:
 
     add: AddClosedForm
     module: nn.Module | None
-    inputs: Any  # of a layer, samples first; of a product, as samples are in the gradient; or the same for all samples
+    inputs: Any
     edge: Any
     totals: dict[str, Tensor]
-    rows: Tensor | None = None  # that are multiplied with a parameter where the edge is
-    shared: torch.Size | None = None  # shape of what is added to each sample there
+    rows: Tensor | None  # the inputs, with samples as in the gradient; or else those of the product that the edge is of
+    shared: torch.Size | None = None  # shape of what is added to each sample where the edge is
+    is_movable: bool = True  # whether samples need not be first
 
-    def takes(self, layout: Layout | None, samples: int) -> bool:
+    def takes(self, layout: Layout, samples: int) -> bool:
         """Whether samples are where they should be."""
-        if self.rows is None and self.shared is None:  # a layer
-            return (samples == 1 or layout == Layout(0)) and self.inputs.dim() > 0 and len(self.inputs) == samples
-        return layout is not None and (self.rows is None or (layout.axis == 0 and layout.fits(self.rows, samples)))
+        fits = self.rows is None or layout.fits(self.rows, samples)
+        return fits and (self.is_movable or layout == Layout(0))
 
     def arranged(self, grads: list[Tensor], layout: Layout, samples: int) -> tuple[Any, list[Tensor]]:
         """Inputs and gradients, samples first."""
-        if self.rows is None and self.shared is None:
+        if layout == Layout(0) and self.shared is None:
             return self.inputs, grads
         grads = [layout.samples_first(gradient, samples) for gradient in grads]
         if self.shared is None:
@@ -242,9 +242,9 @@ class PerSampleSums:
         # Finds where samples are, by evaluating a few of them again, repeated if need be; refuses models that mix them.
         size = len(batch.inputs)
         types = {outputs.dtype, *(call.dtype for made in calls.values() for call in made)}
-        tolerance = rounding(*(dtype for dtype in types if dtype is not None and dtype.is_floating_point))
+        tolerance = rounding(*(dtype for dtype in types if dtype is not None))
         scale = outputs.detach().abs().max()
-        seen: dict[Key, list[Seen]] = {}
+        seen: dict[tuple[Key, torch.Size | None], list[Seen]] = {}
         for few in (3, 2) if size == 2 else (2, 3):  # first another number than the batch's own, which shows mixing
             leaf = batch.inputs[torch.arange(few, device=batch.inputs.device) % size]
             differentiable = leaf.is_floating_point()
@@ -263,7 +263,7 @@ class PerSampleSums:
                 if differentiable:
                     mixed = mixed | reaches_beyond_first(gradients[-1])
                 for (key, use), gradient in zip(uses.items(), gradients, strict=False):
-                    seen.setdefault(key, []).append((few, gradient, use.rows))
+                    seen.setdefault((key, use.shared), []).append((few, gradient, use.rows))
             if mixed:
                 culprit = self._find_mixing(batch, inputs)
                 raise RuntimeError(
@@ -271,7 +271,7 @@ class PerSampleSums:
                     "so it has no gradient of its own; replace what mixes samples (batch statistics, say) by something "
                     "that treats every sample by itself"
                 )
-        layouts = {key: find_layout(*pair) for key, pair in seen.items() if len(pair) == 2}
+        layouts = {key: find_layout(*pair) for (key, _), pair in seen.items() if len(pair) == 2}
         return {key: layout for key, layout in layouts.items() if layout}
 
     def _find_mixing(self, batch: Batch, few: Tensor) -> str:
@@ -298,7 +298,8 @@ class PerSampleSums:
         others = []
         for name, parameter in self._parameters.items():
             for key, use in self._candidates(name, users, calls):
-                layout = Layout(0, "slow") if size == 1 else layouts.get(key)  # one sample has all that there is
+                alone = Layout(0, "slow" if use.is_movable else "alone")  # one sample has all that there is
+                layout = alone if size == 1 else layouts.get(key)
                 if layout and use.takes(layout, size):
                     closed.setdefault(key, (use, layout))[0].totals.update(use.totals)
                     break
@@ -319,14 +320,14 @@ class PerSampleSums:
                 and home.form.applies(home.module, call.inputs)
             ):
                 of_layer = home.form.add, home.module, call.inputs.detach()
-                yield home.module, _Use(*of_layer, call.edge, {home.name: total})
-                if home.form.any_shape and call.shape is not None:
+                movable = home.form.pointwise
+                yield home.module, _Use(*of_layer, call.edge, {home.name: total}, call.inputs.detach(), None, movable)
+                if isinstance(home.module, nn.Embedding) and call.shape is not None:
                     output = torch.empty(call.shape, device="meta")
                     entry = find_entry(users, call.edge.node, output)
                     if entry and not entry.is_matrix and _has_all(entry.value, output):
                         found = _Use(*of_layer, entry.edge, {home.name: total}, entry.rows, entry.value.shape)
                         yield name, found
-                    return
         entry = find_entry(users, id(parameter), total)
         if entry and entry.is_matrix:
             yield name, _Use(add_linear, None, entry.rows, entry.edge, {"weight": entry.value}, entry.rows)
