@@ -235,7 +235,7 @@ def test_no_parameter_gradient_is_formed(monkeypatch):
 
 def test_without_vectorisation_one_sample_at_a_time():
     model, batches = build(OTHERS["recurrent"])
-    with pytest.warns(UserWarning, match=r"LastState cannot be vectorised over samples.*'recurrent.weight_ih_l0'"):
+    with pytest.warns(UserWarning, match=r"LastState cannot be vectorised over samples.*'recurrent.weight_hh_l0'"):
         fisher_diagonal(model, batches)
 
 
