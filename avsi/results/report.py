@@ -14,7 +14,7 @@ from filelock import FileLock
 from avsi.files import write_text
 from avsi.results.figures import captions, write_figures
 from avsi.results.page import Section, analysis_section, page, study_section
-from avsi.results.store import EXPERIMENT, ResultsError, plain, reason
+from avsi.results.store import EXPERIMENT, ResultsError, harmless, reason
 from avsi.results.study import Study, left_out, read_studies, subfolders
 from avsi.results.tables import comma_separated, markdown, terminal
 
@@ -73,30 +73,25 @@ def _report(folder: Path, only: str | None) -> Report:
                 renewed = only in {None, child.name} or _is_old(study)
                 written += write_figures(study) if renewed else []
                 summary = markdown(study, captions(study))
-                written += _write_tables(study, summary) if renewed else []
+                if renewed:
+                    written += [study.file("summary", "md"), study.file("summary", "csv")]
+                    write_text(written[-2], summary)
+                    write_text(written[-1], comma_separated(study))
                 sections.append(study_section(study, summary))
                 found.append(study)
             analysis = None if studies or of_child else analysis_section(child)
             sections += [analysis] if analysis else []
     if not (sections or problems):
         raise ResultsError(f"{folder} holds no results: no folder in it has trials, nor a summary.md or figures")
-    problems = [plain(problem.replace(f"{folder}/", ""), 400) for problem in problems]
+    problems = [harmless(problem.replace(f"{folder}/", "")) for problem in problems]
     write_text(folder / PAGE, page(sections, problems, folder))
     return Report(tuple(found), (*written, folder / PAGE), tuple(problems))
-
-
-def _write_tables(study: Study, summary: str) -> list[Path]:
-    files = {study.file("summary", "md"): summary, study.file("summary", "csv"): comma_separated(study)}
-    for file, text in files.items():
-        write_text(file, text)
-    return list(files)
 
 
 def _is_old(study: Study) -> bool:
     """Say whether a study's files lack some of its trials."""
     table = study.file("summary", "csv")
-    trials = [study.trial_file(method, trial) for method in study.methods for trial in method.trials]
-    return not table.exists() or table.stat().st_mtime_ns < max(file.stat().st_mtime_ns for file in trials)
+    return not table.exists() or table.stat().st_mtime_ns < max(file.stat().st_mtime_ns for file in study.trials.file)
 
 
 def show(written: Report, experiment: str = "", methods: Sequence[str] = (), suffix: str = "") -> None:
@@ -110,7 +105,7 @@ def show(written: Report, experiment: str = "", methods: Sequence[str] = (), suf
     """
     for study in written.studies:
         chosen = study.only(methods) if methods else study
-        if (study.folder.name, study.suffix) == (experiment, suffix) and chosen.trials:
+        if (study.folder.name, study.suffix) == (experiment, suffix) and len(chosen.trials):
             say(terminal(chosen, get_terminal_size((80, 24)).columns))
     for problem in written.problems[:MOST]:
         say(f"left out: {problem}", sys.stderr)

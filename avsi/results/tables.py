@@ -4,119 +4,116 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
 
 import pandas as pd
 
-from avsi.results.store import LONGEST, plain
-from avsi.results.study import Outcome, Study
+from avsi.results.study import Study
 
 # Columns of numbers are right-aligned; what is not known or diverged is no reason against it.
 NUMBER = re.compile(r"[-+]?\d[\d.e+-]*( ± [\d.]+)?|diverged|")
 
 
-def _estimate(values: pd.Series, digits: int = 2, sign: str = "") -> str:
-    """Write a mean and its standard error (sample standard deviation / sqrt(n))."""
-    if values.empty:
-        return ""
-    mean = f"{round(values.mean(), digits) + 0.0:{sign}.{digits}f}"  # adding 0 makes 0 of -0
-    return mean if len(values) == 1 else f"{mean} ± {values.sem():.{digits}f}"
+UNITS = {
+    "accuracy": "percent",
+    "bwt": "fraction",
+    "forgetting": "fraction",
+    "validation_accuracy": "percent",
+    "train_accuracy": "percent",
+    "paired_difference": "percentage_points",
+}
+"""What is measured of a method; the difference is to the first method on the same seeds."""
 
 
-def _difference(measured: pd.Series, reported: float | None) -> str:
-    """Write the mean minus the paper's value."""
-    return "" if measured.empty or reported is None else _estimate(pd.Series(measured.mean() - reported), sign="+")
+def measures(study: Study) -> pd.DataFrame:
+    """Compute mean, sem (sample standard deviation / sqrt(n)) and count over seeds of what is measured of methods."""
+    factors = {key: 100 if unit == "percent" else 1 for key, unit in UNITS.items() if key in study.trials}
+    found = {key: factor * study.by_seed(key) for key, factor in factors.items()}
+    first = found["accuracy"][study.compared.index[0]] if len(study.compared) else float("nan")
+    found["paired_difference"] = found["accuracy"].sub(first, axis="index")
+    return pd.concat({key: values.agg(["mean", "sem", "count"]).T for key, values in found.items()}, axis="columns")
 
 
-def _measures(study: Study, method: Outcome) -> dict[str, pd.Series]:
-    """Collect what is tabulated of a method, by seed: percent, BWT a fraction."""
-    accuracy = 100 * method.values("accuracy")
-    return {
-        "accuracy": accuracy,
-        "bwt": method.values("bwt"),
-        "validation_accuracy": 100 * method.values("validation_accuracy"),
-        "train_accuracy": 100 * method.by_task("train_accuracy").mean(axis="columns").dropna(),
-        # to the first method, over the seeds that both have
-        "paired": (accuracy - 100 * study.compared[0].values("accuracy")).dropna() if study.compared else accuracy[:0],
-    }
-
-
-def table(rows: list[dict[str, str]]) -> pd.DataFrame:
-    """Make a table whose index is the rows' first value, without empty columns."""
-    frame = pd.DataFrame(rows)
-    frame = frame.set_index(frame.columns[0]) if rows else frame
-    return frame.loc[:, (frame != "").any()]
+def _write(found: pd.DataFrame | pd.Series, digits: int = 2, sign: str = "") -> list[str]:
+    """Write estimates, with columns mean and sem, or numbers; nothing for what is not known."""
+    rows = found[["mean", "sem"]] if found.ndim == 2 else pd.DataFrame({"mean": found, "sem": float("nan")})
+    texts = []
+    for mean, error in rows.itertuples(index=False):
+        text = "" if pd.isna(mean) else f"{round(mean, digits) + 0.0:{sign}.{digits}f}"  # adding 0 makes 0 of -0
+        texts.append(text if pd.isna(error) else f"{text} ± {error:.{digits}f}")
+    return texts
 
 
 def _accuracy_table(study: Study) -> pd.DataFrame:
     """Tabulate mean accuracy over tasks and BWT after the last task, beside the paper's values."""
-    rows = []
-    for index, method in enumerate(study.compared):
-        found, paper = _measures(study, method), method.reported
-        rows.append(
-            {
-                "method": method.label,
-                "n": str(len(found["accuracy"])),
-                "accuracy %": _estimate(found["accuracy"]) or "diverged",
-                "paired": _estimate(found["paired"], sign="+") if index else "",
-                "paper": "" if paper["accuracy"] is None else f"{paper['accuracy']:.2f}",
-                "diff.": _difference(found["accuracy"], paper["accuracy"]),
-                "BWT": _estimate(found["bwt"], digits=3),
-                "(paper)": "" if paper["bwt"] is None else f"{paper['bwt']:.2f}",
-                "(diff.)": _difference(found["bwt"], paper["bwt"]),
-                "train %": _estimate(found["train_accuracy"]),
-                "remarks": "; ".join(filter(None, [method.diverged, "partial data" if partial_data([method]) else ""])),
-            }
-        )
-    return table(rows)
+    methods = study.compared
+    found = measures(study).loc[methods.index]
+    mean, bwt = found["accuracy", "mean"], found["bwt", "mean"]
+    remarks = [[diverged(study, name), "partial data" if partial_data(study, name) else ""] for name in methods.index]
+    columns = {
+        "n": [f"{count:.0f}" for count in found["accuracy", "count"]],
+        "accuracy %": [text or "diverged" for text in _write(found["accuracy"])],
+        "paired": ["", *_write(found["paired_difference"], sign="+")[1:]][: len(methods)],
+        "paper": _write(methods.paper_accuracy),
+        "diff.": _write(mean - methods.paper_accuracy, sign="+"),
+        "BWT": _write(found["bwt"], digits=3),
+        "(paper)": _write(methods.paper_bwt),
+        "(diff.)": _write(bwt - methods.paper_bwt, sign="+"),
+        "train %": _write(found["train_accuracy"]),
+        "remarks": ["; ".join(filter(None, texts)) for texts in remarks],
+    }
+    return without_empty(pd.DataFrame(columns, pd.Index(methods.label, name="method")))
+
+
+def without_empty(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the columns of a table of texts that are empty."""
+    return table.loc[:, (table != "").any()]
 
 
 def _tasks_table(study: Study) -> pd.DataFrame:
     """Tabulate the mean final test accuracy on each task, with the paper's and training values below where known."""
-    rows = {}
-    for method in study.compared:
-        rows[method.name, method.label] = 100 * method.by_task().mean()
-        rows[method.name, f"{method.label} (paper)"] = pd.Series(dict(enumerate(method.reported["tasks"], 1)))
-        rows[method.name, f"{method.label} (training)"] = 100 * method.by_task("train_accuracy").mean()
-    frame = pd.DataFrame({key: row for key, row in rows.items() if len(row)}, range(1, study.tasks + 1)).T
-    frame.index = pd.Index([label for _, label in frame.index], name="accuracy %")
-    return frame.map("{:.1f}".format, na_action="ignore").fillna("").add_prefix("task ", axis="columns")
+    rows = []
+    for name, method in study.compared.iterrows():
+        paper = pd.Series(dict(enumerate(method.paper_tasks or (), 1)), dtype=float)
+        rows.append((100 * study.by_task(name).mean()).rename(method.label))
+        rows.append(paper.rename(f"{method.label} (paper)"))
+        rows.append((100 * study.by_task(name, "train_accuracy").mean()).rename(f"{method.label} (training)"))
+    table = pd.DataFrame([row for row in rows if len(row)], columns=range(1, study.tasks + 1))
+    texts = table.map("{:.1f}".format, na_action="ignore").fillna("")
+    return texts.add_prefix("task ", axis="columns").rename_axis("accuracy %")
 
 
 def _strengths_table(study: Study) -> pd.DataFrame:
     """Tabulate candidates' validation and test accuracy: how strengths were chosen."""
-    rows = []
-    for method in study.methods:
-        candidates = [c for c in study.methods if c.candidate_of == method.name and c.trials]
-        if not candidates:
+    tables = []
+    for name, method in study.methods.iterrows():
+        candidates = study.run[study.run.candidate_of == name]
+        if candidates.empty:
             continue
-        if method.trials and method.folder not in {candidate.folder for candidate in candidates}:
-            candidates.append(method)
-        accuracy = pd.DataFrame({c.name: 100 * c.values("accuracy") for c in candidates})
-        seeds = accuracy.dropna(axis="columns", how="all").dropna().index
-        accuracy = accuracy.loc[seeds] if len(seeds) else accuracy
-        validation = pd.DataFrame({c.name: 100 * c.values("validation_accuracy") for c in candidates}, accuracy.index)
+        if name in study.run.index and method.folder not in set(candidates.folder):
+            candidates = pd.concat([candidates, study.run.loc[[name]]])
+        test, validation = (100 * study.by_seed(key)[candidates.index] for key in ("accuracy", "validation_accuracy"))
+        shared = test.dropna(axis="columns", how="all").dropna().index  # the seeds that all have
+        test, validation = (values.loc[shared if len(shared) else values.index] for values in (test, validation))
         best = validation.mean().idxmax() if validation.notna().any(axis=None) else None
-        for candidate in candidates:
-            paper = candidate.reported["accuracy"] if candidate.candidate_of else None
-            remarks = [
-                "highest" if candidate.name == best else "",
+        remarks = [
+            [
+                "highest" if candidate.Index == best else "",
                 "compared" if candidate.folder == method.folder else "",
-                "" if paper is None else f"the paper's ({paper:.2f})",
+                "" if pd.isna(candidate.paper_accuracy) else f"the paper's ({candidate.paper_accuracy:.2f})",
                 "the script's own" if candidate.settings and candidate.settings == method.published else "",
-                candidate.diverged,
+                diverged(study, candidate.Index),
             ]
-            rows.append(
-                {
-                    "candidate": candidate.label,
-                    "of": method.name,
-                    "validation %": _estimate(validation[candidate.name].dropna()),
-                    "test %": _estimate(accuracy[candidate.name].dropna()),
-                    "n": str(accuracy[candidate.name].count()),
-                    "chosen": ", ".join(filter(None, remarks)),
-                }
-            )
-    return table(rows)
+            for candidate in candidates.itertuples()
+        ]
+        columns = {
+            "of": name,
+            "validation %": _write(validation.agg(["mean", "sem"]).T),
+            "test %": _write(test.agg(["mean", "sem"]).T),
+            "n": test.count().astype(str).tolist(),
+            "chosen": [", ".join(filter(None, texts)) for texts in remarks],
+        }
+        tables.append(pd.DataFrame(columns, pd.Index(candidates.label, name="candidate")))
+    return without_empty(pd.concat(tables)) if tables else pd.DataFrame()
 
 
 def tables(study: Study) -> dict[str, pd.DataFrame]:
@@ -126,34 +123,44 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
         "Mean final accuracy by task": _tasks_table(study),
         "Choosing strengths": _strengths_table(study),
     }
-    return {title: frame for title, frame in found.items() if frame.size}
+    return {title: table for title, table in found.items() if table.size}
 
 
-def partial_data(methods: Sequence[Outcome]) -> list[str]:
-    """Return in what the data differ from what was published, in any trial of some methods; nothing if they do not."""
-    trials = [trial for method in methods for trial in method.trials]
-    items = [item for trial in trials for item in trial["data"] if item.get("complete") is False]
+def diverged(study: Study, method: str) -> str:
+    """Say how many trials of a method diverged, such as "diverged (2 of 3), stable strength 0.5"; "" for none."""
+    trials = study.of(method)
+    lost = trials[trials.status == "diverged"]
+    stable = [(cause or {}).get("stable_strength") for cause in lost.divergence]
+    stable = [strength for strength in stable if isinstance(strength, int | float)]
+    text = f"diverged ({len(lost)} of {len(trials)})" if len(lost) else ""
+    return text + (f", stable strength {min(stable):.3g}" if stable else "")
+
+
+def partial_data(study: Study, *methods: str) -> list[str]:
+    """Return in what the data of some methods differ from what was published; nothing if they do not."""
+    trials = study.of(*methods)
+    items = [item for data in trials.data for item in data if item.get("complete") is False]
     missing = {f"{i.get('name')} ({i.get('split')}), {i.get('images')} of {i.get('published')} images" for i in items}
-    notes = {note.removeprefix("partial: ") for trial in trials for note in trial.get("notes") or ()}
-    return [plain(text, 4 * LONGEST) for text in sorted(missing) + sorted(notes)]
+    return sorted(missing) + sorted({note.removeprefix("partial: ") for notes in trials.notes for note in notes or ()})
 
 
 def _cautions(study: Study) -> list[str]:
     """Say what limits the numbers, or makes them incomparable."""
+    compared, counts = study.compared, study.by_seed("accuracy").count()
     lines = [f"Changed protocol: {study.deviation}."] if study.deviation else []
-    lines += [f"Partial data: {text}." for text in partial_data(study.methods)]
-    single = [method.name for method in study.compared if len(method.finished) == 1]
-    if single:
-        lines.append(f"One seed only, no standard error: {', '.join(single)}.")
-    lines += [f"{method.label}: {method.diverged}." for method in study.run if method.diverged]
-    ran = [(plain(t.get("code") or "unknown")[:12], method.name) for method in study.compared for t in method.trials]
-    codes = pd.DataFrame(ran, columns=["code", "method"]).groupby("code").method.unique()
+    lines += [f"Partial data: {text}." for text in partial_data(study, *study.methods.index)]
+    single = ", ".join(name for name in compared.index if counts[name] == 1)
+    lines += [f"One seed only, no standard error: {single}."] if single else []
+    lost = {method.label: diverged(study, name) for name, method in study.run.iterrows()}
+    lines += [f"{label}: {text}." for label, text in lost.items() if text]
+    trials = study.of(*compared.index).reset_index()
+    codes = trials.method.groupby(trials.code.map(lambda code: code or "unknown").str[:12]).unique()
     if len(codes) > 1:
         versions = "; ".join(f"{code} ({', '.join(methods)})" for code, methods in codes.items())
         lines.append(f"Different code: rows that are compared come from different versions of the package: {versions}.")
     keys = ["name", "split", "fingerprint"]
-    used = [[plain(item.get(key)) for key in keys] for trial in study.trials for item in trial["data"]]
-    versions_of_data = pd.DataFrame(used, columns=keys).groupby(["name", "split"]).fingerprint.nunique()
+    used = pd.DataFrame([[str(item.get(key)) for key in keys] for item in study.trials.data.explode()], columns=keys)
+    versions_of_data = used.groupby(["name", "split"]).fingerprint.nunique()
     lines += [
         f"Different data: the trials used {count} different versions of {name} ({split}); delete those of the wrong "
         "one and run again."
@@ -168,8 +175,8 @@ def _explanations(study: Study) -> list[str]:
     compared, lines = study.compared, [study.source] if study.source else []
     about = ["Accuracy: mean ± standard error over n seeds, tasks equally weighted"]
     if len(compared) > 1:
-        about.append(f"paired: minus {compared[0].label}, over the seeds that both have")
-    if any(m.reported["accuracy"] is not None or m.reported["bwt"] is not None for m in compared):
+        about.append(f"paired: minus {compared.label.iloc[0]}, over the seeds that both have")
+    if compared[["paper_accuracy", "paper_bwt"]].notna().any(axis=None):
         about.append("diff.: minus the paper's")
     lines.append("; ".join(about) + ".")
     if _strengths_table(study).size:
@@ -246,30 +253,27 @@ def terminal(study: Study, width: int = 80) -> str:
 
 def comma_separated(study: Study) -> str:
     """Return a CSV row for each method with trials, units in the header; no cell is a formula to a spreadsheet."""
-    rows = []
-    for method in (method for method in study.methods if method.trials):
-        found, paper = _measures(study, method), method.reported
-        row: dict[str, object] = {"experiment": plain(study.folder.name), "protocol": study.protocol}
-        row |= {"method": method.name, "label": method.label, "n": len(found["accuracy"])}
-        for name, values in {
-            "accuracy_{}_percent": found["accuracy"],
-            "bwt_{}_fraction": found["bwt"],
-            "forgetting_{}_fraction": -found["bwt"],
-            "validation_accuracy_{}_percent": found["validation_accuracy"],
-            "train_accuracy_{}_percent": found["train_accuracy"],
-            "paired_difference_{}_percentage_points": found["paired"],
-        }.items():
-            row |= {name.format("mean"): values.mean(), name.format("standard_error"): values.sem()}
-        row |= {
-            "paper_accuracy_percent": paper["accuracy"],
-            "paper_bwt_fraction": paper["bwt"],
-            "partial_protocol": study.deviation,
-            "partial_data": "; ".join(partial_data([method])),
-            "diverged": method.diverged,
-            "seeds": " ".join(str(trial["seed"]) for trial in method.trials),
-            "code": " ".join(sorted({plain(trial["code"])[:12] for trial in method.trials if trial.get("code")})),
-            "candidate_of": method.candidate_of,
-        }
-        formulas = {key for key, cell in row.items() if isinstance(cell, str) and cell.startswith(tuple("=+-@"))}
-        rows.append({key: f"'{cell}" if key in formulas else cell for key, cell in row.items()})
-    return pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    methods = study.run
+    found = measures(study).loc[methods.index]
+    trials = [study.of(name) for name in methods.index]
+    about = {"experiment": study.folder.name, "protocol": study.protocol, "method": methods.index}
+    numbers = {
+        f"{key}_{shown}_{unit}": found[key, column]
+        for key, unit in UNITS.items()
+        for column, shown in {"mean": "mean", "sem": "standard_error"}.items()
+    }
+    table = pd.DataFrame(about, methods.index).assign(
+        label=methods.label,
+        n=found["accuracy", "count"].astype(int),
+        **numbers,
+        paper_accuracy_percent=methods.paper_accuracy,
+        paper_bwt_fraction=methods.paper_bwt,
+        partial_protocol=study.deviation,
+        partial_data=["; ".join(partial_data(study, name)) for name in methods.index],
+        diverged=[diverged(study, name) for name in methods.index],
+        seeds=[" ".join(map(str, rows.index.get_level_values("seed"))) for rows in trials],
+        code=[" ".join(sorted({code[:12] for code in rows.code if code})) for rows in trials],
+        candidate_of=methods.candidate_of,
+    )
+    table = table.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell.startswith(tuple("=+-@")) else cell)
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
