@@ -37,7 +37,6 @@ BOUND = "#7f7f7f"
 DASHES = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 2, 2)))
 MOST = 24  # methods in a figure
 NUMBERS = 2000  # in the cells of a figure; more take long and cannot be read
-DOTS = 20  # tasks whose accuracies are dots; those of more are lines
 HEAT = "Blues"  # its lightness falls steadily, so that a grey copy reads the same
 UNTRAINED = "#c8c8c8"
 TEXTS = {"font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"], "svg.fonttype": "none"}  # they stay text
@@ -148,31 +147,30 @@ def _draw_panels(study: Study, looks: Looks) -> Figure | None:
     return figure
 
 
-def _draw_tasks(study: Study, looks: Looks) -> Figure:
+def _draw_tasks(study: Study, looks: Looks) -> Figure | None:
     """Final test accuracy on each task, and their mean; whiskers: one standard error."""
     groups = study.tasks + 1  # the last is the mean
-    dots = study.tasks <= DOTS
-    across = ceil(groups / ceil(groups * len(looks) / 90)) if dots else groups
+    if study.tasks > 20:
+        return None
+    across = ceil(groups / ceil(groups * len(looks) / 90))
     width = min(max(4.5, 1.2 + 0.13 * across * len(looks)), 9.5)
     figure, rows = _make_panels(ceil(groups / across), 1, width, 2.5, sharey=True)
     for index, axes in enumerate(rows):
         shown = range(index * across + 1, min((index + 1) * across, groups) + 1)
-        ticks = shown if dots else [*shown[:: ceil(groups / 20)][:-1], groups]
-        axes.set_xticks(ticks, ["mean" if task == groups else f"task {task}" if dots else task for task in ticks])
+        name = "task {}" if across <= 12 else "{}"
+        axes.set_xticks(shown, ["mean" if task == groups else name.format(task) for task in shown])
         axes.tick_params(axis="x", length=0)
         axes.set(xlim=(shown[0] - 0.55, shown[0] + across - 0.45), ylabel="test accuracy (%)")
-        for task in shown[::2] if dots else ():
+        for task in shown[::2]:
             axes.axvspan(task - 0.5, task + 0.5, color=BOUND, alpha=0.07, linewidth=0)
 
-    line = {"linestyle": "none"} if dots else {"linestyle": "-", "linewidth": 0.8}
     lane = min(9.0, max(3.0, 58 * (width - 1) / (across * len(looks))))
-    bar = {"marker": "_", "color": "k", "markersize": lane, "markeredgewidth": 1.4, "linestyle": "none"}
-    layers = (
-        ("task_accuracy", line),
-        ("train_accuracy", line | {"alpha": 0.4, "label": "pale: training accuracy"}),
-        ("paper", bar | {"label": "paper"}),
-    )
-    for key, layer in layers:
+    layers: dict[str, dict[str, Any]] = {
+        "task_accuracy": {},
+        "train_accuracy": {"alpha": 0.4, "label": "pale: training accuracy"},
+        "paper": {"marker": "_", "color": "k", "markersize": lane, "markeredgewidth": 1.4, "label": "paper"},
+    }
+    for key, layer in layers.items():
         for index, (name, look) in enumerate(looks.items()):
             if key == "paper":
                 method = study.methods.loc[name]
@@ -181,9 +179,9 @@ def _draw_tasks(study: Study, looks: Looks) -> Figure:
             else:
                 values = 100 * study.by_task(name, key)
                 values[groups] = values.mean(axis="columns")
-            shift = 0.8 * ((index + 0.5) / len(looks) - 0.5) if dots else 0
+            shift = 0.8 * ((index + 0.5) / len(looks) - 0.5)
             for axes in rows if values.size else ():
-                _draw(axes, values.set_axis(values.columns + shift, axis="columns"), look | layer)
+                _draw(axes, values.set_axis(values.columns + shift, axis=1), look | {"linestyle": "none"} | layer)
     return figure
 
 
@@ -261,12 +259,10 @@ def heat_map(
 
 def _draw_classes(study: Study, looks: Looks) -> Figure | None:
     """Final test accuracy on classes against their number of training images; whiskers: one standard error."""
-    trials = study.finished.reset_index()
-    trials = trials[trials.class_accuracy.astype(bool) & trials.class_images.astype(bool)]
     rows = [
-        (trial.method, trial.seed, count, accuracy)
-        for trial in trials.itertuples()
-        for of_task in zip(trial.class_images, trial.class_accuracy, strict=True)
+        (method, seed, count, accuracy)
+        for (method, seed), trial in study.of(*looks).iterrows()
+        for of_task in zip(trial.class_images or (), trial.class_accuracy or (), strict=False)
         for count, accuracy in zip(*of_task, strict=False)
     ]
     classes = pd.DataFrame(rows, columns=["method", "seed", "images", "accuracy"]).astype({"accuracy": float})
@@ -394,17 +390,14 @@ def _explain(figure: Figure, *texts: str) -> None:
     figure.suptitle("\n".join(lines), x=0.01, ha="left")
 
 
-def write_figures(study: Study) -> list[Path]:
+def write_figures(study: Study) -> None:
     """Write the figures of a study; those of trials that are there no more are removed."""
-    written = []
     for kind in KINDS:
+        for ending in ("png", "svg"):
+            study.file(kind, ending).unlink(missing_ok=True)
         figure = draw(kind, study)
         if figure is not None:
-            written += save_figure(figure, study.folder / f"{kind}{study.suffix}")
-        else:
-            for ending in ("png", "svg"):
-                study.file(kind, ending).unlink(missing_ok=True)
-    return written
+            save_figure(figure, study.folder / f"{kind}{study.suffix}")
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:

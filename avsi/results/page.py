@@ -50,30 +50,22 @@ def page(sections: Sequence[Section], problems: Sequence[str], folder: Path) -> 
 
 
 def study_section(study: Study, summary: str) -> Section:
-    """Return an experiment's part of the page: its summary and, folded away, all trials, configuration, data."""
-    trials = study.trials.reset_index().drop_duplicates("file")
-    tables = {
-        "All trials": _trials_table(study, trials),
-        "Configuration": _settings_table(study),
-        "Data": _data_table(trials),
-        "Environment": _environment_table(trials),
+    """Return an experiment's part of the page: its summary and, folded away, its trials and how they were run."""
+    details = {
+        "All trials": markdown_table(_trials_table(study)),
+        "Configuration, data and environment": markdown_table(_settings_table(study)),
+        "Command": literal(study.command),
     }
-    details = {title: markdown_table(table) for title, table in tables.items() if table.size}
-    return Section(study.folder, study.name, study.heading, summary, details | {"Command": literal(study.command)})
+    return Section(study.folder, study.name, study.heading, summary, details)
 
 
-def analysis_section(folder: Path) -> Section | None:
-    """Make the part of a folder without trials: a script's own ``summary.md``, figures, or both; None without them."""
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    figures = [name for name in names if name.endswith(".svg")]
-    figures += [name for name in names if name.endswith(".png") and f"{name[:-4]}.svg" not in figures]
-    if "summary.md" not in names and not figures:
-        return None
-    name = harmless(folder.name)
-    text = read_text(folder / "summary.md") if "summary.md" in names else ""
-    text = text if text.startswith("# ") else f"# {literal(name)}\n\n{text}"
+def analysis_section(folder: Path) -> Section:
+    """Return the part of a folder without trials: a script's own ``summary.md``, and the figures beside it."""
+    text, figures = read_text(folder / "summary.md"), sorted(path.name for path in folder.glob("*.svg"))
+    heading = re.match("# (.*)", text)
     text += "".join(f"\n\n![{literal(figure)}](<{figure}>)\n" for figure in figures if f"<{figure}>" not in text)
-    return Section(folder, name, harmless(text.partition("\n")[0][2:].replace("\\", "")), text)
+    title = heading[1].replace("\\", "") if heading else folder.name
+    return Section(folder, harmless(folder.name), harmless(title), text)
 
 
 def render(text: str, folder: Path) -> Markup:
@@ -101,30 +93,24 @@ def _image(renderer: Any, tokens: Any, index: int, options: Any, env: dict[str, 
     )  # fmt: skip
 
 
-def _trials_table(study: Study, trials: pd.DataFrame) -> pd.DataFrame:
+def _trials_table(study: Study) -> pd.DataFrame:
     """List all trials with what is recorded of their runs."""
-    columns = {
-        "seed": trials.seed.astype(str),
-        "accuracy %": (100 * trials.accuracy).map("{:.2f}".format, na_action="ignore").fillna(trials.status),
-        "BWT": trials.bwt.map("{:.3f}".format, na_action="ignore"),
-        "wall time s": trials.wall_time_s.map("{:.0f}".format, na_action="ignore"),
-        "device": trials.environment.map(lambda environment: (environment or {}).get("device")),
-        "code": trials.code.map(lambda code: code and code[:12]),
-        "started": trials.started.map(lambda time: time and time[:19].replace("T", " ")),
-        "file": trials.file.map(lambda file: harmless(str(file.relative_to(study.folder)))),
-    }
-    return pd.DataFrame(columns).fillna("").set_index(trials.method.map(study.methods.label))
+    trials = study.trials.reset_index().drop_duplicates("file")
+    columns = ["seed", "status", "accuracy", "bwt", "wall_time_s", "code", "started"]
+    texts = trials[columns].round(4).fillna("").astype(str).map(lambda text: text[:19])
+    files = [harmless(str(file.relative_to(study.folder))) for file in trials.file]
+    return texts.assign(file=files).set_index(trials.method.map(study.methods.label))
 
 
 def _settings_table(study: Study) -> pd.DataFrame:
-    """Write out the configuration, as code: what all methods share, then for each method what is its own."""
-    rows = [
-        (method.label, key.replace("_", " "), _expression(value))
-        for name, method in study.run.iterrows()
-        for key, value in (study.of(name).description.iloc[0] or {}).items()
-    ]
-    table = pd.DataFrame(rows, columns=["method", "setting", "value"])
-    shared = table.groupby(["setting", "value"]).method.transform("size") == len(study.run)
+    """Write out how trials were run, as code: what all methods share, then for each method what is its own."""
+    rows = []
+    for (name, _), trial in study.trials.iterrows():
+        data = {f"data: {item.get('name')}, {item.get('split')}": item for item in trial.data}
+        settings = (trial.description or {}) | data | (trial.environment or {})
+        rows += [(study.methods.label[name], key, _expression(value)) for key, value in settings.items()]
+    table = pd.DataFrame(rows, columns=["method", "setting", "value"]).drop_duplicates()
+    shared = table.groupby(["setting", "value"]).method.transform("size") == study.run.label.nunique()
     common = table[shared].assign(method="all methods").drop_duplicates()
     return pd.concat([common, table[~shared]]).set_index("method")
 
@@ -133,30 +119,13 @@ def _expression(value: Any) -> str:
     """Write a description (see ``avsi.experiment.description``) as a Python expression."""
     if isinstance(value, dict):
         arguments = value.get("kwargs") if "call" in value else value
-        texts = list(map(_expression, value["args"])) if isinstance(value.get("args"), list) else []
         named = arguments if isinstance(arguments, dict) else {}
+        texts = list(map(_expression, value["args"])) if isinstance(value.get("args"), list) else []
         texts += [f"{key}={_expression(item)}" for key, item in named.items()]
         text = f"{_expression(value['call'])}({', '.join(texts)})" if "call" in value else ", ".join(texts)
     elif isinstance(value, list):
         text = f"({', '.join(map(_expression, value[:100]))}{',' * (len(value) == 1)})"
     else:
-        importable = isinstance(value, str) and re.fullmatch(r"[\w.]+", value)
+        importable = isinstance(value, str) and re.fullmatch(r"[a-z_]+(\.\w+)+", value)
         text = value.rpartition(".")[2] if importable else repr(value)
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."
-
-
-def _data_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """List the data that the trials used."""
-    keys = ["name", "split", "images", "published", "complete", "source", "fingerprint"]
-    table = pd.DataFrame(list(trials.data.explode().dropna()), columns=keys, dtype=object).fillna("").astype(str)
-    return table.drop_duplicates().sort_values(keys).set_index("name")
-
-
-def _environment_table(trials: pd.DataFrame) -> pd.DataFrame:
-    """List the different environments that trials ran in, a column each."""
-    table = pd.DataFrame([environment or {} for environment in trials.environment], dtype=object)
-    if table.empty:
-        return table
-    counts = table.fillna("").astype(str).value_counts()
-    columns = [f"{count} trial{'s' * (count != 1)}" for count in counts]
-    return counts.index.to_frame().T.set_axis(columns, axis="columns").rename_axis("environment")
