@@ -20,7 +20,6 @@ from matplotlib.ticker import MaxNLocator
 
 from avsi.files import write_bytes
 from avsi.results.study import Study
-from avsi.results.tables import diverged, partial_data
 
 # Known methods look the same in every experiment, and relatives share a colour, as they are 10 places apart; others
 # follow in the experiment's order. As 10 and 13 have no common divisor, no two of 130 methods look the same.
@@ -100,8 +99,7 @@ def _draw(axes: Axes, values: pd.DataFrame, look: dict[str, Any], band: bool = F
 
 def _matrices(study: Study, name: str) -> np.ndarray:
     """Collect R of a method in percent: (seeds, tasks trained, tasks)."""
-    finished = study.finished
-    return 100 * np.array(finished.accuracy_matrix[finished.index.get_level_values("method") == name].tolist())
+    return 100 * np.array([matrix for matrix in study.of(name).accuracy_matrix if matrix])
 
 
 def _draw_accuracy(study: Study, looks: Looks) -> Figure:
@@ -306,7 +304,7 @@ def _draw_parameter(axes: Axes, study: Study, name: str, parameter: str, values:
         axes.set_xscale("log")
     elif places[0] == 0 and places[-1] / places[1] >= 20:
         axes.set_xscale("symlog", linthresh=places[1])
-    sound = values[[not diverged(study, candidate) for candidate in values.index]]
+    sound = values[study.summary.diverged[values.index] == ""]
     validation = study.by_seed("validation_accuracy")[sound.index].mean()
     best = validation.fillna(0).groupby(sound).idxmax()
     for key, label, dashes, fill in (
@@ -349,29 +347,27 @@ def _caption(kind: str) -> str:
 
 def draw(kind: str, study: Study) -> Figure | None:
     """Draw a figure of the methods with trials that did not diverge; None where there is nothing to show."""
-    counts = study.by_seed("accuracy").count()
-    methods = study.run[counts[study.run.index] > 0]
+    methods = study.summary[study.summary.n > 0]
     methods = methods[(methods.candidate_of != "") == (kind == "sensitivity")]
     if kind in {"panels", "matrix"}:
-        methods = methods[methods.regime == "sequential"]
+        methods = methods[study.methods.regime[methods.index] == "sequential"]
     shown = methods if kind == "sensitivity" else methods[:MOST]
-    counts = counts[shown.index]
     looks = {}
-    for name, label in shown.label.items():
-        note = f" (n = {counts[name]})" if counts.nunique() > 1 else ""
-        looks[name] = _look(study, name) | {"label": _text(label, 40) + note}
+    for row in shown.itertuples():
+        note = f" (n = {row.n})" if shown.n.nunique() > 1 else ""
+        looks[row.method] = _look(study, row.method) | {"label": _text(row.label, 40) + note}
     with matplotlib.rc_context(STYLE):
         figure = KINDS[kind](study, looks) if looks else None
         if figure is None:
             return None
-        seeds = " to ".join(str(count) for count in dict.fromkeys([counts.min(), counts.max()]))
+        seeds = " to ".join(str(count) for count in dict.fromkeys([shown.n.min(), shown.n.max()]))
         bars = next((word for word in ("band", "whisker") if word in _caption(kind)), "")
-        partial = "; ".join([*filter(None, [study.deviation]), *partial_data(study, *looks)])
+        partial = "; ".join([*filter(None, [study.deviation]), *study.partial_data(*looks)])
         notes = [
             "one seed" if seeds == "1" else f"n = {seeds} seeds",
-            f"{bars} = standard error" if bars and counts.max() > 1 else "",
+            f"{bars} = standard error" if bars and shown.n.max() > 1 else "",
             f"partial: {partial}" if partial else "",
-            *(f"{label} {diverged(study, name)}" for name, label in shown.label.items() if diverged(study, name)),
+            *(f"{row.label} {row.diverged}" for row in shown.itertuples() if row.diverged),
             f"the first {MOST} methods" if len(shown) < len(methods) else "",
         ]
         _explain(figure, study.heading, "; ".join(filter(None, notes)))

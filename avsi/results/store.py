@@ -235,8 +235,9 @@ def _fault(trial: dict[str, Any], path: Path) -> str:
     for key, value in {"seed": seed, "method": method, "digest": digest}.items():
         if trial.get(key, value) != value:
             return f"it is of {key} {trial[key]}"
+    keys = ("task_accuracy", "accuracy_matrix", "train_accuracy", "class_accuracy", "class_images")
+    by_task = [trial[key] for key in keys if trial.get(key)] + (trial.get("accuracy_matrix") or [])
     if not measured:
-        return ""
-    by_task = [trial.get(key) for key in ("accuracy_matrix", "train_accuracy", "class_accuracy", "class_images")]
-    counts = {len(values) for values in [trial["task_accuracy"], *filter(None, by_task), *(by_task[0] or [])]}
-    return "" if len(counts) == 1 and 0 not in counts else "it has not one number, row and column for each task"
+        return "it diverged and has accuracies" if by_task or trial.get("accuracy") is not None else ""
+    same = {len(values) for values in by_task} == {len(trial["task_accuracy"])}
+    return "" if same else "it has not one number, row and column for each task"

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from avsi.results.store import EXPERIMENT, METHOD, TRIAL, ResultsError, harmless
 
 COLUMNS = dict.fromkeys((*TRIAL, "file")) | {"status": "finished"}  # of a table of trials, with what they start as
 NUMBERS = dict.fromkeys([key for key, shape in TRIAL.items() if isinstance(shape, tuple)], float) | {"seed": int}
+DATA = dict.fromkeys(("name", "split", "images", "published"))
+MEASURES = {
+    "accuracy": "accuracy_{}_percent",
+    "bwt": "bwt_{}_fraction",
+    "forgetting": "forgetting_{}_fraction",
+    "validation_accuracy": "validation_accuracy_{}_percent",
+    "train_accuracy": "train_accuracy_{}_percent",
+    "paired_difference": "paired_difference_{}_percentage_points",
+}
 ABOUT = ("experiment", "protocol", "deviation", "method", "label", "regime", "candidate_of")
 
 
@@ -55,31 +65,58 @@ class Study:
         return self.run[self.run.candidate_of == ""]
 
     @property
-    def finished(self) -> pd.DataFrame:
-        """The trials that did not diverge."""
-        return self.trials[self.trials.status == "finished"]
-
-    @property
     def tasks(self) -> int:
         """Number of tasks; 0 where all trials diverged."""
-        return int(self.finished.task_accuracy.str.len().max()) if len(self.finished) else 0
+        return max((len(values) for values in self.trials.task_accuracy if values), default=0)
 
     def of(self, *methods: str) -> pd.DataFrame:
         """Choose the trials of some methods."""
         return self.trials[self.trials.index.get_level_values("method").isin(methods)]
 
     def by_seed(self, key: str) -> pd.DataFrame:
-        """Collect a number, or a list's mean, of finished trials: by seed (rows) and method (columns)."""
-        numbers = [pd.Series(value, dtype=float).mean() for value in self.finished[key]]
-        found = pd.Series(numbers, self.finished.index, dtype=float)
-        return found.unstack("method").reindex(columns=self.methods.index)
+        """Collect a number of trials, or a list's mean: by seed (rows) and method (columns), NaN where unknown."""
+        numbers = [pd.Series(value, dtype=float).mean() for value in self.trials[key]]
+        return pd.Series(numbers, self.trials.index, dtype=float).unstack("method").reindex(columns=self.methods.index)
 
     def by_task(self, method: str, key: str = "task_accuracy") -> pd.DataFrame:
-        """Collect a number for each task (columns, from 1) from a method's finished trials (rows, by seed)."""
-        lists = self.finished[key].loc[lambda lists: lists.astype(bool)]
-        lists = lists[lists.index.get_level_values("method") == method].droplevel("method")
-        frame = pd.DataFrame(lists.tolist(), lists.index, dtype=float)
+        """Collect a number for each task (columns, from 1) from a method's trials that have them (rows)."""
+        frame = pd.DataFrame([values for values in self.of(method)[key] if values], dtype=float)
         return frame.set_axis(range(1, frame.shape[1] + 1), axis="columns")
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """A row for each method with trials; means and standard errors (sample standard deviation / sqrt(n)).
+
+        The paired difference is to the first method, over the seeds that both have.
+        """
+        methods, accuracy = self.run, self.by_seed("accuracy")
+        paired = accuracy.sub(accuracy[[*self.compared.index[:1]]].mean(axis="columns"), axis="index")
+        about = {"experiment": self.folder.name, "protocol": self.protocol, "method": methods.index}
+        table = pd.DataFrame(about, methods.index).assign(label=methods.label, n=accuracy.count())
+        for key, name in MEASURES.items():
+            values = self.by_seed(key) if key in self.trials else paired
+            factor = 100 if "percent" in name else 1  # percent, percentage points
+            table[name.format("mean")] = factor * values.mean()
+            table[name.format("standard_error")] = factor * values.sem()
+        trials = [self.of(name) for name in methods.index]
+        return table.assign(
+            paper_accuracy_percent=methods.paper_accuracy,
+            paper_bwt_fraction=methods.paper_bwt,
+            partial_protocol=self.deviation,
+            partial_data=["; ".join(self.partial_data(name)) for name in methods.index],
+            diverged=[_diverged(rows) for rows in trials],
+            seeds=[" ".join(map(str, rows.index.get_level_values("seed"))) for rows in trials],
+            code=[" ".join(sorted({code[:12] for code in rows.code if code})) for rows in trials],
+            candidate_of=methods.candidate_of,
+        )
+
+    def partial_data(self, *methods: str) -> list[str]:
+        """Say in what the data of some methods differ from what was published; nothing if they do not."""
+        trials = self.of(*methods)
+        items = [item for data in trials.data for item in data if item.get("complete") is False]
+        missing = {"{name} ({split}), {images} of {published} images".format_map(DATA | item) for item in items}
+        notes = {note.removeprefix("partial: ") for notes in trials.notes for note in notes or ()}
+        return sorted(missing) + sorted(notes)
 
     def file(self, kind: str, ending: str) -> Path:
         """Name a file that is made of the study, such as ``summary.md``."""
@@ -91,6 +128,15 @@ class Study:
         wanted = method.isin(method.reindex(names))
         kept = self.trials.index.get_level_values("method").isin(wanted.index[wanted])
         return replace(self, methods=self.methods[wanted], trials=self.trials[kept])
+
+
+def _diverged(trials: pd.DataFrame) -> str:
+    """Say how many trials of a method diverged, such as "diverged (2 of 3), stable strength 0.5"; "" for none."""
+    lost = trials[trials.status == "diverged"]
+    stable = [(cause or {}).get("stable_strength") for cause in lost.divergence]
+    stable = [strength for strength in stable if isinstance(strength, int | float)]
+    text = f"diverged ({len(lost)} of {len(trials)})" if len(lost) else ""
+    return text + (f", stable strength {min(stable):.3g}" if stable else "")
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -175,13 +221,12 @@ def make_study(
 
 
 def _comparable(trials: pd.DataFrame, methods: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
-    """Leave out finished trials of another number of tasks than most, and those without the matrix of their regime."""
-    finished = trials.status == "finished"
-    tasks = trials.task_accuracy.where(finished).map(len, na_action="ignore")
+    """Leave out trials of another number of tasks than most, and those without the matrix of their regime."""
+    tasks = trials.task_accuracy.map(len, na_action="ignore")
     usual = tasks.mode().max()
-    odd = finished & (tasks != usual)
+    odd = tasks.notna() & (tasks != usual)
     sequential = trials.method.map(methods.regime) == "sequential"
-    unordered = finished & ~odd & sequential & ~trials.accuracy_matrix.astype(bool)
+    unordered = tasks.notna() & ~odd & sequential & ~trials.accuracy_matrix.astype(bool)
     for file, count in zip(trials.file[odd], tasks[odd], strict=True):
         problems.append(f"{file} is left out ({count:.0f} tasks instead of {usual:.0f})")
     problems += [f"{file} is left out (no accuracy matrix)" for file in trials.file[unordered]]

@@ -4,64 +4,50 @@ from __future__ import annotations
 
 import re
 import textwrap
+from typing import Any
 
 import pandas as pd
 
-from avsi.results.study import Study
+from avsi.results.study import MEASURES, Study
 
 # Columns of numbers are right-aligned; what is not known or diverged is no reason against it.
 NUMBER = re.compile(r"[-+]?\d[\d.e+-]*( ± [\d.]+)?|diverged|")
 
 
-UNITS = {
-    "accuracy": "percent",
-    "bwt": "fraction",
-    "forgetting": "fraction",
-    "validation_accuracy": "percent",
-    "train_accuracy": "percent",
-    "paired_difference": "percentage_points",
-}
-"""What is measured of a method; the difference is to the first method on the same seeds."""
-
-
-def measures(study: Study) -> pd.DataFrame:
-    """Compute mean, sem (sample standard deviation / sqrt(n)) and count over seeds of what is measured of methods."""
-    factors = {key: 100 if unit == "percent" else 1 for key, unit in UNITS.items() if key in study.trials}
-    found = {key: factor * study.by_seed(key) for key, factor in factors.items()}
-    first = found["accuracy"][study.compared.index[0]] if len(study.compared) else float("nan")
-    found["paired_difference"] = found["accuracy"].sub(first, axis="index")
-    return pd.concat({key: values.agg(["mean", "sem", "count"]).T for key, values in found.items()}, axis="columns")
-
-
-def _write(found: pd.DataFrame | pd.Series, digits: int = 2, sign: str = "") -> list[str]:
-    """Write estimates, with columns mean and sem, or numbers; nothing for what is not known."""
-    rows = found[["mean", "sem"]] if found.ndim == 2 else pd.DataFrame({"mean": found, "sem": float("nan")})
+def _write(mean: pd.Series, error: pd.Series | None = None, digits: int = 2, sign: str = "") -> list[str]:
+    """Write numbers with their standard errors; nothing for what is not known."""
+    errors = [float("nan")] * len(mean) if error is None else error
     texts = []
-    for mean, error in rows.itertuples(index=False):
-        text = "" if pd.isna(mean) else f"{round(mean, digits) + 0.0:{sign}.{digits}f}"  # adding 0 makes 0 of -0
-        texts.append(text if pd.isna(error) else f"{text} ± {error:.{digits}f}")
+    for number, spread in zip(mean, errors, strict=True):
+        text = "" if pd.isna(number) else f"{round(number, digits) + 0.0:{sign}.{digits}f}"  # adding 0 makes 0 of -0
+        texts.append(text if pd.isna(spread) else f"{text} ± {spread:.{digits}f}")
     return texts
 
 
 def _accuracy_table(study: Study) -> pd.DataFrame:
     """Tabulate mean accuracy over tasks and BWT after the last task, beside the paper's values."""
-    methods = study.compared
-    found = measures(study).loc[methods.index]
-    mean, bwt = found["accuracy", "mean"], found["bwt", "mean"]
-    remarks = [[diverged(study, name), "partial data" if partial_data(study, name) else ""] for name in methods.index]
+    rows = study.summary[study.summary.candidate_of == ""]
+
+    def estimates(key: str, **form: Any) -> list[str]:
+        mean, error = (rows[MEASURES[key].format(which)] for which in ("mean", "standard_error"))
+        return _write(mean, error, **form)
+
     columns = {
-        "n": [f"{count:.0f}" for count in found["accuracy", "count"]],
-        "accuracy %": [text or "diverged" for text in _write(found["accuracy"])],
-        "paired": ["", *_write(found["paired_difference"], sign="+")[1:]][: len(methods)],
-        "paper": _write(methods.paper_accuracy),
-        "diff.": _write(mean - methods.paper_accuracy, sign="+"),
-        "BWT": _write(found["bwt"], digits=3),
-        "(paper)": _write(methods.paper_bwt),
-        "(diff.)": _write(bwt - methods.paper_bwt, sign="+"),
-        "train %": _write(found["train_accuracy"]),
-        "remarks": ["; ".join(filter(None, texts)) for texts in remarks],
+        "n": rows.n.astype(str).tolist(),
+        "accuracy %": [text or "diverged" for text in estimates("accuracy")],
+        "paired": [text * (index > 0) for index, text in enumerate(estimates("paired_difference", sign="+"))],
+        "paper": _write(rows.paper_accuracy_percent),
+        "diff.": _write(rows.accuracy_mean_percent - rows.paper_accuracy_percent, sign="+"),
+        "BWT": estimates("bwt", digits=3),
+        "(paper)": _write(rows.paper_bwt_fraction),
+        "(diff.)": _write(rows.bwt_mean_fraction - rows.paper_bwt_fraction, sign="+"),
+        "train %": estimates("train_accuracy"),
+        "remarks": [
+            "; ".join(filter(None, [row.diverged, "partial data" if row.partial_data else ""]))
+            for row in rows.itertuples()
+        ],
     }
-    return without_empty(pd.DataFrame(columns, pd.Index(methods.label, name="method")))
+    return without_empty(pd.DataFrame(columns, pd.Index(rows.label, name="method")))
 
 
 def without_empty(table: pd.DataFrame) -> pd.DataFrame:
@@ -101,14 +87,14 @@ def _strengths_table(study: Study) -> pd.DataFrame:
                 "compared" if candidate.folder == method.folder else "",
                 "" if pd.isna(candidate.paper_accuracy) else f"the paper's ({candidate.paper_accuracy:.2f})",
                 "the script's own" if candidate.settings and candidate.settings == method.published else "",
-                diverged(study, candidate.Index),
+                study.summary.diverged[candidate.Index],
             ]
             for candidate in candidates.itertuples()
         ]
         columns = {
             "of": name,
-            "validation %": _write(validation.agg(["mean", "sem"]).T),
-            "test %": _write(test.agg(["mean", "sem"]).T),
+            "validation %": _write(validation.mean(), validation.sem()),
+            "test %": _write(test.mean(), test.sem()),
             "n": test.count().astype(str).tolist(),
             "chosen": [", ".join(filter(None, texts)) for texts in remarks],
         }
@@ -126,33 +112,26 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
     return {title: table for title, table in found.items() if table.size}
 
 
-def diverged(study: Study, method: str) -> str:
-    """Say how many trials of a method diverged, such as "diverged (2 of 3), stable strength 0.5"; "" for none."""
-    trials = study.of(method)
-    lost = trials[trials.status == "diverged"]
-    stable = [(cause or {}).get("stable_strength") for cause in lost.divergence]
-    stable = [strength for strength in stable if isinstance(strength, int | float)]
-    text = f"diverged ({len(lost)} of {len(trials)})" if len(lost) else ""
-    return text + (f", stable strength {min(stable):.3g}" if stable else "")
-
-
-def partial_data(study: Study, *methods: str) -> list[str]:
-    """Return in what the data of some methods differ from what was published; nothing if they do not."""
-    trials = study.of(*methods)
-    items = [item for data in trials.data for item in data if item.get("complete") is False]
-    missing = {f"{i.get('name')} ({i.get('split')}), {i.get('images')} of {i.get('published')} images" for i in items}
-    return sorted(missing) + sorted({note.removeprefix("partial: ") for notes in trials.notes for note in notes or ()})
-
-
-def _cautions(study: Study) -> list[str]:
-    """Say what limits the numbers, or makes them incomparable."""
-    compared, counts = study.compared, study.by_seed("accuracy").count()
-    lines = [f"Changed protocol: {study.deviation}."] if study.deviation else []
-    lines += [f"Partial data: {text}." for text in partial_data(study, *study.methods.index)]
-    single = ", ".join(name for name in compared.index if counts[name] == 1)
+def _notes(study: Study) -> list[str]:
+    """Say what the tables' columns mean, where the paper's values are from, and what limits or spoils comparisons."""
+    compared, summary = study.compared, study.summary
+    lines = [study.source] if study.source else []
+    about = ["Accuracy: mean ± standard error over n seeds, tasks equally weighted"]
+    if len(compared) > 1:
+        about.append(f"paired: minus {compared.label.iloc[0]}, over the seeds that both have")
+    if compared[["paper_accuracy", "paper_bwt"]].notna().any(axis=None):
+        about.append("diff.: minus the paper's")
+    lines.append("; ".join(about) + ".")
+    if study.run.candidate_of.isin(study.methods.index).any():
+        lines.append(
+            "Choosing strengths: over the n seeds that all candidates have. The candidate with the highest mean "
+            "validation accuracy is the one to choose; compared is the one of the other tables."
+        )
+    lines += [f"Changed protocol: {study.deviation}."] if study.deviation else []
+    lines += [f"Partial data: {text}." for text in study.partial_data(*study.methods.index)]
+    single = ", ".join(summary.method[(summary.n == 1) & (summary.candidate_of == "")])
     lines += [f"One seed only, no standard error: {single}."] if single else []
-    lost = {method.label: diverged(study, name) for name, method in study.run.iterrows()}
-    lines += [f"{label}: {text}." for label, text in lost.items() if text]
+    lines += [f"{row.label}: {row.diverged}." for row in summary.itertuples() if row.diverged]
     trials = study.of(*compared.index).reset_index()
     codes = trials.method.groupby(trials.code.map(lambda code: code or "unknown").str[:12]).unique()
     if len(codes) > 1:
@@ -167,23 +146,6 @@ def _cautions(study: Study) -> list[str]:
         for (name, split), count in versions_of_data.items()
         if count > 1
     ]
-    return lines
-
-
-def _explanations(study: Study) -> list[str]:
-    """Say what the tables' columns mean, and where the paper's values are from."""
-    compared, lines = study.compared, [study.source] if study.source else []
-    about = ["Accuracy: mean ± standard error over n seeds, tasks equally weighted"]
-    if len(compared) > 1:
-        about.append(f"paired: minus {compared.label.iloc[0]}, over the seeds that both have")
-    if compared[["paper_accuracy", "paper_bwt"]].notna().any(axis=None):
-        about.append("diff.: minus the paper's")
-    lines.append("; ".join(about) + ".")
-    if _strengths_table(study).size:
-        lines.append(
-            "Choosing strengths: over the n seeds that all candidates have. The candidate with the highest mean "
-            "validation accuracy is the one to choose; compared is the one of the other tables."
-        )
     return lines
 
 
@@ -236,7 +198,7 @@ def terminal_table(frame: pd.DataFrame, width: int = 80) -> str:
 
 def markdown(study: Study, figures: dict[str, str] | None = None) -> str:
     """Return the summary: heading, what a reader must know, tables, and figures given by file and caption."""
-    lines = "".join(f"{literal(line)}  \n" for line in (*_explanations(study), *_cautions(study)))
+    lines = "".join(f"{literal(line)}  \n" for line in _notes(study))
     parts = [f"# {literal(study.heading)}\n\n{lines}"]
     parts += [f"## {title}\n\n{markdown_table(frame)}" for title, frame in tables(study).items()]
     parts += ["## Figures\n"] if figures else []
@@ -247,33 +209,12 @@ def markdown(study: Study, figures: dict[str, str] | None = None) -> str:
 def terminal(study: Study, width: int = 80) -> str:
     """Return the tables for a terminal of a width: heading, tables, what a reader must know."""
     shown = [f"{title}\n\n{terminal_table(frame, width)}\n" for title, frame in tables(study).items()]
-    lines = [textwrap.fill(line, width) for line in (*_explanations(study), *_cautions(study))]
+    lines = [textwrap.fill(line, width) for line in _notes(study)]
     return "\n".join([study.heading, "", *shown, *lines])
 
 
 def comma_separated(study: Study) -> str:
     """Return a CSV row for each method with trials, units in the header; no cell is a formula to a spreadsheet."""
-    methods = study.run
-    found = measures(study).loc[methods.index]
-    trials = [study.of(name) for name in methods.index]
-    about = {"experiment": study.folder.name, "protocol": study.protocol, "method": methods.index}
-    numbers = {
-        f"{key}_{shown}_{unit}": found[key, column]
-        for key, unit in UNITS.items()
-        for column, shown in {"mean": "mean", "sem": "standard_error"}.items()
-    }
-    table = pd.DataFrame(about, methods.index).assign(
-        label=methods.label,
-        n=found["accuracy", "count"].astype(int),
-        **numbers,
-        paper_accuracy_percent=methods.paper_accuracy,
-        paper_bwt_fraction=methods.paper_bwt,
-        partial_protocol=study.deviation,
-        partial_data=["; ".join(partial_data(study, name)) for name in methods.index],
-        diverged=[diverged(study, name) for name in methods.index],
-        seeds=[" ".join(map(str, rows.index.get_level_values("seed"))) for rows in trials],
-        code=[" ".join(sorted({code[:12] for code in rows.code if code})) for rows in trials],
-        candidate_of=methods.candidate_of,
-    )
-    table = table.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell.startswith(tuple("=+-@")) else cell)
+    formulas = tuple("=+-@")
+    table = study.summary.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell.startswith(formulas) else cell)
     return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")

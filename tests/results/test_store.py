@@ -47,6 +47,7 @@ def test_trials_are_read_back(path, tmp_path):
         ({"train_accuracy": [0.5]}, "not one number, row and column for each task"),
         ({"class_images": [[1, 2]] * 2}, "not one number, row and column for each task"),
         ({"schema": 0}, "not of schema 1"),
+        ({"status": "diverged"}, "it diverged and has accuracies"),
     ],
 )
 def test_what_cannot_be_is_refused_and_says_how_to_mend_it(path, change, message):

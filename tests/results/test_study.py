@@ -83,10 +83,10 @@ def test_damaged_trials_are_named_in_a_warning(tmp_path):
 
 def test_diverged_trials_are_told_of_with_the_stable_strength():
     found = study(outcome("a", trial()), outcome("b", trial(), diverged(1), diverged(2)))
-    assert [tables.diverged(found, name) for name in "ab"] == ["", "diverged (2 of 3)"]
+    assert list(found.summary.diverged) == ["", "diverged (2 of 3)"]
     lost = study(outcome("si", diverged(0, 0.5), diverged(1, 0.25)))
-    assert tables.diverged(lost, "si") == "diverged (2 of 2), stable strength 0.25"
-    assert lost.by_seed("accuracy").empty
+    assert lost.summary.diverged["si"] == "diverged (2 of 2), stable strength 0.25"
+    assert lost.by_seed("accuracy").isna().all(axis=None)
     assert lost.tasks == 0
 
 
