@@ -14,8 +14,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from avsi.files import write_bytes
@@ -39,12 +39,11 @@ NUMBERS = 2000  # in the cells of a figure; more take long and cannot be read
 HEAT = "Blues"  # its lightness falls steadily, so that a grey copy reads the same
 UNTRAINED = "#c8c8c8"
 TEXTS = {"font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"], "svg.fonttype": "none"}  # they stay text
-DARK_PAGE = """@media (prefers-color-scheme: dark) { text { fill: #e6e6e6 }
-[style*="stroke: #000000"] { stroke: #c8ccd2 !important }
-[style*="fill: #000000"] { fill: #c8ccd2 !important }
-[style*="fill: #ffffff"] { fill: #16181b !important }
-[style*="stroke: #b0b0b0"] { stroke: #6a7078 !important } }
-</style>"""  # of an SVG file
+DARK_PAGE = (
+    '@media (prefers-color-scheme: dark) { text { fill: #e6e6e6 } [style*="stroke: #000000"] { stroke: #c8ccd2 '
+    '!important } [style*="fill: #000000"] { fill: #c8ccd2 !important } [style*="fill: #ffffff"] { fill: #16181b '
+    '!important } [style*="stroke: #b0b0b0"] { stroke: #6a7078 !important } }</style>'
+)
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True, "axes.grid": True, "axes.grid.axis": "y", "axes.labelsize": 9, "axes.spines.right": False,
     "axes.spines.top": False, "axes.titlesize": 9, "figure.constrained_layout.use": True, "figure.labelsize": 9,
@@ -210,7 +209,7 @@ def heat_map(
     high: float | None = None,
     form: str = "{:.2f}",
     grey: np.ndarray | None = None,
-) -> AxesImage:
+) -> QuadMesh:
     """Draw a matrix as a heat map, the first row on top, darker for more, with its values written into the cells.
 
     Args:
@@ -231,28 +230,28 @@ def heat_map(
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"a heat map shows a matrix, got values of shape {matrix.shape}")
     grey = np.zeros(matrix.shape, dtype=bool) if grey is None else grey
-    height, width = matrix.shape
-    cells = axes.imshow(
-        np.ma.masked_where(grey | ~np.isfinite(matrix), matrix),
-        cmap=matplotlib.colormaps[HEAT].with_extremes(bad=UNTRAINED if grey.any() else "none"),
-        vmin=low,
-        vmax=high,
-        extent=(0.5, width + 0.5, height + 0.5, 0.5),  # rows and columns count from 1
-    )
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=min(width, 20)))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=min(height, 20)))
-    axes.tick_params(length=0)
+    large = max(matrix.shape) > 30  # an SVG file has a path for each cell otherwise
+    options = {"rasterized": large} if large else {"edgecolors": "white", "linewidth": 0.5}
+    cells = np.ma.masked_where(grey | ~np.isfinite(matrix), matrix)
+    colours = matplotlib.colormaps[HEAT].with_extremes(bad=UNTRAINED if grey.any() else "none")
+    mesh = axes.pcolormesh(cells, cmap=colours, vmin=low, vmax=high, **options)
+    axes.set(xlim=(0, matrix.shape[1]), ylim=(matrix.shape[0], 0), aspect="equal")
+    for axis, size in ((axes.xaxis, matrix.shape[1]), (axes.yaxis, matrix.shape[0])):
+        places = np.arange(0, size, ceil(size / 10) if size > 20 else 1)
+        axis.set_ticks(places + 0.5, [str(place + 1) for place in places])
+        axis.set_tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    for row, column in np.argwhere(np.isfinite(matrix)) if form else ():
-        value = matrix[row, column]
-        # Neither black nor white, which change on a dark page, where cells do not.
-        colour = "#555555" if grey[row, column] else "#101010" if cells.norm(value) < 0.55 else "#fefefe"
+    if form:
+        lightness = mesh.to_rgba(cells)[..., :3] @ (0.299, 0.587, 0.114)
         # Small enough for "0.00" in a cell of any size; cells are about as wide as the axes divided by their number.
         inches = min(axes.bbox.width, axes.bbox.height) / axes.figure.dpi / max(matrix.shape)
         look = {"ha": "center", "va": "center", "in_layout": False, "fontsize": min(9.0, 0.33 * 72 * inches)}
-        axes.text(column + 1, row + 1, form.format(value), color=colour, **look)
-    return cells
+        for row, column in np.argwhere(np.isfinite(matrix)):
+            # Neither black nor white, which change on a dark page, where cells do not.
+            colour = "#555555" if grey[row, column] else "#101010" if lightness[row, column] > 0.5 else "#fefefe"
+            axes.text(column + 0.5, row + 0.5, form.format(matrix[row, column]), color=colour, **look)
+    return mesh
 
 
 def _draw_classes(study: Study, looks: Looks) -> Figure | None:
@@ -356,10 +355,8 @@ def draw(kind: str, study: Study) -> Figure | None:
     for row in shown.itertuples():
         note = f" (n = {row.n})" if shown.n.nunique() > 1 else ""
         looks[row.method] = _look(study, row.method) | {"label": _text(row.label, 40) + note}
-    with matplotlib.rc_context(STYLE):
-        figure = KINDS[kind](study, looks) if looks else None
-        if figure is None:
-            return None
+    figure = KINDS[kind](study, looks) if looks else None
+    if figure is not None:
         seeds = " to ".join(str(count) for count in dict.fromkeys([shown.n.min(), shown.n.max()]))
         bars = next((word for word in ("band", "whisker") if word in _caption(kind)), "")
         partial = "; ".join([*filter(None, [study.deviation]), *study.partial_data(*looks)])
@@ -391,9 +388,10 @@ def write_figures(study: Study) -> None:
     for kind in KINDS:
         for ending in ("png", "svg"):
             study.file(kind, ending).unlink(missing_ok=True)
-        figure = draw(kind, study)
-        if figure is not None:
-            save_figure(figure, study.folder / f"{kind}{study.suffix}")
+        with matplotlib.rc_context(STYLE):
+            figure = draw(kind, study)
+            if figure is not None:
+                save_figure(figure, study.folder / f"{kind}{study.suffix}")
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
