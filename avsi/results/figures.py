@@ -262,7 +262,7 @@ def _draw_classes(study: Study, looks: Looks) -> Figure | None:
         for of_task in zip(trial.class_images or (), trial.class_accuracy or (), strict=False)
         for count, accuracy in zip(*of_task, strict=False)
     ]
-    classes = pd.DataFrame(rows, columns=["method", "seed", "images", "accuracy"]).astype({"accuracy": float})
+    classes = pd.DataFrame(rows, columns=["method", "seed", "images", "accuracy"]).dropna().astype({"accuracy": float})
     if not classes.images.max() > 2 * classes.images.min():
         return None  # there is nothing to see where the classes are of about one size
     figure, (axes,) = _make_panels(1, 1, 6.8, 3.8)
