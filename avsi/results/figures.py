@@ -38,7 +38,7 @@ MOST = 24  # methods in a figure
 NUMBERS = 2000  # in the cells of a figure; more take long and cannot be read
 HEAT = "Blues"  # its lightness falls steadily, so that a grey copy reads the same
 UNTRAINED = "#c8c8c8"
-TEXTS = {"font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"], "svg.fonttype": "none"}  # they stay text
+TEXTS: dict[Any, Any] = {"font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"], "svg.fonttype": "none"}  # they stay text
 DARK_PAGE = (
     '@media (prefers-color-scheme: dark) { text { fill: #e6e6e6 } [style*="stroke: #000000"] { stroke: #c8ccd2 '
     '!important } [style*="fill: #000000"] { fill: #c8ccd2 !important } [style*="fill: #ffffff"] { fill: #16181b '
@@ -319,7 +319,7 @@ def _draw_parameter(axes: Axes, study: Study, name: str, parameter: str, values:
         axes.plot(lost, [0.03] * len(lost), "x", color=COLOURS[-1], markersize=7, transform=at_bottom, label="diverged")
     for settings, label, dashes in ((method.settings, "chosen", "-"), (method.published, "the script's own", ":")):
         value = (settings or {}).get(parameter)
-        if type(value) in {int, float}:
+        if isinstance(value, int | float):
             axes.axvline(value, color=BOUND, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
 
 

@@ -133,8 +133,8 @@ class Study:
 def _diverged(trials: pd.DataFrame) -> str:
     """Say how many trials of a method diverged, such as "diverged (2 of 3), stable strength 0.5"; "" for none."""
     lost = trials[trials.status == "diverged"]
-    stable = [(cause or {}).get("stable_strength") for cause in lost.divergence]
-    stable = [strength for strength in stable if isinstance(strength, int | float)]
+    told = [(cause or {}).get("stable_strength") for cause in lost.divergence]
+    stable = [strength for strength in told if isinstance(strength, int | float)]
     text = f"diverged ({len(lost)} of {len(trials)})" if len(lost) else ""
     return text + (f", stable strength {min(stable):.3g}" if stable else "")
 
