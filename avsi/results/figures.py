@@ -38,7 +38,7 @@ MOST = 24  # methods in a figure
 NUMBERS = 2000  # in the cells of a figure; more take long and cannot be read
 HEAT = "Blues"  # its lightness falls steadily, so that a grey copy reads the same
 UNTRAINED = "#c8c8c8"
-TEXTS: dict[Any, Any] = {"font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"], "svg.fonttype": "none"}  # they stay text
+TEXTS: dict[Any, Any] = {"font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"], "svg.fonttype": "none"}
 DARK_PAGE = (
     '@media (prefers-color-scheme: dark) { text { fill: #e6e6e6 } [style*="stroke: #000000"] { stroke: #c8ccd2 '
     '!important } [style*="fill: #000000"] { fill: #c8ccd2 !important } [style*="fill: #ffffff"] { fill: #16181b '
@@ -410,7 +410,7 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
     for file in files:
         content = BytesIO()
-        # Names in an SVG file are the same each time, and it has no date.
+        # Texts in an SVG file stay texts, names in it are the same each time, and it has no date.
         options: dict[str, Any] = {"metadata": {"Date": None}} if file.suffix == ".svg" else {"dpi": 160}
         with matplotlib.rc_context(TEXTS | {"svg.hashsalt": stem.name}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph")
