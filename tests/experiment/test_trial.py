@@ -9,7 +9,7 @@ from avalanche.training.plugins import SupervisedPlugin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim import SGD
 
-from avsi.experiment import Patience, Setting, Trial, regimes, running
+from avsi.experiment import Patience, Setting, Trial, running
 from avsi.experiment.events import Said, Step
 from avsi.experiment.methods import dhp
 from avsi.experiment.progress import TrialProgress
@@ -101,7 +101,7 @@ def test_disagreement_with_avalanches_metrics_fails_the_trial(experiment, monkey
     def disagree(*arguments):
         raise RuntimeError("disagreement")
 
-    monkeypatch.setattr(regimes, "check_against_avalanche", disagree)
+    monkeypatch.setattr(running, "check_against_avalanche", disagree)
     for name in ("finetune", "joint"):
         with pytest.raises(RuntimeError, match="disagreement"):
             run(replace(experiment, epochs=1), name)
