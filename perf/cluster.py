@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -70,8 +69,7 @@ def run(root: Path, executor: Executor) -> float:
     """
     todo, clock = trials(), time.perf_counter()
     loop = Loop(root, lambda trial: (executor, Setting()), verbosity="quiet")
-    with closing(executor):
-        loop(todo)
+    loop(todo)
     if loop.failures:
         raise SystemExit(f"failed: {loop.failures}")
     return time.perf_counter() - clock

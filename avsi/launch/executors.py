@@ -86,8 +86,8 @@ class Executor(Protocol):
         """Run a trial, and show what it tells."""
         ...
 
-    def close(self) -> None:
-        """End what still runs."""
+    def stop(self) -> None:
+        """End what still runs, for good."""
 
 
 class InThisProcess:
@@ -108,7 +108,7 @@ class InThisProcess:
         finally:
             torch.set_num_threads(before)
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Nothing runs between two calls."""
 
 
@@ -127,7 +127,7 @@ class InProcesses:
         self._threads = threads or max(1, torch.get_num_threads() // workers)
         self._places = list(range(workers))  # that are free
         self._running: list[Any] = []
-        self._open = True
+        self._stopped = False
         self._lock = threading.Lock()  # starting or joining a process looks at others that have ended
         PROCESSES.set_forkserver_preload(["avsi.experiment.running"])
 
@@ -155,16 +155,16 @@ class InProcesses:
         ours, theirs = PROCESSES.Pipe(duplex=False)
         process = PROCESSES.Process(target=_work, args=(theirs, payload, self._threads), name=str(job))
         with theirs, self._lock:  # which is closed, so that the pipe ends when the process does
-            if not self._open:
-                raise InterruptedError
             process.start()
             self._running.append(process)
+            if self._stopped:
+                process.kill()
         return process, ours
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """End all processes."""
         with self._lock:
-            self._open = False
+            self._stopped = True
             for process in self._running:
                 process.kill()
 

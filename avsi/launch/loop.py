@@ -62,7 +62,7 @@ class Loop:
             fewer: What is said where they are many.
         """
         trials = list({trial.file: trial for trial in trials}.values())
-        pending = [trial for trial in trials if self.rerun or self._is_to_do(trial)]
+        pending = [trial for trial in trials if self.rerun or not self._is_finished(trial)]
         if not pending:
             return
         display = Display(len(pending), self.verbosity)
@@ -84,10 +84,18 @@ class Loop:
             display.summarise()
             self.failures += display.failures
 
-    def _is_to_do(self, trial: Trial) -> bool:
+    def _is_finished(self, trial: Trial) -> bool:
+        """Look for a trial's result; what a killed process left beside it is deleted."""
         path = self.root / trial.file
-        left = checkpoint_path(path).exists() or any(path.parent.glob(f".{path.stem}.*"))  # by a killed process
-        return left or store.read_trial(path) is None
+        if store.read_trial(path) is None:
+            return False
+        checkpoint = checkpoint_path(path)
+        if checkpoint.exists() or any(path.parent.glob(f".{path.stem}.*")):
+            lock = store.claim(path)
+            if lock is not None:  # else another run is at it
+                checkpoint.unlink(missing_ok=True)
+                store.release(path, lock)
+        return True
 
     def _run(self, trials: Sequence[Trial], run: Callable[[Trial], bool], executor: Executor) -> list[Trial]:
         """Run trials; return those that another run has in hand."""
@@ -100,7 +108,7 @@ class Loop:
             except BaseException:
                 self._stopped = True
                 pool.shutdown(wait=False, cancel_futures=True)
-                executor.close()
+                executor.stop()
                 raise
 
     def _run_one(self, executor: Executor, setting: Setting, display: Display, trial: Trial) -> bool:

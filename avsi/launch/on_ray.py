@@ -36,11 +36,14 @@ class OnRay:
         self._threads = threads
         self._task = ray.remote(num_cpus=threads, num_gpus=int(gpu), max_retries=0)(_run_task)
         self._running: set[Any] = set()
+        self._stopped = False
 
     def __call__(self, job: Job, show: Show) -> Outcome:
         """Run a trial."""
         messages = self._task.remote(ray.cloudpickle.dumps(job), self._threads)
         self._running.add(messages)
+        if self._stopped:
+            self.stop()
         try:
             for reference in messages:
                 message = ray.get(reference)
@@ -56,10 +59,14 @@ class OnRay:
         finally:
             self._running.discard(messages)
 
-    def close(self) -> None:
-        """End all tasks, and a Ray that was started here."""
+    def stop(self) -> None:
+        """End all tasks."""
+        self._stopped = True
         for messages in list(self._running):
             ray.cancel(messages, force=True)
+
+    def close(self) -> None:
+        """End a Ray that was started here."""
         if not self._connected:
             ray.shutdown()
 

@@ -334,7 +334,7 @@ def test_a_smoke_test_takes_a_few_images_of_every_task(experiment, tmp_path):
 
 def test_many_trials_come_with_smaller_calls(experiment, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli.Loop, "_run", lambda *a: [])
-    monkeypatch.setattr(cli, "_report", lambda *a: None)
+    monkeypatch.setattr(cli, "_write_experiment", lambda *a: None)
     run(replace(experiment, trials=5), Options(out=tmp_path))
     error = capsys.readouterr().err
     assert "Tiny: 25 trials to run, 0 finished\nfewer: --methods finetune si --trials 1; " in error
@@ -363,7 +363,7 @@ def test_a_run_with_diverged_trials_says_so_and_is_no_failure(experiment, tmp_pa
 def test_a_home_folder_is_meant_by_a_tilde(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(cli.Loop, "_run", lambda *a: [])
-    monkeypatch.setattr(cli, "_report", lambda *a: None)
+    monkeypatch.setattr(cli, "_write_experiment", lambda *a: None)
     run(experiment, Options(out=Path("~/kept")))
     assert (tmp_path / "kept").is_dir()
 

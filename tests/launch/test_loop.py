@@ -27,14 +27,14 @@ class Invented:
     """An executor whose results are those of a table, made up where it has none."""
 
     def __init__(self, workers=0, outcomes=None):
-        self.workers, self.outcomes, self.jobs, self.closed = workers, outcomes or {}, [], False
+        self.workers, self.outcomes, self.jobs, self.stopped = workers, outcomes or {}, [], False
 
     def __call__(self, job, show):
         self.jobs.append(job)
         return self.outcomes.get(str(job), {"seed": job.trial.seed} | RESULT)
 
-    def close(self):
-        self.closed = True
+    def stop(self):
+        self.stopped = True
 
 
 class Run:
@@ -171,15 +171,15 @@ def test_a_run_that_is_stopped_lets_go_of_its_trials_and_ends_what_runs(run, wor
             assert self.ended.wait(60)
             return Failure("its process ended", "")
 
-        def close(self):
-            super().close()
+        def stop(self):
+            super().stop()
             self.ended.set()
 
     executor = Stopped(workers)
     names = ("si", "joint", "finetune") if workers < 2 else ("si", "finetune", "joint", "scratch")
     with pytest.raises(KeyboardInterrupt):
         run(*names, executor=executor)
-    assert executor.closed == (workers > 0)
+    assert executor.stopped == (workers > 0)
     assert all(store.claim(run.path(name)) is not None for name in names)
     assert store.read_trial(run.path("si")) is not None
     assert "FAILED" not in run.output
@@ -259,7 +259,7 @@ def test_rerun_begins_at_the_beginning_and_keeps_the_old_result_until_there_is_a
     assert store.read_trial(run.path("si"))["accuracy"] == 0.75
 
 
-def test_what_a_killed_process_left_of_finished_trials_is_deleted(run, monkeypatch):
+def test_what_a_killed_process_left_of_finished_trials_is_deleted(run):
     run.write("si")
     left = [run.path("si").with_name(name) for name in ("seed-000.checkpoint", ".seed-000.json.ab.part")]
     held = checkpoint_path(run.path("joint"))
@@ -267,15 +267,10 @@ def test_what_a_killed_process_left_of_finished_trials_is_deleted(run, monkeypat
     for path in (*left, held):
         path.touch()
     lock = store.claim(run.path("joint"))
-
-    def other_run_ends(seconds):
-        assert [path.exists() for path in (*left, held)] == [False, False, True]
-        lock.release()
-
-    monkeypatch.setattr(loop.time, "sleep", other_run_ends)
     run("si", "joint")
-    assert run.ran == []
-    assert not held.exists()
+    assert run.ran == run.prepared == []
+    assert [path.exists() for path in (*left, held)] == [False, False, True]
+    lock.release()
 
 
 def test_logs_of_a_trial_that_starts_over_are_replaced(run):
