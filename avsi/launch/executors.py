@@ -14,16 +14,14 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
 
 import cloudpickle
 
-from avsi.experiment.events import Event, Said, Tell
+from avsi.experiment.events import Said, Tell
 from avsi.experiment.spec import ExperimentError
 from avsi.experiment.trial import Setting, Trial
 
@@ -49,9 +47,6 @@ class Failure:
 Outcome = dict[str, Any] | Failure
 """A trial's result, as JSON data, or why there is none."""
 
-Show = Callable[[str, Event], None]
-"""Shows what a trial, given by its name, tells."""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -60,9 +55,6 @@ class Job:
     trial: Trial
     setting: Setting
     checkpoint: Path | None
-
-    def __str__(self) -> str:
-        return str(self.trial)
 
     def run(self, threads: int, tell: Tell) -> Outcome:
         """Run the trial with so many threads, come what may."""
@@ -82,8 +74,8 @@ class Executor(Protocol):
 
     workers: int
 
-    def __call__(self, job: Job, show: Show) -> Outcome:
-        """Run a trial, and show what it tells."""
+    def __call__(self, job: Job, tell: Tell) -> Outcome:
+        """Run a trial, passing on what it tells."""
         ...
 
     def stop(self) -> None:
@@ -98,13 +90,13 @@ class InThisProcess:
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
 
-    def __call__(self, job: Job, show: Show) -> Outcome:
+    def __call__(self, job: Job, tell: Tell) -> Outcome:
         """Run a trial."""
         import torch
 
         before = torch.get_num_threads()
         try:
-            return job.run(self._threads or before, partial(show, str(job)))
+            return job.run(self._threads or before, tell)
         finally:
             torch.set_num_threads(before)
 
@@ -131,7 +123,7 @@ class InProcesses:
         self._lock = threading.Lock()  # starting or joining a process looks at others that have ended
         PROCESSES.set_forkserver_preload(["avsi.experiment.running"])
 
-    def __call__(self, job: Job, show: Show) -> Outcome:
+    def __call__(self, job: Job, tell: Tell) -> Outcome:
         """Run a trial."""
         place = self._places.pop()
         try:
@@ -141,7 +133,7 @@ class InProcesses:
             message: Any = None
             with pipe, contextlib.suppress(EOFError, OSError):
                 while not isinstance(message := pipe.recv(), dict | Failure):
-                    show(str(job), message)
+                    tell(message)
             wait([process.sentinel])
             with self._lock:
                 process.join()
@@ -153,7 +145,7 @@ class InProcesses:
     def _start(self, job: Job) -> tuple[Any, Any]:
         payload = cloudpickle.dumps(job)
         ours, theirs = PROCESSES.Pipe(duplex=False)
-        process = PROCESSES.Process(target=_work, args=(theirs, payload, self._threads), name=str(job))
+        process = PROCESSES.Process(target=_work, args=(theirs, payload, self._threads))
         with theirs, self._lock:  # which is closed, so that the pipe ends when the process does
             process.start()
             self._running.append(process)

@@ -130,7 +130,7 @@ class Loop:
             job = Job(trial, replace(setting, tensorboard=log if self.tensorboard else None), checkpoint)
             display.start(str(trial))
             try:
-                outcome = executor(job, display.show)
+                outcome = executor(job, partial(display.show, str(trial)))
                 if isinstance(outcome, dict):
                     store.write_trial(path, outcome)
                     checkpoint.unlink(missing_ok=True)  # not before the result is on the disk

@@ -11,9 +11,9 @@ from typing import Any
 
 import ray
 
-from avsi.experiment.events import Event, Said
+from avsi.experiment.events import Event, Said, Tell
 from avsi.experiment.spec import ExperimentError
-from avsi.launch.executors import Failure, Job, Outcome, Show, run_elsewhere
+from avsi.launch.executors import Failure, Job, Outcome, run_elsewhere
 
 
 class OnRay:
@@ -38,7 +38,7 @@ class OnRay:
         self._running: set[Any] = set()
         self._stopped = False
 
-    def __call__(self, job: Job, show: Show) -> Outcome:
+    def __call__(self, job: Job, tell: Tell) -> Outcome:
         """Run a trial."""
         messages = self._task.remote(ray.cloudpickle.dumps(job), self._threads)
         self._running.add(messages)
@@ -49,11 +49,11 @@ class OnRay:
                 message = ray.get(reference)
                 if isinstance(message, dict | Failure):
                     return message
-                show(str(job), message)
+                tell(message)
             raise RuntimeError("the Ray task ended without an outcome")
         except ray.exceptions.NodeDiedError:
-            show(str(job), Said("its node was lost; it goes to another one"))
-            return self(job, show)
+            tell(Said("its node was lost; it goes to another one"))
+            return self(job, tell)
         except ray.exceptions.RayError as error:
             return Failure(f"its Ray task ended: {type(error).__name__}", str(error))
         finally:

@@ -329,8 +329,7 @@ def test_a_trial_whose_node_is_lost_goes_to_another_one_and_no_other(monkeypatch
     monkeypatch.setattr(on_ray.ray.cloudpickle, "dumps", lambda job: job)
     executor = on_ray.OnRay()
     executor._task = types.SimpleNamespace(remote=lambda payload, threads: iter((Said("begins"), ends.pop(0))))
-    show = lambda job, event: told.append((job, event.line))  # noqa: E731
-    assert executor("first", show).reason == "its Ray task ended: WorkerCrashedError"
-    begins, moves = ("first", "begins"), ("first", "its node was lost; it goes to another one")
-    assert told == [begins, moves, begins]
-    assert executor("second", show) == {"status": "finished"}
+    tell = lambda event: told.append(event.line)  # noqa: E731
+    assert executor("first", tell).reason == "its Ray task ended: WorkerCrashedError"
+    assert told == ["begins", "its node was lost; it goes to another one", "begins"]
+    assert executor("second", tell) == {"status": "finished"}

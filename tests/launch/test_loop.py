@@ -29,9 +29,9 @@ class Invented:
     def __init__(self, workers=0, outcomes=None):
         self.workers, self.outcomes, self.jobs, self.stopped = workers, outcomes or {}, [], False
 
-    def __call__(self, job, show):
+    def __call__(self, job, tell):
         self.jobs.append(job)
-        return self.outcomes.get(str(job), {"seed": job.trial.seed} | RESULT)
+        return self.outcomes.get(str(job.trial), {"seed": job.trial.seed} | RESULT)
 
     def stop(self):
         self.stopped = True
@@ -103,10 +103,10 @@ def test_as_many_trials_run_at_a_time_as_there_are_workers(run):
     class Meeting(Invented):
         together = threading.Barrier(3)
 
-        def __call__(self, job, show):
+        def __call__(self, job, tell):
             assert threading.current_thread() is not threading.main_thread()
             self.together.wait(60)  # for two others
-            return super().__call__(job, show)
+            return super().__call__(job, tell)
 
     assert not run("si", "finetune", "joint", seeds=(0, 1), executor=Meeting(workers=3))
     assert len(run.ran) == 6
@@ -114,9 +114,9 @@ def test_as_many_trials_run_at_a_time_as_there_are_workers(run):
 
 def test_without_workers_trials_run_in_the_main_thread(run):
     class Here(Invented):
-        def __call__(self, job, show):
+        def __call__(self, job, tell):
             assert threading.current_thread() is threading.main_thread()
-            return super().__call__(job, show)
+            return super().__call__(job, tell)
 
     assert not run("si", executor=Here())
 
@@ -127,7 +127,7 @@ def test_a_trial_in_other_hands_is_left_to_them(run, monkeypatch, workers):
     executor = Invented(workers)
 
     def other_run_finishes(seconds):
-        assert [str(job) for job in executor.jobs] == ["finetune, seed 0"]
+        assert [str(job.trial) for job in executor.jobs] == ["finetune, seed 0"]
         run.write("si")
         store.release(run.path("si"), lock)
 
@@ -148,10 +148,10 @@ def test_a_trial_is_in_hand_while_it_runs_and_not_afterwards(run):
     held = []
 
     class Trying(Invented):
-        def __call__(self, job, show):
+        def __call__(self, job, tell):
             held.extend(store.claim(run.path(name)) for name in ("si", "finetune"))
             held[-1].release()
-            return super().__call__(job, show)
+            return super().__call__(job, tell)
 
     run("si", executor=Trying())
     assert held[0] is None
@@ -163,9 +163,9 @@ def test_a_run_that_is_stopped_lets_go_of_its_trials_and_ends_what_runs(run, wor
     class Stopped(Invented):
         ended = threading.Event()
 
-        def __call__(self, job, show):
+        def __call__(self, job, tell):
             if job.trial.method.name == "si":
-                return super().__call__(job, show)
+                return super().__call__(job, tell)
             if not self.workers or job.trial.method.name == "joint":
                 raise KeyboardInterrupt
             assert self.ended.wait(60)
@@ -187,7 +187,7 @@ def test_a_run_that_is_stopped_lets_go_of_its_trials_and_ends_what_runs(run, wor
 
 def test_a_mistake_of_the_user_ends_the_run(run):
     class Refusing(Invented):
-        def __call__(self, job, show):
+        def __call__(self, job, tell):
             raise ExperimentError("not so")
 
     for workers in (0, 2):
@@ -210,10 +210,10 @@ def test_failures_are_kept_and_leave_the_others_alone(run):
 
 def test_a_trial_that_cannot_be_sent_elsewhere_fails_alone(run):
     class Strict(Invented):
-        def __call__(self, job, show):
+        def __call__(self, job, tell):
             if job.trial.method.name == "si":
                 raise TypeError("cannot pickle 'generator' object")
-            return super().__call__(job, show)
+            return super().__call__(job, tell)
 
     run("si", "finetune", executor=Strict())
     assert "si, seed 0: FAILED: TypeError: cannot pickle 'generator' object" in run.output
