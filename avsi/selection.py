@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from avsi.consolidation import StabilityWarning
 from avsi.consolidation.arguments import check_strengths
 from avsi.experiment.strategy_state import random_states, restore_random_states
 from avsi.plugins import ConsolidationPlugin
@@ -21,12 +23,12 @@ class Attempt:
     Attributes:
         learning_rate: The learning rate.
         strength: The strength; 0 in the search for the learning rate.
-        accuracy: Accuracy on the task's validation data, in [0, 1]; nan where training diverged.
+        accuracy: Accuracy on the task's validation data, in [0, 1]; None where training diverged.
     """
 
     learning_rate: float
     strength: float
-    accuracy: float
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -144,14 +146,17 @@ def choose_strength(
     snapshot, device = Snapshot(strategy, leave=[strategy.evaluator]), str(strategy.device)
     random = random_states(device)
 
-    def attempt(learning_rate: float, strength: float) -> float:
+    def attempt(learning_rate: float, strength: float) -> float | None:
+        accuracy = None
         try:
             _prepare(strategy, learning_rate, strength, assign)
             strategy.plugins = [plugin for plugin in strategy.plugins if plugin is not strategy.evaluator]
-            strategy.train(experience, eval_streams=[], **train)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", StabilityWarning)  # it is what is found out here
+                strategy.train(experience, eval_streams=[], **train)
             accuracy = 1.0 - validation_error(strategy, [validation])
         except FloatingPointError:
-            accuracy = math.nan
+            pass
         finally:
             snapshot.restore()
             restore_random_states(random, device)
@@ -159,14 +164,14 @@ def choose_strength(
         return accuracy
 
     plasticity = {rate: attempt(rate, 0.0) for rate in map(float, learning_rates)}
-    learned = {rate: accuracy for rate, accuracy in plasticity.items() if not math.isnan(accuracy)}
+    learned = {rate: accuracy for rate, accuracy in plasticity.items() if accuracy is not None}
     if not learned:
         raise RuntimeError(f"training diverges at every learning rate of {list(plasticity)}; give smaller ones")
     best = max(learned, key=learned.__getitem__)
     for exponent in range(attempts):
         chosen = first * decay**exponent
         accuracy = attempt(best, chosen)
-        if accuracy >= (1 - margin) * learned[best]:
+        if accuracy is not None and accuracy >= (1 - margin) * learned[best]:
             _prepare(strategy, best, chosen, assign)
             return Choice(best, chosen, accuracy, learned[best], tuple(tried))
     raise RuntimeError(

@@ -1,4 +1,8 @@
-"""Going through large tensors block by block, so that what several operations share is in a core's cache."""
+"""Going through many tensors in few operations, and through large ones on CPUs block by block.
+
+CPUs are bound by memory: what several operations share should be in a core's cache. GPUs are bound by the number of
+operations, and so are small tensors anywhere.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,18 @@ BLOCK = 1 << 16
 """Elements of a block per thread: a quarter megabyte of float32, of which several fit a core's second-level cache."""
 
 
+SMALL = 1 << 12
+"""Elements up to which a tensor costs a CPU less time than calling operations on it from Python."""
+
+Divided = tuple[list[Tensor], list[Tensor]]
+"""Whole tensors, to be worked on all at once, and blocks, one after the other."""
+
+
 class Blocks:
-    """Cuts lists of tensors, each list of the same shapes, into blocks of rows; small tensors stay whole.
+    """Divides lists of tensors, each list of the same shapes, into whole tensors and blocks.
+
+    On CPUs large tensors are cut into blocks of rows, those that are smaller than a block are one, and small ones stay
+    out of it. Elsewhere all do.
 
     Args:
         tensors: A list of the shapes.
@@ -21,19 +35,21 @@ class Blocks:
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         size = BLOCK * get_num_threads()
-        self._rows = [_rows(tensor, size) for tensor in tensors]
+        in_blocks = all(tensor.device.type == "cpu" for tensor in tensors)
+        self._whole = [index for index, t in enumerate(tensors) if not in_blocks or t.numel() <= SMALL]
+        self._rows = [(i, _rows(t, size)) for i, t in enumerate(tensors) if in_blocks and t.numel() > SMALL]
 
-    def cut(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Cut a list.
+    def divide(self, tensors: Sequence[Tensor]) -> Divided:
+        """Divide a list.
 
         Args:
             tensors: Tensors of the shapes that the blocks are for.
 
         Returns:
-            Views, in order.
+            The whole ones, and views of the others, in order.
         """
-        parts = ((t,) if not rows else t.split(rows) for t, rows in zip(tensors, self._rows, strict=True))
-        return list(chain.from_iterable(parts))
+        parts = [tensors[i].split(rows) if rows else (tensors[i],) for i, rows in self._rows]
+        return [tensors[i] for i in self._whole], list(chain.from_iterable(parts))
 
     def scratch(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Make a tensor for results beside each block. All share their memory: each is good until the next is used.
@@ -44,7 +60,7 @@ class Blocks:
         Returns:
             Tensors of the blocks' shapes on the CPU, with any values.
         """
-        blocks = self.cut(tensors)
+        _, blocks = self.divide(tensors)
         sizes: dict[torch.dtype, int] = {}
         for block in blocks:
             sizes[block.dtype] = max(block.numel(), sizes.get(block.dtype, 0))

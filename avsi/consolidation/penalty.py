@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from operator import attrgetter
 from typing import Any, Literal, NoReturn
 from weakref import WeakKeyDictionary, ref
 
@@ -17,7 +16,7 @@ from avsi._numbers import check_count
 from avsi.consolidation.arguments import Strength, check_choice, check_patterns, check_strengths
 from avsi.consolidation.divergence import HUGE, DivergenceError, FirstFault, largest
 from avsi.consolidation.parameters import fit, penalised_parameters, unwrap
-from avsi.consolidation.reached import Reached
+from avsi.consolidation.reached import GRADIENT, Reached
 from avsi.consolidation.stability import StabilityWarning, inner_optimizer, largest_stable_strength, learning_rates
 
 PenaltyStep = Literal["explicit", "proximal"]
@@ -26,7 +25,6 @@ PenaltyStep = Literal["explicit", "proximal"]
 GROWTH = 1e3
 """Where the explicit step is unstable, weights this many times the largest anchor (or 1) have diverged."""
 
-_GRADIENT = attrgetter("grad")  # half the time of ``parameter.grad`` in a loop, which shows with a hundred heads
 _PENALTIES: WeakKeyDictionary[nn.Module, list[ref[QuadraticPenalty]]] = WeakKeyDictionary()
 """The penalties on each model, which take turns in a step: see ``step``."""
 
@@ -241,7 +239,6 @@ class QuadraticPenalty:
     def observe(self) -> None:
         """Look at the gradient of the task loss, after the backward pass and before anything is added to it."""
 
-    @torch.no_grad()
     def add(self, optimizer: Any = None) -> None:
         """Let the penalty enter the step that comes next.
 
@@ -267,7 +264,6 @@ class QuadraticPenalty:
         lr = learning_rates(optimizer)
         self._pull = reached, [2 * self.strength * lr.get(id(parameter), 0.0) for parameter in reached.parameters]
 
-    @torch.no_grad()
     def finish(self) -> None:
         """End a step: after the optimizer's. A :class:`DivergenceError` says where an unstable one blew weights up."""
         for peer in self._peers:  # proximal steps of all penalties first: they are part of the step that SI looks at
@@ -462,7 +458,7 @@ class QuadraticPenalty:
         Returns:
             They with their state, None if it reached none.
         """
-        pattern = [gradient is None for gradient in map(_GRADIENT, self._bound.values())]
+        pattern = [gradient is None for gradient in map(GRADIENT, self._bound.values())]
         if pattern != self._pattern:
             names = [name for name, parameter in self._bound.items() if parameter.grad is not None]
             parameters: list[Tensor] = [self._bound[name] for name in names]

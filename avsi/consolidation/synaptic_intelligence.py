@@ -121,6 +121,7 @@ class SIPenalty(QuadraticPenalty):
         torch._foreach_copy_(copies, gradients)
         self._task, self._gradients = task, list(copies)
 
+    @torch.no_grad()
     def _measure_step(self) -> None:
         # Adds the step's share to the path integral.
         if self._task is None or not self._seen_gradient:

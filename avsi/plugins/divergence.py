@@ -60,11 +60,11 @@ class DivergencePlugin(SupervisedPlugin):
         """Look at the loss, and stop on a CPU where it is not finite."""
         if not self._watches:
             return
-        loss = strategy.loss.detach()
-        if loss.device.type != "cpu":
-            self._losses.note(torch.isfinite(loss).all())
+        loss = strategy.loss
+        if not loss.is_cpu:
+            self._losses.note(torch.isfinite(loss.detach()).all())
             return
-        value = loss.item() if loss.dim() == 0 else loss.sum().item()
+        value = loss.item()
         if not math.isfinite(value):
             stop_within(strategy, f"the loss is {value}")
 

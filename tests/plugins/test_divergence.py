@@ -141,6 +141,10 @@ def test_a_loss_on_another_device_is_flagged_and_read_at_the_end_of_the_epoch(di
         def device(self):
             return torch.device("cuda")
 
+        @property
+        def is_cpu(self):
+            return False
+
         def item(self):
             asked.append(strategy.clock.train_exp_iterations)
             return super().item()

@@ -451,8 +451,9 @@ def test_parameters_may_move_to_other_storage_while_a_task_trains(digits, monkey
     assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
 
 
-def test_five_tensors_are_held_for_each_parameter_in_training_and_four_afterwards(digits):
+def test_five_tensors_are_held_for_each_parameter_in_training_and_four_afterwards(digits, monkeypatch):
     """Importance, anchor, path integral and snapshots of parameters and gradient; and the penalty's scratch block."""
+    monkeypatch.setattr("avsi.consolidation.blocks.SMALL", 512)  # so that the body's weight is a block
     model, plugin, held, snapshots = seeded_mlp(), SIPlugin(1.0), [], set()
 
     class Count(SupervisedPlugin):

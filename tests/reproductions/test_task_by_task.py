@@ -33,3 +33,16 @@ def test_strengths_task_by_task_beside_the_best_of_a_grid(tmp_path):
     trials = [json.loads(file.read_text()) for file in (tmp_path / "results").rglob("seed-000.json")]
     best = max(trials, key=lambda trial: trial["validation_accuracy"])
     assert f" {100 * best['accuracy']:.2f}" in done.stdout
+
+
+def test_a_learning_rate_at_which_training_diverges_is_written_as_one(tmp_path):
+    fast = """import sys; sys.argv = ["task_by_task.py", "results", "--methods", "si", "--epochs", "1"]
+import task_by_task; task_by_task.LEARNING_RATES = (1.0, 1e15)
+task_by_task.run_analysis(task_by_task.analyse, task_by_task.Options, "")
+"""
+    command = [sys.executable, "-c", fast]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPRODUCTIONS)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "results" / "task_by_task_split_digits-1-epochs" / "si-0.json").read_text())
+    assert all(choice["attempts"][1]["accuracy"] is None for choice in found["choices"])
