@@ -53,16 +53,9 @@ FEW = 200  # samples of a task in a smoke test
 EVAL_BATCH_SIZE = 512
 
 MEASURED = (
-    "accuracy",
-    "bwt",
-    "forgetting",
-    "validation_accuracy",
-    "task_accuracy",
-    "train_accuracy",
-    "class_accuracy",
-    "learned_class_accuracy",  # of each task when it had just been learned
-    "accuracy_matrix",
-)
+    "accuracy", "bwt", "forgetting", "validation_accuracy", "task_accuracy", "train_accuracy", "class_accuracy",
+    "learned_class_accuracy", "accuracy_matrix",
+)  # fmt: skip
 """What is told of every trial; None where it has no meaning."""
 
 KEPT = (

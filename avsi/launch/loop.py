@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -102,9 +102,14 @@ class Loop:
         if not executor.workers:
             return [trial for trial in trials if not run(trial)]
         with ThreadPoolExecutor(executor.workers, initializer=_leave_ctrl_c_to_the_main_thread) as pool:
-            done = {pool.submit(run, trial): trial for trial in trials}
             try:
-                return [done[future] for future in as_completed(done) if not future.result()]
+                pending = {pool.submit(run, trial): trial for trial in trials}
+                left: list[Trial] = []
+                while pending:  # not all at once: on Windows Ctrl-C is heard in between
+                    for future in wait(pending, PAUSE, FIRST_COMPLETED).done:
+                        trial = pending.pop(future)
+                        left += [] if future.result() else [trial]
+                return left
             except BaseException:
                 self._stopped = True
                 pool.shutdown(wait=False, cancel_futures=True)
