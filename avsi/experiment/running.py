@@ -84,7 +84,7 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
     data, environment = describe_data(benchmark), describe_environment(setting.device)
     record.identify(trial, data, environment)
     RNGManager.set_random_seeds(trial.seed)
-    result = {
+    result: dict[str, Any] = {
         "status": "finished",
         "experiment": experiment.name,
         "method": method.trial_name,
@@ -166,7 +166,7 @@ class Trainer:
             "independent": [(task, [tested]) for task, tested in zip(train, test, strict=False)],
             "joint": [(train, test)],
         }
-        strategy = None if alone else self.strategy()
+        strategy: Any = None if alone else self.strategy()
         self.resume(strategy)
         for task, evaluated in trainings[method.regime][len(self.finished["rows"]) :]:
             strategy = self.strategy() if alone else strategy

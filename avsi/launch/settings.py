@@ -168,7 +168,8 @@ def with_argument(build: Callable[..., Any], path: str, value: Any, name: str) -
 
 def _parameters(call: Any) -> tuple[list[str], set[str] | None]:
     """Name the parameters of a call in their order, and all that may be given; None where it takes any."""
-    positional, known = [], set()
+    positional: list[str] = []
+    known: set[str] = set()
     bases = call.__mro__[:-1] if inspect.isclass(call) else ()  # a class hands on to its base what it does not know
     for function in [vars(base)["__init__"] for base in bases if "__init__" in vars(base)] or [call]:
         parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
