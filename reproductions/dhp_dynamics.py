@@ -23,8 +23,7 @@ from analysis import run_analysis
 from matplotlib.figure import Figure
 
 from avsi.experiment import ExperimentError
-from avsi.results import save_figure, say
-from avsi.results.study import read_studies
+from avsi.results import save_figure, say, trials
 
 QUANTITIES = {"eta": "η", "hebb": "||Hebb||$_F$", "alpha": r"||$\alpha$||$_F$"}
 EQUAL_TASKS = ("avsi.scenarios.permuted_mnist", "avsi.scenarios.permuted_digits")
@@ -61,12 +60,14 @@ def find_trial(folder: Path, method: str, seed: int) -> dict:
     """
     if not folder.is_dir():
         raise ExperimentError(f"{folder} is not a folder; give an experiment's folder of results")
-    known = [(m.name, trial) for study in read_studies(folder)[0] for m in study.methods for trial in m.trials]
-    trial = next((trial for name, trial in known if name == method and trial["seed"] == seed), None)
-    if trial is None:
-        names = ", ".join(dict.fromkeys(name for name, trial in known if trial.get("hebbian_dynamics"))) or "none"
+    known = trials(folder.resolve().parent)
+    known = known[known.experiment == folder.resolve().name]
+    found = known[(known.method == method) & (known.seed == seed)].to_dict("records")
+    if not found:
+        names = ", ".join(known.method[known.hebbian_dynamics.astype(bool)].unique()) or "none"
         raise ExperimentError(f"{folder} has no trial of {method} with seed {seed}; methods with DHP there: {names}")
-    if not trial.get("hebbian_dynamics"):
+    trial = found[0]
+    if not trial["hebbian_dynamics"]:
         raise ExperimentError(f"the trial of {method} recorded no dynamics: it has no DHP layer, or was too short")
     return trial
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from avsi.results.store import trial_file, write_experiment, write_trial
-from avsi.results.study import Outcome, Study
+from avsi.results.store import harmless, trial_file, write_experiment, write_trial
+from avsi.results.study import make_study
 
 PAPER = {"accuracy": 90.0, "bwt": -0.1, "tasks": [80.0, 85.0, 90.0]}
 NO_PAPER = {"accuracy": None, "bwt": None, "tasks": []}
@@ -18,6 +18,7 @@ def trial(seed=0, tasks=(0.9, 0.8, 1.0), bwt=-0.25, complete=True, sequential=Tr
         "seed": seed,
         "accuracy": sum(tasks) / count,
         "bwt": bwt if sequential else None,
+        "forgetting": -bwt if sequential else None,
         "task_accuracy": list(tasks),
         "accuracy_matrix": matrix if sequential else None,
         "data": [data | {"published": 10 if complete else 20, "complete": complete}],
@@ -30,20 +31,27 @@ def diverged(seed=0, stable=None):
     return trial(seed) | nothing | {"status": "diverged", "divergence": cause}
 
 
-def outcome(name, *trials, regime="sequential", **more):
-    return Outcome(
-        name, more.pop("label", name.upper()), regime, more.pop("folder", f"{name}-0"), trials=trials, **more
-    )
-
-
-def study(*methods, **more):
-    return Study(**{"folder": Path("tiny"), "title": "Tiny", "source": "A paper.", "methods": methods} | more)
-
-
 def entry(name, **more):
     """A method of an experiment's file."""
     start = {"name": name, "label": name.upper(), "regime": "sequential", "folder": f"{name}-0123456789"}
     return start | {"candidate_of": "", "reported": NO_PAPER} | more
+
+
+def outcome(name, *trials, **more):
+    """A method of an experiment's file, and its trials."""
+    return entry(name, **more) | {"trials": trials}
+
+
+def study(*outcomes, folder="tiny", **more):
+    """A study as it is made of files."""
+    content = {"title": "Tiny", "source": "A paper.", "methods": list(outcomes)} | more
+    read, problems = {}, []
+    for of in outcomes:
+        files = [{"file": trial_file(Path(folder, of["folder"]), trial["seed"])} for trial in of["trials"]]
+        read[of["folder"]] = [harmless(trial) | file for trial, file in zip(of["trials"], files, strict=True)]
+    found = make_study(Path(folder, "experiment.json"), harmless(content), read, problems)
+    assert problems == []
+    return found
 
 
 def write(root, *entries, trials=(), name="tiny", suffix="", **more):

@@ -1,4 +1,4 @@
-"""Figures of a study: curves over tasks, dots by task, heat maps; readable without colour and on a dark page."""
+"""Figures of a study: curves over tasks, dots by task, heat maps; readable without colour."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from avsi.files import write_bytes
-from avsi.results.store import plain
-from avsi.results.study import Outcome, Study, is_number
-from avsi.results.tables import partial_data
+from avsi.results.study import Study
 
 # Known methods look the same in every experiment, and relatives share a colour, as they are 10 places apart; others
 # follow in the experiment's order. As 10 and 13 have no common divisor, no two of 130 methods look the same.
@@ -40,6 +38,12 @@ MOST = 24  # methods in a figure
 NUMBERS = 2000  # in the cells of a figure; more take long and cannot be read
 HEAT = "Blues"  # its lightness falls steadily, so that a grey copy reads the same
 UNTRAINED = "#c8c8c8"
+TEXTS: dict[Any, Any] = {"font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"], "svg.fonttype": "none"}
+DARK_PAGE = (
+    '@media (prefers-color-scheme: dark) { text { fill: #e6e6e6 } [style*="stroke: #000000"] { stroke: #c8ccd2 '
+    '!important } [style*="fill: #000000"] { fill: #c8ccd2 !important } [style*="fill: #ffffff"] { fill: #16181b '
+    '!important } [style*="stroke: #b0b0b0"] { stroke: #6a7078 !important } }</style>'
+)
 STYLE: dict[Any, Any] = {
     "axes.axisbelow": True, "axes.grid": True, "axes.grid.axis": "y", "axes.labelsize": 9, "axes.spines.right": False,
     "axes.spines.top": False, "axes.titlesize": 9, "figure.constrained_layout.use": True, "figure.labelsize": 9,
@@ -47,18 +51,17 @@ STYLE: dict[Any, Any] = {
     "grid.alpha": 0.35, "legend.fontsize": 9, "legend.frameon": False, "legend.handlelength": 3,
     "lines.linewidth": 1.4, "lines.markersize": 5, "xtick.labelsize": 8, "ytick.labelsize": 8,
 }  # fmt: skip
-DARK_PAGE = (
-    ("stroke", "#000000", "#c8ccd2"), ("fill", "#000000", "#c8ccd2"), ("fill", "#ffffff", "#16181b"),
-    ("stroke", "#b0b0b0", "#6a7078"),
-)  # fmt: skip
+
+Looks = dict[str, dict[str, Any]]
+"""How methods look, by name, as arguments of ``plot``."""
 
 
-def _look(study: Study, method: Outcome) -> dict[str, Any]:
-    """Give a method its look, as ``plot`` takes it; it does not depend on which of the others have trials."""
-    names = [*KNOWN, *(other.name for other in study.methods if other.name not in KNOWN)]
-    slot = names.index(method.name)
+def _look(study: Study, name: str) -> dict[str, Any]:
+    """Give a method its look; it does not depend on which of the others have trials."""
+    names = [*KNOWN, *(other for other in study.methods.index if other not in KNOWN)]
+    slot = names.index(name)
     around, hue = divmod(slot, len(COLOURS))
-    colour = COLOURS[hue] if method.regime == "sequential" else BOUND
+    colour = COLOURS[hue] if study.methods.regime[name] == "sequential" else BOUND
     return {
         "color": colour,
         "linestyle": DASHES[(hue + around) % len(DASHES)],
@@ -67,22 +70,9 @@ def _look(study: Study, method: Outcome) -> dict[str, Any]:
     }
 
 
-def _shown(study: Study) -> list[Outcome]:
-    """Choose the methods of a figure."""
-    return [method for method in study.compared if method.finished][:MOST]
-
-
-def _labelled(study: Study, methods: Sequence[Outcome]) -> list[tuple[Outcome, dict[str, Any]]]:
-    """Give each method its look and label, as arguments of ``plot``."""
-    different = len({len(method.finished) for method in methods}) > 1
-    return [
-        (m, _look(study, m) | {"label": _text(m.label, 40) + f" (n = {len(m.finished)})" * different}) for m in methods
-    ]
-
-
 def _text(text: str, limit: int = 600) -> str:
     """Write a text so that it is no formula, and not hidden from the legend as what begins with _."""
-    return plain(text, limit).replace("$", r"\$").replace("_", " _", text.startswith("_"))
+    return text[:limit].replace("$", r"\$").replace("_", " _", text.startswith("_"))
 
 
 def _make_panels(count: int, across: int, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
@@ -95,170 +85,119 @@ def _make_panels(count: int, across: int, width: float, height: float, **shared:
     return figure, panels[:count]
 
 
-def _finish(figure: Figure, study: Study, methods: Sequence[Outcome], interval: str) -> None:
-    """Explain looks beside the figure; say above it what is shown, how many trials are behind it, what limits it."""
-    handles = {k: v for axes in figure.axes for v, k in zip(*axes.get_legend_handles_labels(), strict=True)}
-    inches = figure.get_figwidth()
-    if handles:
-        figure.legend(list(handles.values()), list(handles), loc="outside right upper")
-        inches -= 0.9 + 0.09 * max(map(len, handles))
-    counts = sorted({len(method.finished) for method in methods})
-    seeds = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
-    partial = "; ".join([*filter(None, [study.deviation]), *partial_data(methods)])
-    notes = [
-        "one seed" if seeds == "1" else f"n = {seeds} seeds",
-        f"{interval} = standard error" if interval and counts[-1] > 1 else "",
-        f"partial: {partial}" if partial else "",
-        *(f"{method.label} {method.diverged}" for method in methods if method.diverged),
-        f"the first {MOST} methods" if len(methods) == MOST < len(study.compared) else "",
-    ]
-    texts = (study.heading, "; ".join(filter(None, notes)))
-    lines = [line for text in texts for line in textwrap.wrap(_text(text), max(30, int(13 * inches)))]
-    figure.set_figheight(max(figure.get_figheight(), 0.21 * len(handles) + 0.8) + 0.17 * len(lines))
-    figure.suptitle("\n".join(lines), x=0.01, ha="left")
-
-
-def _draw_curve(axes: Axes, values: pd.DataFrame, look: dict[str, Any]) -> None:
-    """Draw the mean over seeds (rows) against the columns, with a band of one standard error."""
+def _draw(axes: Axes, values: pd.DataFrame, look: dict[str, Any], band: bool = False) -> None:
+    """Draw the mean over seeds (rows) against the columns, with one standard error as whiskers or as a band."""
     mean, error = values.mean(), values.sem()
-    axes.plot(mean, **look)
-    if len(values) > 1:
+    if not band:
+        axes.errorbar(mean.index, mean, None if error.isna().all() else error.fillna(0), elinewidth=1, **look)
+        return
+    axes.plot(mean.index, mean, **look)
+    if error.notna().any():
         axes.fill_between(mean.index, mean - error, mean + error, color=look["color"], alpha=0.18, linewidth=0)
 
 
-def _draw_dots(axes: Axes, values: pd.DataFrame, look: dict[str, Any]) -> None:
-    """Draw the mean over seeds (rows) against the columns, with whiskers of one standard error."""
-    error = values.sem()
-    axes.errorbar(values.columns, values.mean(), None if error.isna().all() else error.fillna(0), elinewidth=1, **look)
+def _matrices(study: Study, name: str) -> np.ndarray:
+    """Collect R of a method in percent: (seeds, tasks trained, tasks)."""
+    return 100 * np.array([matrix for matrix in study.of(name).accuracy_matrix if matrix])
 
 
-def _matrices(method: Outcome) -> np.ndarray:
-    """Collect R in percent: (seeds, tasks trained, tasks)."""
-    return 100 * np.array([trial["accuracy_matrix"] for trial in method.finished])
-
-
-def _over_seen(matrices: np.ndarray) -> np.ndarray:
-    """Average row t of R over tasks 1 to t: (seeds, tasks trained)."""
-    return np.tril(matrices).sum(-1) / np.arange(1, matrices.shape[-1] + 1)
-
-
-def _accuracy_figure(study: Study) -> Figure | None:
-    """Plot mean accuracy over the tasks seen so far, after each task; what has no order of tasks is a level line."""
-    methods = _shown(study)
-    if not methods:
-        return None
+def _draw_accuracy(study: Study, looks: Looks) -> Figure:
+    """Mean test accuracy on the tasks learned so far, after each task; bands: one standard error."""
     figure, (axes,) = _make_panels(1, 1, 6.8, 3.8)
-    tasks = range(1, study.tasks + 1)
-    for index, (method, look) in enumerate(_labelled(study, methods)):
-        if method.regime == "sequential":
-            values = pd.DataFrame(_over_seen(_matrices(method)), columns=tasks)
+    for index, (name, look) in enumerate(looks.items()):
+        if study.methods.regime[name] == "sequential":
             # Later curves are thinner, so that curves that coincide can all be seen.
-            look |= {"markersize": max(8 - 0.25 * index, 5), "linewidth": max(2.8 - 0.25 * index, 1.1)}
-            look |= {"markevery": ceil(len(tasks) / 20)}
+            sizes = {"markersize": max(8 - 0.25 * index, 5), "linewidth": max(2.8 - 0.25 * index, 1.1)}
+            _draw(axes, _over_seen(study, name), look | sizes | {"markevery": ceil(study.tasks / 20)}, band=True)
         else:
-            values = pd.DataFrame(dict.fromkeys((1, max(study.tasks, 2)), 100 * method.values("accuracy")))
-            look |= {"marker": "None", "linewidth": 1.1}
-        _draw_curve(axes, values, look)
+            level = 100 * study.by_seed("accuracy")[name].dropna()
+            ends = pd.DataFrame(dict.fromkeys((1, max(study.tasks, 2)), level))
+            _draw(axes, ends, look | {"marker": "None", "linewidth": 1.1}, band=True)
     axes.set(xlabel="tasks learned", ylabel="mean test accuracy on them (%)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _finish(figure, study, methods, "band")
     return figure
 
 
-def _panels_figure(study: Study) -> Figure | None:
-    """Plot the accuracy on each task, a panel each, and on those seen, as in Figure 3 of Zenke et al."""
-    methods = [method for method in _shown(study) if method.regime == "sequential"]
+def _over_seen(study: Study, name: str) -> pd.DataFrame:
+    """Average row t of R over tasks 1 to t: by seed (rows) and t (columns)."""
+    tasks = np.arange(1, study.tasks + 1)
+    return pd.DataFrame(np.tril(_matrices(study, name)).sum(-1) / tasks, columns=tasks)
+
+
+def _draw_panels(study: Study, looks: Looks) -> Figure | None:
+    """Test accuracy on each task against the tasks trained, and mean over tasks seen; bands: one standard error."""
     tasks = study.tasks
-    if not methods or not 2 <= tasks <= 11:
+    if not 2 <= tasks <= 11:
         return None
     across = ceil((tasks + 1) / (1 if tasks < 6 else 2))
     figure, panels = _make_panels(tasks + 1, across, min(1.8, 9.5 / across), 2.3, sharex=True, sharey=True)
-    for method, look in _labelled(study, methods):
-        matrices = _matrices(method)
-        curves = [*(matrices[:, task:, task] for task in range(tasks)), _over_seen(matrices)]
-        for axes, curve in zip(panels, curves, strict=True):
-            trained = range(tasks - curve.shape[1] + 1, tasks + 1)
-            _draw_curve(axes, pd.DataFrame(curve, columns=trained), look | {"markersize": 4})
+    for name, look in looks.items():
+        matrices = _matrices(study, name)
+        curves = [pd.DataFrame(matrices[:, t:, t], columns=range(t + 1, tasks + 1)) for t in range(tasks)]
+        for axes, curve in zip(panels, [*curves, _over_seen(study, name)], strict=True):
+            _draw(axes, curve, look | {"markersize": 4}, band=True)
     for index, axes in enumerate(panels):
         axes.set_title(f"task {index + 1}" if index < tasks else "mean of tasks seen", loc="left")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.supxlabel("tasks trained")
     figure.supylabel("test accuracy (%)")
-    _finish(figure, study, methods, "band")
     return figure
 
 
-def _tasks_figure(study: Study) -> Figure | None:
-    """Plot the final accuracy on each task and their mean, beside training accuracy and the paper's values."""
-    methods = _shown(study)
-    if not methods:
-        return None
+def _draw_tasks(study: Study, looks: Looks) -> Figure | None:
+    """Final test accuracy on each task, and their mean; whiskers: one standard error."""
     groups = study.tasks + 1  # the last is the mean
-    down = ceil(groups * len(methods) / 90)
-    as_dots = down <= 4  # more are lines in one row of axes
-    across = ceil(groups / down) if as_dots else groups
-    down = ceil(groups / across)
-    width = min(max(6.5, 3.2 + 0.13 * across * len(methods)), 11.5)
-    figure, rows = _make_panels(down, 1, width - 2, 2.5, sharey=True)
+    if study.tasks > 20:
+        return None
+    across = ceil(groups / ceil(groups * len(looks) / 90))
+    width = min(max(4.5, 1.2 + 0.13 * across * len(looks)), 9.5)
+    figure, rows = _make_panels(ceil(groups / across), 1, width, 2.5, sharey=True)
     for index, axes in enumerate(rows):
         shown = range(index * across + 1, min((index + 1) * across, groups) + 1)
-        every = ceil(across / 20)
-        ticks = [task for task in shown[::every] if task <= groups - every] + [groups] * (groups in shown)
-        names = [f"task {tick}" if across <= 12 else str(tick) for tick in ticks]
-        axes.set_xticks(ticks, [*names[:-1], "mean"] if groups in shown else names)
+        name = "task {}" if across <= 12 else "{}"
+        axes.set_xticks(shown, ["mean" if task == groups else name.format(task) for task in shown])
         axes.tick_params(axis="x", length=0)
-        axes.set_xlim(shown[0] - 0.55, shown[0] + across - 0.45)
-        for task in shown[::2] if as_dots else ():
+        axes.set(xlim=(shown[0] - 0.55, shown[0] + across - 0.45), ylabel="test accuracy (%)")
+        for task in shown[::2]:
             axes.axvspan(task - 0.5, task + 0.5, color=BOUND, alpha=0.07, linewidth=0)
-        axes.set_ylabel("test accuracy (%)")
 
-    line = {"linestyle": "none"} if as_dots else {"linestyle": "-", "linewidth": 0.8}
-    pale = line | {"alpha": 0.4, "label": "pale: training accuracy"}
-    lane = min(9.0, max(3.0, 58 * (width - 3) / (across * len(methods))))
-    paper = {"linestyle": "none", "marker": "_", "color": "k", "markersize": lane, "markeredgewidth": 1.4}
-    layers: tuple[tuple[Callable[[Outcome], pd.DataFrame], dict[str, Any]], ...] = (
-        (lambda method: _with_mean(method.by_task()), line),
-        (lambda method: _with_mean(method.by_task("train_accuracy")), pale),
-        (lambda method: _reported(method, study.tasks), paper | {"label": "paper"}),
-    )
-    for values_of, layer in layers:
-        for index, (method, look) in enumerate(_labelled(study, methods)):
-            values = values_of(method)
-            shift = 0.8 * ((index + 0.5) / len(methods) - 0.5) if as_dots else 0
+    lane = min(9.0, max(3.0, 58 * (width - 1) / (across * len(looks))))
+    layers: dict[str, dict[str, Any]] = {
+        "task_accuracy": {},
+        "train_accuracy": {"alpha": 0.4, "label": "pale: training accuracy"},
+        "paper": {"marker": "_", "color": "k", "markersize": lane, "markeredgewidth": 1.4, "label": "paper"},
+    }
+    for key, layer in layers.items():
+        for index, (name, look) in enumerate(looks.items()):
+            if key == "paper":
+                method = study.methods.loc[name]
+                paper = dict(enumerate(method.paper_tasks or (), 1)) | {groups: method.paper_accuracy}
+                values = pd.DataFrame([paper], dtype=float).dropna(axis="columns")
+            else:
+                values = 100 * study.by_task(name, key)
+                values[groups] = values.mean(axis="columns")
+            shift = 0.8 * ((index + 0.5) / len(looks) - 0.5)
             for axes in rows if values.size else ():
-                _draw_dots(axes, values.set_axis(values.columns + shift, axis="columns"), look | layer)
-    _finish(figure, study, methods, "whisker")
+                _draw(axes, values.set_axis(values.columns + shift, axis=1), look | {"linestyle": "none"} | layer)
     return figure
 
 
-def _with_mean(values: pd.DataFrame) -> pd.DataFrame:
-    """Turn accuracies by task into percent, with their mean as a task more."""
-    return 100 * values.assign(mean=values.mean(axis="columns")).set_axis(range(1, values.shape[1] + 2), axis="columns")
+def _draw_matrices(study: Study, looks: Looks) -> Figure:
+    """Accuracy matrix R in percent, mean over trials: test accuracy on each task (column) after each task (row).
 
-
-def _reported(method: Outcome, tasks: int) -> pd.DataFrame:
-    """Collect what the paper reports of each task and, as a task more, of their mean."""
-    values = dict(enumerate(method.reported["tasks"][:tasks], 1)) | {tasks + 1: method.reported["accuracy"]}
-    return pd.DataFrame([values], dtype=float).dropna(axis="columns")
-
-
-def _matrix_figure(study: Study) -> Figure | None:
-    """Plot R of each sequential method as a heat map, with tasks not learned yet in grey."""
-    methods = [method for method in _shown(study) if method.regime == "sequential"]
-    if not methods:
-        return None
+    Grey: tasks not learned yet.
+    """  # noqa: DOC201
     tasks = study.tasks
     side = min(max(1.9, 0.7 + 0.26 * tasks), 4.0)
-    figure, panels = _make_panels(len(methods), min(len(methods), int(10.5 / side)), side, side + 0.2)
-    form = "{:.0f}" if tasks * tasks * len(methods) <= NUMBERS and tasks <= 20 else ""
+    figure, panels = _make_panels(len(looks), min(len(looks), int(10.5 / side)), side, side + 0.2)
+    form = "{:.0f}" if tasks * tasks * len(looks) <= NUMBERS else ""
     untrained = np.triu(np.ones((tasks, tasks), dtype=bool), 1)
-    for axes, (method, look) in zip(panels, _labelled(study, methods), strict=True):
-        mesh = heat_map(axes, _matrices(method).mean(0), low=0, high=100, form=form, grey=untrained)
+    for axes, (name, look) in zip(panels, looks.items(), strict=True):
+        cells = heat_map(axes, _matrices(study, name).mean(0), low=0, high=100, form=form, grey=untrained)
         axes.set_title(textwrap.fill(look["label"], int(12 * side)))
     figure.supxlabel("accuracy on task")
     figure.supylabel("after task")
-    figure.colorbar(mesh, ax=panels, shrink=0.7, aspect=30, label="test accuracy (%)")
-    _finish(figure, study, methods, "")
+    figure.colorbar(cells, ax=panels, shrink=0.7, aspect=30, label="test accuracy (%)")
     return figure
 
 
@@ -315,131 +254,144 @@ def heat_map(
     return mesh
 
 
-def _classes_figure(study: Study) -> Figure | None:
-    """Plot the final accuracy on classes against their number of training images, or against the class."""
-    methods = [m for m in _shown(study) if all(any(t.get("class_accuracy") or []) for t in m.finished)]
-    if not methods:
-        return None
+def _draw_classes(study: Study, looks: Looks) -> Figure | None:
+    """Final test accuracy on classes against their number of training images; whiskers: one standard error."""
+    rows = [
+        (method, seed, count, accuracy)
+        for (method, seed), trial in study.of(*looks).iterrows()
+        for of_task in zip(trial.class_images or (), trial.class_accuracy or (), strict=False)
+        for count, accuracy in zip(*of_task, strict=False)
+    ]
+    classes = pd.DataFrame(rows, columns=["method", "seed", "images", "accuracy"]).dropna().astype({"accuracy": float})
+    if not classes.images.max() > 2 * classes.images.min():
+        return None  # there is nothing to see where the classes are of about one size
     figure, (axes,) = _make_panels(1, 1, 6.8, 3.8)
-    counted = all(trial.get("class_images") for method in methods for trial in method.finished)
-    for method, look in _labelled(study, methods):
-        classes = pd.concat({trial["seed"]: _classes(trial, counted) for trial in method.finished}, names=["seed"])
-        groups = classes.images
+    for name, of_method in classes.groupby("method", sort=False):
+        groups = of_method.images
         if groups.nunique() > 12:  # groups of about as many classes, by their number of images
             groups = pd.qcut(groups, 8, labels=False, duplicates="drop")
-        values = 100 * classes.groupby(["seed", groups.rename("group")]).accuracy.mean().unstack()
-        values.columns = classes.images.groupby(groups).mean().clip(lower=0.5 if counted else 0)
-        _draw_dots(axes, values, look)
-    axes.set_ylabel("final test accuracy on the class (%)")
-    if counted:
-        axes.set(xlabel="training images of the class", xscale="log")
-    else:
-        axes.set_xlabel("class")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _finish(figure, study, methods, "whisker")
+        values = 100 * of_method.groupby(["seed", groups.rename("group")]).accuracy.mean().unstack()
+        values.columns = of_method.images.groupby(groups).mean().clip(lower=0.5)
+        _draw(axes, values, looks[name])
+    axes.set(xlabel="training images of the class", ylabel="final test accuracy on the class (%)", xscale="log")
     return figure
 
 
-def _classes(trial: dict[str, Any], counted: bool) -> pd.DataFrame:
-    """Tabulate a trial's classes: accuracy, and number of training images where they are counted, else of the class."""
-    accuracy = pd.DataFrame(trial["class_accuracy"], dtype=float).stack()
-    images = pd.DataFrame(trial["class_images"], dtype=float).stack() if counted else accuracy.index.get_level_values(1)
-    return pd.DataFrame({"accuracy": accuracy, "images": images}).dropna()
-
-
-def _sensitivity_figure(study: Study) -> Figure | None:
-    """Plot accuracy against each parameter of a sweep that was tried with several numbers."""
+def _draw_sensitivity(study: Study, looks: Looks) -> Figure | None:
+    """Mean accuracy after the last task against the parameters of a sweep; whiskers: one standard error."""
     panels = []
-    for method in study.methods:
-        tried = [c for c in study.methods if c.candidate_of == method.name and c.trials]
-        for name in dict.fromkeys(key for candidate in tried for key in candidate.settings):
-            points = [(float(c.settings[name]), c) for c in tried if is_number(c.settings.get(name))]
-            if len({value for value, _ in points}) > 1:
-                panels.append((method, name, points))
-    panels = panels[:MOST]
+    for name in study.methods.index:
+        tried = study.run[study.run.candidate_of == name]
+        numbers = [{key: v for key, v in (of or {}).items() if type(v) in {int, float}} for of in tried.settings]
+        settings = pd.DataFrame(numbers, tried.index, dtype=float)
+        panels += [(name, key, values.dropna()) for key, values in settings.items() if values.nunique() > 1]
     if not panels:
         return None
-    figure, grid = _make_panels(len(panels), min(len(panels), 3), 3.4, 2.8)
-    for axes, (method, name, points) in zip(grid, panels, strict=True):
-        _draw_sensitivity(axes, _look(study, method), method, name, points)
+    figure, grid = _make_panels(len(panels[:MOST]), min(len(panels), 3), 3.4, 2.8)
+    for axes, (name, key, values) in zip(grid, panels, strict=False):
+        _draw_parameter(axes, study, name, key, values)
     figure.supylabel("mean accuracy (%)")
-    _finish(figure, study, [c for _, _, points in panels for _, c in points], "whisker")
     return figure
 
 
-def _draw_sensitivity(
-    axes: Axes, look: dict[str, Any], method: Outcome, name: str, points: Sequence[tuple[float, Outcome]]
-) -> None:
-    """Draw accuracy against a parameter; with several, at each value the best of the others on validation data."""
-    axes.set(title=_text(method.label, 40), xlabel=_text(name, 40))
-    places = sorted({value for value, _ in points})
+def _draw_parameter(axes: Axes, study: Study, name: str, parameter: str, values: pd.Series) -> None:
+    """Draw accuracy against a parameter's values, given by candidate; of several with a value, the best counts."""
+    method, look = study.methods.loc[name], _look(study, name)
+    axes.set(title=_text(method.label, 40), xlabel=_text(parameter, 40))
+    places = sorted(values.unique())
     if places[0] > 0 and places[-1] / places[0] >= 20:
         axes.set_xscale("log")
     elif places[0] == 0 and places[-1] / places[1] >= 20:
         axes.set_xscale("symlog", linthresh=places[1])
-    sound = [(value, c) for value, c in points if len(c.finished) == len(c.trials)]
-    best = dict(sorted(sound, key=lambda point: np.nan_to_num(point[1].values("validation_accuracy").mean())))
+    sound = values[study.summary.diverged[values.index] == ""]
+    validation = study.by_seed("validation_accuracy")[sound.index].mean()
+    best = validation.fillna(0).groupby(sound).idxmax()
     for key, label, dashes, fill in (
         ("validation_accuracy", "validation data", DASHES[1], "white"),
         ("accuracy", "test data", "-", look["color"]),
     ):
-        values = 100 * pd.DataFrame({value: best[value].values(key) for value in sorted(best)})
-        if values.size:
-            _draw_dots(axes, values, look | {"linestyle": dashes, "markerfacecolor": fill, "label": label})
-    lost = [value for value in places if value not in best]
+        scores = 100 * study.by_seed(key)[best].set_axis(best.index, axis="columns")
+        if scores.notna().any(axis=None):
+            _draw(axes, scores, look | {"linestyle": dashes, "markerfacecolor": fill, "label": label})
+    lost = [value for value in places if value not in best.index]
     if lost:
         at_bottom = axes.get_xaxis_transform()
         axes.plot(lost, [0.03] * len(lost), "x", color=COLOURS[-1], markersize=7, transform=at_bottom, label="diverged")
     for settings, label, dashes in ((method.settings, "chosen", "-"), (method.published, "the script's own", ":")):
-        if is_number(settings.get(name)):
-            axes.axvline(settings[name], color=BOUND, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
+        value = (settings or {}).get(parameter)
+        if isinstance(value, int | float):
+            axes.axvline(value, color=BOUND, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
 
 
-KINDS: dict[str, tuple[Callable[[Study], Figure | None], str]] = {
-    "accuracy": (
-        _accuracy_figure,
-        "Mean test accuracy on the tasks learned so far, after each task; bands: one standard error.",
-    ),
-    "panels": (
-        _panels_figure,
-        "Test accuracy on each task against the tasks trained, and mean over tasks seen; bands: one standard error.",
-    ),
-    "tasks": (_tasks_figure, "Final test accuracy on each task, and their mean; whiskers: one standard error."),
-    "classes": (
-        _classes_figure,
-        "Final test accuracy on classes against their number of training images; whiskers: one standard error.",
-    ),
-    "sensitivity": (
-        _sensitivity_figure,
-        "Mean accuracy after the last task against the parameters of a sweep; whiskers: one standard error.",
-    ),
-    "matrix": (
-        _matrix_figure,
-        "Accuracy matrix R in percent, mean over trials: test accuracy on each task (column) after each task (row). "
-        "Grey: tasks not learned yet.",
-    ),
+KINDS: dict[str, Callable[[Study, Looks], Figure | None]] = {
+    "accuracy": _draw_accuracy,
+    "panels": _draw_panels,
+    "tasks": _draw_tasks,
+    "classes": _draw_classes,
+    "sensitivity": _draw_sensitivity,
+    "matrix": _draw_matrices,
 }
-"""The figures of a study, by the stem of their files: what draws them, if there is anything to draw, and captions."""
-
-
-def write_figures(study: Study) -> list[Path]:
-    """Write the figures of a study; those of trials that are there no more are removed."""
-    written = []
-    for kind, (draw, _) in KINDS.items():
-        with matplotlib.rc_context(STYLE):
-            figure = draw(study)
-            if figure is not None:
-                written += save_figure(figure, study.folder / f"{kind}{study.suffix}")
-                continue
-        for ending in ("png", "svg"):
-            study.file(kind, ending).unlink(missing_ok=True)
-    return written
+"""What draws the figures of a study, if there is anything to draw, by the stem of their files; says their captions."""
 
 
 def captions(study: Study) -> dict[str, str]:
     """Return the captions of the figures that were written, by file."""
     files = {kind: study.file(kind, "svg") for kind in KINDS}
-    return {file.name: KINDS[kind][1] for kind, file in files.items() if file.is_file()}
+    return {file.name: _caption(kind) for kind, file in files.items() if file.is_file()}
+
+
+def _caption(kind: str) -> str:
+    return " ".join((KINDS[kind].__doc__ or "").split())
+
+
+def draw(kind: str, study: Study) -> Figure | None:
+    """Draw a figure of the methods with trials that did not diverge; None where there is nothing to show."""
+    methods = study.summary[study.summary.n > 0]
+    methods = methods[(methods.candidate_of != "") == (kind == "sensitivity")]
+    if kind in {"panels", "matrix"}:
+        methods = methods[study.methods.regime[methods.index] == "sequential"]
+    shown = methods if kind == "sensitivity" else methods[:MOST]
+    looks = {}
+    for row in shown.itertuples():
+        note = f" (n = {row.n})" if shown.n.nunique() > 1 else ""
+        looks[row.method] = _look(study, row.method) | {"label": _text(row.label, 40) + note}
+    figure = KINDS[kind](study, looks) if looks else None
+    if figure is not None:
+        seeds = " to ".join(str(count) for count in dict.fromkeys([shown.n.min(), shown.n.max()]))
+        bars = next((word for word in ("band", "whisker") if word in _caption(kind)), "")
+        partial = "; ".join([*filter(None, [study.deviation]), *study.partial_data(*looks)])
+        notes = [
+            "one seed" if seeds == "1" else f"n = {seeds} seeds",
+            f"{bars} = standard error" if bars and shown.n.max() > 1 else "",
+            f"partial: {partial}" if partial else "",
+            *(f"{row.label} {row.diverged}" for row in shown.itertuples() if row.diverged),
+            f"the first {MOST} methods" if len(shown) < len(methods) else "",
+        ]
+        _explain(figure, study.heading, "; ".join(filter(None, notes)))
+    return figure
+
+
+def _explain(figure: Figure, *texts: str) -> None:
+    """Write texts above a figure, and explain its looks beside it."""
+    handles = {k: v for axes in figure.axes for v, k in zip(*axes.get_legend_handles_labels(), strict=True)}
+    inches = figure.get_figwidth()
+    if handles:
+        figure.legend(list(handles.values()), list(handles), loc="outside right upper")
+        inches -= 0.9 + 0.09 * max(map(len, handles))
+    lines = [line for text in texts for line in textwrap.wrap(_text(text), max(30, int(13 * inches)))]
+    figure.set_figheight(max(figure.get_figheight(), 0.21 * len(handles) + 0.8) + 0.17 * len(lines))
+    figure.suptitle("\n".join(lines), x=0.01, ha="left")
+
+
+def write_figures(study: Study) -> None:
+    """Write the figures of a study; those of trials that are there no more are removed."""
+    for kind in KINDS:
+        for ending in ("png", "svg"):
+            study.file(kind, ending).unlink(missing_ok=True)
+        with matplotlib.rc_context(STYLE):
+            figure = draw(kind, study)
+            if figure is not None:
+                save_figure(figure, study.folder / f"{kind}{study.suffix}")
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
@@ -456,19 +408,12 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """
     # Not with_suffix, which would cut a stem such as "eta-0.1".
     files = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
-    # Text stays text, and names in the file are the same each time.
-    fonts = ["DejaVu Sans", "Verdana", "Arial"]
-    png, svg = BytesIO(), BytesIO()
-    with (
-        matplotlib.rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "none", "font.sans-serif": fonts}),
-        warnings.catch_warnings(),
-    ):
-        warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(png, format="png", dpi=160)
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-    rules = ["text { fill: #e6e6e6 }"]
-    rules += [f'[style*="{kind}: {light}"] {{ {kind}: {dark} !important }}' for kind, light, dark in DARK_PAGE]
-    style = f"@media (prefers-color-scheme: dark) {{ {' '.join(rules)} }}</style>"
-    write_bytes(files[0], png.getvalue())
-    write_bytes(files[1], svg.getvalue().replace(b"</style>", style.encode(), 1))
+    for file in files:
+        content = BytesIO()
+        # Texts in an SVG file stay texts, names in it are the same each time, and it has no date.
+        options: dict[str, Any] = {"metadata": {"Date": None}} if file.suffix == ".svg" else {"dpi": 160}
+        with matplotlib.rc_context(TEXTS | {"svg.hashsalt": stem.name}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph")
+            figure.savefig(content, format=file.suffix[1:], **options)
+        write_bytes(file, content.getvalue().replace(b"</style>", DARK_PAGE.encode(), 1))
     return files

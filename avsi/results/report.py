@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +15,20 @@ from filelock import FileLock
 from avsi.files import write_text
 from avsi.results.figures import captions, write_figures
 from avsi.results.page import Section, analysis_section, page, study_section
-from avsi.results.store import EXPERIMENT, ResultsError, plain, reason
+from avsi.results.store import EXPERIMENT, ResultsError, harmless, reason
 from avsi.results.study import Study, left_out, read_studies, subfolders
 from avsi.results.tables import comma_separated, markdown, terminal
 
 PAGE = "report.html"
-MOST = 20  # lines about what is left out
+SPELLED = str.maketrans({"±": "+-", "λ": "lambda", "η": "eta", "ξ": "xi"})  # where there are only letters of ASCII
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written: of which experiments, the files (the page last), and which files are left out and why."""
+    """What was written: the page, tables and figures of which experiments, and which files are left out and why."""
 
+    page: Path
     studies: tuple[Study, ...]
-    files: tuple[Path, ...]
     problems: tuple[str, ...] = ()
 
 
@@ -63,7 +64,6 @@ def write_report(folder: str | Path, only: str | None = None) -> Report:
 def _report(folder: Path, only: str | None) -> Report:
     found: list[Study] = []
     sections: list[Section] = []
-    written: list[Path] = []
     problems: list[str] = []
     for child in subfolders(folder):
         with left_out(problems):
@@ -71,32 +71,27 @@ def _report(folder: Path, only: str | None) -> Report:
             problems += of_child
             for study in studies:
                 renewed = only in {None, child.name} or _is_old(study)
-                written += write_figures(study) if renewed else []
+                if renewed:
+                    write_figures(study)
                 summary = markdown(study, captions(study))
-                written += _write_tables(study, summary) if renewed else []
+                if renewed:
+                    write_text(study.file("summary", "md"), summary)
+                    write_text(study.file("summary", "csv"), comma_separated(study))
                 sections.append(study_section(study, summary))
                 found.append(study)
-            analysis = None if studies or of_child else analysis_section(child)
-            sections += [analysis] if analysis else []
+            if not studies and os.path.lexists(child / "summary.md"):
+                sections.append(analysis_section(child))
     if not (sections or problems):
-        raise ResultsError(f"{folder} holds no results: no folder in it has trials, nor a summary.md or figures")
-    problems = [plain(problem.replace(f"{folder}/", ""), 400) for problem in problems]
+        raise ResultsError(f"{folder} holds no results: no folder in it has trials or a summary.md")
+    problems = [harmless(problem.replace(f"{folder}/", "")) for problem in problems]
     write_text(folder / PAGE, page(sections, problems, folder))
-    return Report(tuple(found), (*written, folder / PAGE), tuple(problems))
-
-
-def _write_tables(study: Study, summary: str) -> list[Path]:
-    files = {study.file("summary", "md"): summary, study.file("summary", "csv"): comma_separated(study)}
-    for file, text in files.items():
-        write_text(file, text)
-    return list(files)
+    return Report(folder / PAGE, tuple(found), tuple(problems))
 
 
 def _is_old(study: Study) -> bool:
     """Say whether a study's files lack some of its trials."""
     table = study.file("summary", "csv")
-    trials = [study.trial_file(method, trial) for method in study.methods for trial in method.trials]
-    return not table.exists() or table.stat().st_mtime_ns < max(file.stat().st_mtime_ns for file in trials)
+    return not table.exists() or table.stat().st_mtime_ns < max(file.stat().st_mtime_ns for file in study.trials.file)
 
 
 def show(written: Report, experiment: str = "", methods: Sequence[str] = (), suffix: str = "") -> None:
@@ -110,16 +105,12 @@ def show(written: Report, experiment: str = "", methods: Sequence[str] = (), suf
     """
     for study in written.studies:
         chosen = study.only(methods) if methods else study
-        if (study.folder.name, study.suffix) == (experiment, suffix) and chosen.trials:
+        if (study.folder.name, study.suffix) == (experiment, suffix) and len(chosen.trials):
             say(terminal(chosen, get_terminal_size((80, 24)).columns))
-    for problem in written.problems[:MOST]:
+            say(f"Tables: {study.file('summary', 'md')}  {study.file('summary', 'csv')}; figures beside them")
+    for problem in written.problems:
         say(f"left out: {problem}", sys.stderr)
-    if len(written.problems) > MOST:
-        say(f"left out: {len(written.problems) - MOST} more, see {PAGE}", sys.stderr)
-    for name, endings in (("Tables", {".md", ".csv"}), ("Figures", {".png"}), ("Report", {".html"})):
-        paths = [str(file) for file in written.files if file.suffix in endings]
-        if paths:
-            say(f"{name}: {'  '.join(paths)}")
+    say(f"Report: {written.page}")
 
 
 def say(text: str, file: TextIO | None = None) -> None:
@@ -132,10 +123,6 @@ def say(text: str, file: TextIO | None = None) -> None:
     file = file or sys.stdout
     text = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
     encoding = getattr(file, "encoding", None) or "ascii"
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        for letter, spelled in {"±": "+-", "λ": "lambda", "η": "eta", "ξ": "xi"}.items():
-            text = text.replace(letter, spelled)
-        text = text.encode(encoding, "replace").decode(encoding)
+    if text.encode(encoding, "ignore").decode(encoding) != text:
+        text = text.translate(SPELLED).encode(encoding, "replace").decode(encoding)
     print(text, file=file)

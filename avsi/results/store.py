@@ -1,6 +1,6 @@
 """The results folder: where trials are, writing them, and reading them whatever else lies there.
 
-    ROOT/<experiment>/experiment.json                    titles, labels, what the paper reports: see METHOD
+    ROOT/<experiment>/experiment.json                    titles, labels, what the paper reports: see STUDY
     ROOT/<experiment>/<method>-<digest>/seed-NNN.json    a trial: see TRIAL
 
 Nothing of the rest of the package is needed here: whoever runs trials gives their names. Files are regular files or
@@ -26,12 +26,12 @@ from avsi.files import write_bytes, write_json
 SCHEMA = 1
 EXPERIMENT = "experiment"  # the stem of an experiment's file
 LARGEST = 256 * 2**20  # bytes of a file; a trial of ten tasks has less than one megabyte
-LONGEST = 120  # characters of a title or label
+LONGEST = 480  # characters of a text
+DEEPEST = 50  # levels of lists and objects in a file
 
 # A shape is a type, a range of numbers (least, most), a pattern of texts, a list of a shape ([shape, None] where items
 # may be unknown), or a mapping of shapes by key. None is as good as a missing value.
 FRACTION, SIGNED, PERCENT, POSITIVE = (0, 1), (-1, 1), (0, 100), (0, 1e12)
-NAME = re.compile(r"[^./\\\0][^/\\\0]*")  # of a folder that leads nowhere else
 
 TRIAL: dict[str, Any] = {
     "seed": int,
@@ -48,6 +48,7 @@ TRIAL: dict[str, Any] = {
     "class_accuracy": [[FRACTION, None]],  # by task and class, final model
     "class_images": [[POSITIVE]],  # training images of these classes
     "validation_error": [[FRACTION, None]],
+    "hebbian_dynamics": dict,  # of a DHP layer: steps, and lists of eta and norms
     "divergence": dict,  # task, epoch, step, cause and stable_strength
     "description": dict,
     "environment": dict,
@@ -59,23 +60,21 @@ TRIAL: dict[str, Any] = {
 }
 """What a trial's file may hold."""
 
-REQUIRED = ("seed", "accuracy", "bwt", "task_accuracy", "accuracy_matrix", "data")
+STUDY: dict[str, Any] = dict.fromkeys(("title", "source", "protocol", "deviation", "command"), str) | {"methods": list}
+"""What an experiment's file may hold. The deviation is "" for the published protocol."""
 
 METHOD: dict[str, Any] = {
     "name": str,
     "label": str,
     "regime": re.compile("sequential|independent|joint"),
-    "folder": NAME,
+    "folder": str,
     "candidate_of": str,  # the method whose strength was chosen among candidates, of which this is one; or ""
     "reported": {"accuracy": PERCENT, "bwt": SIGNED, "tasks": [PERCENT]},  # by the paper
     "settings": dict,  # of a sweep: values by parameter
     "published": dict,  # the script's own values of these parameters
     "seeds": [(0, 2**32)],  # of the trials that count; default: all
 }
-"""What an experiment's file may hold of each of its ``methods``.
-
-Beside them stand its name, title, source, protocol, deviation ("" for the published protocol) and command.
-"""
+"""What an experiment's file may hold of each of its methods."""
 
 
 class ResultsError(ValueError):
@@ -87,11 +86,21 @@ def reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def plain(value: object, limit: int = LONGEST) -> str:
-    """Make one short line of a text from a file: no control characters, no marks that turn text around."""
-    text = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in str(value)[: 4 * limit])
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+def harmless(value: Any, depth: int = 0) -> Any:
+    """Give JSON data back with short printable lines for texts, and None for numbers that cannot be drawn."""
+    if depth > DEEPEST:
+        raise ValueError(f"more than {DEEPEST} levels of lists and objects")
+    if isinstance(value, str):
+        # No control characters, no marks that turn text around.
+        text = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in value[: 4 * LONGEST])
+        text = " ".join(text.split())
+        return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    if isinstance(value, list):
+        return [harmless(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {harmless(key): harmless(item, depth + 1) for key, item in value.items()}
+    largest = 1e300 if isinstance(value, float) else 2**63
+    return None if isinstance(value, int | float) and not abs(value) < largest else value
 
 
 def prepare(root: Path) -> Path:
@@ -107,20 +116,9 @@ def prepare(root: Path) -> Path:
     return root
 
 
-def trial_folder(root: Path, experiment: str, method: str, digest: str) -> Path:
-    """Name the folder of a method's trials, which need not exist; a name that leads elsewhere is a ResultsError."""
-    return root / _inside(experiment) / _inside(f"{method}-{digest}")
-
-
 def trial_file(folder: Path, seed: int) -> Path:
     """Name a trial's file, which need not exist, in the folder of its method."""
     return folder / f"seed-{seed:03d}.json"
-
-
-def _inside(name: str) -> str:
-    if not NAME.fullmatch(name):
-        raise ResultsError(f"{name[:80]!r} cannot name a folder of results: no name starts with a dot or has a slash")
-    return name
 
 
 def write_trial(path: Path, result: Mapping[str, Any]) -> None:
@@ -129,8 +127,8 @@ def write_trial(path: Path, result: Mapping[str, Any]) -> None:
 
 
 def write_experiment(root: Path, content: Mapping[str, Any], suffix: str = "") -> Path:
-    """Write what presentation needs and trials lack (see METHOD); a changed protocol has files with a suffix."""
-    path = root / _inside(content["name"]) / f"{EXPERIMENT}{suffix}.json"
+    """Write what presentation needs and trials lack (see STUDY, METHOD); a changed protocol has files with a suffix."""
+    path = root / content["name"] / f"{EXPERIMENT}{suffix}.json"
     write_json(path, {"schema": SCHEMA} | dict(content))
     return path
 
@@ -167,7 +165,7 @@ def read_bytes(path: Path) -> bytes:
         with open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags)) as file:
             content = file.read(LARGEST + 1)
     except (OSError, ValueError) as error:
-        raise ResultsError(f"cannot read {plain(path, 300)} ({reason(error)})") from error
+        raise ResultsError(f"cannot read {path} ({reason(error)})") from error
     if len(content) > LARGEST:
         raise ResultsError(f"{path} is too large; delete it")
     return content
@@ -182,10 +180,10 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file of this schema."""
+    """Read a JSON file of this schema; its texts and numbers are made harmless, here and nowhere else."""
     text = read_text(path)
     try:
-        content = json.loads(text)
+        content = harmless(json.loads(text))
     except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
@@ -228,30 +226,18 @@ def _fits(value: Any, shape: Any) -> bool:
 
 def _fault(trial: dict[str, Any], path: Path) -> str:
     """Say what is wrong with a trial of a file; "" if nothing is."""
-    missing = [key for key in REQUIRED if key not in trial]
-    if missing:
-        return f"no {', '.join(missing)}"
-    wrong = faults(trial, TRIAL, ("seed", "data"))
+    measured = () if trial.get("status") == "diverged" else ("accuracy", "task_accuracy")
+    wrong = faults(trial, TRIAL, ("seed", "data", *measured))
     if wrong:
-        return f"{', '.join(wrong)}: no such value can be"
+        return f"{', '.join(wrong)}: missing, or no such value can be"
     method, _, digest = path.parent.name.rpartition("-")
-    if path.name != trial_file(path.parent, trial["seed"]).name:
-        return f"it is of seed {plain(trial['seed'], 80)}"
-    for key, name in (("method", method), ("digest", digest)):
-        if trial.get(key, name) != name:
-            return f"it is of {key} {plain(trial[key], 80)}"
-    if trial.get("status") == "diverged":
-        return ""
-    tasks, matrix = trial["task_accuracy"], trial["accuracy_matrix"]
-    if trial["accuracy"] is None or not tasks:
-        return "no accuracies"
-    if matrix is not None and [len(row) for row in matrix] != [len(tasks)] * len(tasks):
-        return "its accuracy matrix is not one row and one column for each task"
-    by_task = {key: trial.get(key) or [] for key in ("train_accuracy", "class_accuracy", "class_images")}
-    for key, values in by_task.items():
-        if values and len(values) != len(tasks):
-            return f"{key} is not one entry for each task"
-    counts = [[len(row) for row in by_task[key]] for key in ("class_accuracy", "class_images") if by_task[key]]
-    if counts[1:] and counts[0] != counts[1]:
-        return "class_accuracy and class_images are not of the same classes"
-    return ""
+    seed = trial["seed"] if path == trial_file(path.parent, trial["seed"]) else None
+    for key, value in {"seed": seed, "method": method, "digest": digest}.items():
+        if trial.get(key, value) != value:
+            return f"it is of {key} {trial[key]}"
+    keys = ("task_accuracy", "accuracy_matrix", "train_accuracy", "class_accuracy", "class_images")
+    by_task = [trial[key] for key in keys if trial.get(key)] + (trial.get("accuracy_matrix") or [])
+    if not measured:
+        return "it diverged and has accuracies" if by_task or trial.get("accuracy") is not None else ""
+    same = {len(values) for values in by_task} == {len(trial["task_accuracy"])}
+    return "" if same else "it has not one number, row and column for each task"

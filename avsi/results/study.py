@@ -1,83 +1,52 @@
-"""What a results folder says of an experiment: its methods, and their trials."""
+"""What a results folder says of an experiment, as two tables: its methods, and their trials."""
 
 from __future__ import annotations
 
-import os
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from statistics import mode
 from typing import Any
 
 import pandas as pd
 
 from avsi.results import store
-from avsi.results.store import EXPERIMENT, ResultsError, plain
+from avsi.results.store import EXPERIMENT, METHOD, TRIAL, ResultsError, harmless
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """A method (see ``avsi.results.store.METHOD``) and its trials, by seed."""
-
-    name: str
-    label: str
-    regime: str
-    folder: str
-    candidate_of: str = ""
-    reported: dict[str, Any] = field(default_factory=lambda: {"accuracy": None, "bwt": None, "tasks": []})
-    trials: tuple[dict[str, Any], ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
-    published: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def finished(self) -> list[dict[str, Any]]:
-        """The trials that did not diverge."""
-        return [trial for trial in self.trials if trial.get("status") != "diverged"]
-
-    @property
-    def diverged(self) -> str:
-        """How many trials diverged, such as "diverged (2 of 3), stable strength 0.5"; "" for none."""
-        lost = [trial.get("divergence") or {} for trial in self.trials if trial.get("status") == "diverged"]
-        stable = [cause["stable_strength"] for cause in lost if is_number(cause.get("stable_strength"))]
-        told = [f"diverged ({len(lost)} of {len(self.trials)})"] if lost else []
-        return ", ".join(told + ([f"stable strength {min(stable):.3g}"] if stable else []))
-
-    def values(self, key: str) -> pd.Series:
-        """Collect a number from every finished trial that has it, by seed."""
-        return pd.Series({t["seed"]: t[key] for t in self.finished if t.get(key) is not None}, dtype=float)
-
-    def by_task(self, key: str = "task_accuracy") -> pd.DataFrame:
-        """Collect a number for each task (columns, from 1) from every finished trial (rows, by seed) that has them."""
-        frame = pd.DataFrame.from_dict({t["seed"]: t[key] for t in self.finished if t.get(key)}, "index", dtype=float)
-        return frame.set_axis(range(1, frame.shape[1] + 1), axis="columns")
-
-
-def is_number(value: Any) -> bool:
-    """Say whether a value of unknown type is a number that can be drawn and written."""
-    return type(value) in {int, float} and abs(value) < 1e300
+COLUMNS = dict.fromkeys((*TRIAL, "file")) | {"status": "finished"}  # of a table of trials, with what they start as
+NUMBERS = dict.fromkeys([key for key, shape in TRIAL.items() if isinstance(shape, tuple)], float) | {"seed": int}
+DATA = dict.fromkeys(("name", "split", "images", "published"))
+MEASURES = {
+    "accuracy": "accuracy_{}_percent",
+    "bwt": "bwt_{}_fraction",
+    "forgetting": "forgetting_{}_fraction",
+    "validation_accuracy": "validation_accuracy_{}_percent",
+    "train_accuracy": "train_accuracy_{}_percent",
+    "paired_difference": "paired_difference_{}_percentage_points",
+}
+ABOUT = ("experiment", "protocol", "deviation", "method", "label", "regime", "candidate_of")
 
 
 @dataclass(frozen=True)
 class Study:
-    """An experiment as its files show it: what it is called, its methods, candidates included, and foreign trials."""
+    """An experiment as its files show it: what it is called, its methods, candidates included, and their trials."""
 
     folder: Path
-    title: str
-    source: str
+    methods: pd.DataFrame  # by name; see ``avsi.results.store.METHOD``
+    trials: pd.DataFrame  # by method and seed, with their files; see ``avsi.results.store.TRIAL``
+    title: str = ""
+    source: str = ""
     protocol: str = ""
     deviation: str = ""
     command: str = ""
     suffix: str = ""  # ends the names of its files, such as "-1-epochs"; "" for the published protocol
-    methods: tuple[Outcome, ...] = ()
-    others: tuple[str, ...] = ()  # folders of trials that belong to none of the methods
 
     @property
     def name(self) -> str:
-        """Names the experiment's files and its section of the page."""
-        return plain(f"{self.folder.name}{self.suffix}")
+        """Names the experiment's section of the page."""
+        return harmless(f"{self.folder.name}{self.suffix}")
 
     @property
     def heading(self) -> str:
@@ -86,59 +55,101 @@ class Study:
         return f"{self.title}{protocol}" + (f" ({self.deviation})" if self.deviation else "")
 
     @property
-    def compared(self) -> list[Outcome]:
+    def run(self) -> pd.DataFrame:
+        """The methods with trials, candidates included."""
+        return self.methods[self.methods.index.isin(self.trials.index.get_level_values("method"))]
+
+    @property
+    def compared(self) -> pd.DataFrame:
         """The methods with trials, without candidates."""
-        return [method for method in self.methods if method.trials and not method.candidate_of]
-
-    @property
-    def run(self) -> list[Outcome]:
-        """The methods with trials, candidates included, but for those that share another method's trials."""
-        methods = [method for method in self.methods if method.trials]
-        # The chosen of a sweep has its candidate's folder, and other seeds of it.
-        shared = {(m.folder, *(trial["seed"] for trial in m.trials)): m for m in reversed(methods)}
-        return list(shared.values())[::-1]
-
-    @property
-    def trials(self) -> list[dict[str, Any]]:
-        """All trials, each once."""
-        return [trial for method in self.run for trial in method.trials]
+        return self.run[self.run.candidate_of == ""]
 
     @property
     def tasks(self) -> int:
         """Number of tasks; 0 where all trials diverged."""
-        return max((len(trial["task_accuracy"]) for method in self.run for trial in method.finished), default=0)
+        return max((len(values) for values in self.trials.task_accuracy if values), default=0)
+
+    def of(self, *methods: str) -> pd.DataFrame:
+        """Choose the trials of some methods."""
+        return self.trials[self.trials.index.get_level_values("method").isin(methods)]
+
+    def by_seed(self, key: str) -> pd.DataFrame:
+        """Collect a number of trials, or a list's mean: by seed (rows) and method (columns), NaN where unknown."""
+        numbers = [pd.Series(value, dtype=float).mean() for value in self.trials[key]]
+        return pd.Series(numbers, self.trials.index, dtype=float).unstack("method").reindex(columns=self.methods.index)
+
+    def by_task(self, method: str, key: str = "task_accuracy") -> pd.DataFrame:
+        """Collect a number for each task (columns, from 1) from a method's trials that have them (rows)."""
+        frame = pd.DataFrame([values for values in self.of(method)[key] if values], dtype=float)
+        return frame.set_axis(range(1, frame.shape[1] + 1), axis="columns")
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """A row for each method with trials; means and standard errors (sample standard deviation / sqrt(n)).
+
+        The paired difference is to the first method, over the seeds that both have.
+        """
+        methods, accuracy = self.run, self.by_seed("accuracy")
+        paired = accuracy.sub(accuracy[[*self.compared.index[:1]]].mean(axis="columns"), axis="index")
+        about = {"experiment": self.folder.name, "protocol": self.protocol, "method": methods.index}
+        table = pd.DataFrame(about, methods.index).assign(label=methods.label, n=accuracy.count())
+        for key, name in MEASURES.items():
+            values = self.by_seed(key) if key in self.trials else paired
+            factor = 100 if "percent" in name else 1  # percent, percentage points
+            table[name.format("mean")] = factor * values.mean()
+            table[name.format("standard_error")] = factor * values.sem()
+        trials = [self.of(name) for name in methods.index]
+        return table.assign(
+            paper_accuracy_percent=methods.paper_accuracy,
+            paper_bwt_fraction=methods.paper_bwt,
+            partial_protocol=self.deviation,
+            partial_data=["; ".join(self.partial_data(name)) for name in methods.index],
+            diverged=[_diverged(rows) for rows in trials],
+            seeds=[" ".join(map(str, rows.index.get_level_values("seed"))) for rows in trials],
+            code=[" ".join(sorted({code[:12] for code in rows.code if code})) for rows in trials],
+            candidate_of=methods.candidate_of,
+        )
+
+    def partial_data(self, *methods: str) -> list[str]:
+        """Say in what the data of some methods differ from what was published; nothing if they do not."""
+        trials = self.of(*methods)
+        items = [item for data in trials.data for item in data if item.get("complete") is False]
+        missing = {"{name} ({split}), {images} of {published} images".format_map(DATA | item) for item in items}
+        notes = {note.removeprefix("partial: ") for notes in trials.notes for note in notes or ()}
+        return sorted(missing) + sorted(notes)
 
     def file(self, kind: str, ending: str) -> Path:
         """Name a file that is made of the study, such as ``summary.md``."""
         return self.folder / f"{kind}{self.suffix}.{ending}"
 
-    def trial_file(self, method: Outcome, trial: dict[str, Any]) -> Path:
-        """Name the file of a method's trial."""
-        return store.trial_file(self.folder / method.folder, trial["seed"])
-
     def only(self, names: Sequence[str]) -> Study:
         """Leave other methods out. Candidates stay with their method, and a candidate keeps its method."""
-        wanted = {method.candidate_of or method.name for method in self.methods if method.name in names}
-        return replace(self, methods=tuple(m for m in self.methods if (m.candidate_of or m.name) in wanted))
+        method = self.methods.candidate_of.where(self.methods.candidate_of != "", self.methods.index)
+        wanted = method.isin(method.reindex(names))
+        kept = self.trials.index.get_level_values("method").isin(wanted.index[wanted])
+        return replace(self, methods=self.methods[wanted], trials=self.trials[kept])
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """List a folder, by name."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise ResultsError(f"cannot read {plain(folder)} ({store.reason(error)})") from error
+def _diverged(trials: pd.DataFrame) -> str:
+    """Say how many trials of a method diverged, such as "diverged (2 of 3), stable strength 0.5"; "" for none."""
+    lost = trials[trials.status == "diverged"]
+    told = [(cause or {}).get("stable_strength") for cause in lost.divergence]
+    stable = [strength for strength in told if isinstance(strength, int | float)]
+    text = f"diverged ({len(lost)} of {len(trials)})" if len(lost) else ""
+    return text + (f", stable strength {min(stable):.3g}" if stable else "")
 
 
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder, by name, without links and hidden ones."""
-    return [Path(e) for e in _entries(folder) if e.is_dir(follow_symlinks=False) and not e.name.startswith(".")]
+    return [path for path in _entries(folder, "[!.]*") if path.is_dir() and not path.is_symlink()]
 
 
-def _files(folder: Path, pattern: str) -> list[Path]:
-    """Return what in a folder has such a name, by name."""
-    return [Path(entry) for entry in _entries(folder) if re.fullmatch(pattern, entry.name)]
+def _entries(folder: Path, pattern: str) -> list[Path]:
+    """List what in a folder has such a name, by name."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.match(pattern))
+    except OSError as error:
+        raise ResultsError(f"cannot read {folder} ({store.reason(error)})") from error
 
 
 @contextmanager
@@ -156,77 +167,70 @@ def read_studies(folder: Path) -> tuple[list[Study], list[str]]:
     read: dict[str, list[dict[str, Any]]] = {}
     for child in subfolders(folder):
         with left_out(problems):
-            for file in _files(child, r"seed-\d+\.json"):
+            for file in _entries(child, "seed-*.json"):
                 of_method = read.setdefault(child.name, [])
                 with left_out(problems):
-                    of_method += filter(None, [store.read_trial(file)])
+                    of_method += [trial | {"file": file} for trial in [store.read_trial(file)] if trial]
     studies: list[Study] = []
-    experiments = _files(folder, rf"{EXPERIMENT}(-.+)?\.json")
+    experiments = _entries(folder, f"{EXPERIMENT}*.json")
     for file in experiments:
         with left_out(problems):
-            studies.append(_read_study(file, read, problems))
+            studies.append(make_study(file, store.read_json(file), read, problems))
     if read and not experiments:
         problems.append(
             f"{folder} holds trials but no {EXPERIMENT}.json, which says what they are; run its script once on this "
             "results folder, which does not run finished trials again"
         )
-    known = {method.folder for study in studies for method in study.methods}
-    others = tuple(plain(name) for name in read if name not in known)
-    return [replace(study, others=others) for study in studies if study.trials], list(dict.fromkeys(problems))
+    return [study for study in studies if len(study.trials)], list(dict.fromkeys(problems))
 
 
-def _read_study(path: Path, read: Mapping[str, list[dict[str, Any]]], problems: list[str]) -> Study:
-    """Read an experiment's file; trials were read by folder, and what is left out is noted."""
-    content = store.read_json(path)
-    if not isinstance(content.get("methods"), list):
-        raise ResultsError(f"{path} is damaged (no list of methods); run its script again")
-    methods: dict[str, Outcome] = {}
-    for index, entry in enumerate(content["methods"], 1):
-        with left_out(problems):
-            method = _make_outcome(entry, read, f"{path}: method {index}")
-            if method.name in methods:
-                raise ResultsError(f"{path}: method {index} is left out (named as another one)")
-            methods[method.name] = method
-    # What most trials have decides; a trial that cannot be compared with them is left out.
-    tasks = mode([len(trial["task_accuracy"]) for method in methods.values() for trial in method.finished] or [0])
-    for name, method in methods.items():
-        lost = set()
-        for trial in method.finished:
-            unordered = method.regime == "sequential" and not trial["accuracy_matrix"]
-            count = len(trial["task_accuracy"])
-            if unordered or count != tasks:
-                fault = "no accuracy matrix" if count == tasks else f"{count} tasks instead of {tasks}"
-                problems.append(f"{path.parent / method.folder}, seed {trial['seed']}, is left out ({fault})")
-                lost.add(trial["seed"])
-        methods[name] = replace(method, trials=tuple(t for t in method.trials if t["seed"] not in lost))
-    keys = ("title", "source", "protocol", "deviation", "command")
-    texts: dict[str, Any] = {key: plain(content.get(key) or "", 4 * store.LONGEST) for key in keys}
-    texts["title"] = texts["title"] or plain(path.parent.name)
-    return Study(path.parent, suffix=path.stem.removeprefix(EXPERIMENT), methods=tuple(methods.values()), **texts)
-
-
-def _make_outcome(entry: Any, read: Mapping[str, list[dict[str, Any]]], where: str) -> Outcome:
-    """Make a method of its entry in an experiment's file and the trials of its folder."""
-    needed = ("name", "label", "regime", "folder", "candidate_of", "reported")
-    wrong = store.faults(entry, store.METHOD, needed) if isinstance(entry, dict) else ["no object"]
+def make_study(
+    path: Path, content: Mapping[str, Any], read: Mapping[str, Sequence[Mapping[str, Any]]], problems: list[str]
+) -> Study:
+    """Make a study of an experiment's file and the trials that were read, by folder; notes what is left out."""
+    wrong = store.faults(content, store.STUDY, ("methods",))
     if wrong:
-        raise ResultsError(f"{where} is left out ({', '.join(wrong)})")
-    seeds, reported = entry.get("seeds"), entry["reported"]
-    trials = [trial for trial in read.get(entry["folder"], []) if seeds is None or trial["seed"] in seeds]
-    return Outcome(
-        name=plain(entry["name"]),
-        label=plain(entry["label"] or entry["name"]),
-        regime=entry["regime"],
-        folder=entry["folder"],
-        candidate_of=plain(entry["candidate_of"]),
-        reported={key: reported.get(key) for key in ("accuracy", "bwt")} | {"tasks": reported.get("tasks") or []},
-        trials=tuple(sorted(trials, key=lambda trial: trial["seed"])),
-        settings={plain(key): value for key, value in (entry.get("settings") or {}).items()},
-        published={plain(key): value for key, value in (entry.get("published") or {}).items()},
+        raise ResultsError(f"{path} is damaged ({', '.join(wrong)}); run its script again")
+    rows: dict[str, dict[str, Any]] = {}
+    trials: list[dict[str, Any]] = []
+    for index, entry in enumerate(content["methods"], 1):
+        needed = ("name", "label", "regime", "folder", "candidate_of", "reported")
+        wrong = store.faults(entry, METHOD, needed) if isinstance(entry, dict) else ["no object"]
+        if wrong or entry["name"] in rows:
+            problems.append(f"{path}: method {index} is left out ({', '.join(wrong) or 'named as another one'})")
+            continue
+        about, seeds = {key: entry.get(key) for key in METHOD}, entry.get("seeds")
+        about |= {f"paper_{key}": entry["reported"].get(key) for key in METHOD["reported"]}
+        rows[entry["name"]] = about | {"label": entry["label"] or entry["name"]}
+        for trial in sorted(read.get(entry["folder"], ()), key=lambda trial: trial["seed"]):
+            if seeds is None or trial["seed"] in seeds:
+                known = {key: value for key, value in trial.items() if value is not None and key in COLUMNS}
+                trials.append(COLUMNS | known | {"method": entry["name"]})
+    columns = [*METHOD, *(f"paper_{key}" for key in METHOD["reported"])]
+    methods = pd.DataFrame(list(rows.values()), columns=columns, dtype=object).set_index("name")
+    methods = methods.astype({"paper_accuracy": float, "paper_bwt": float})
+    table = pd.DataFrame(trials, columns=list(COLUMNS), dtype=object).astype(NUMBERS)
+    texts = {key: content.get(key) or "" for key, shape in store.STUDY.items() if shape is str}
+    return Study(
+        path.parent,
+        methods,
+        _comparable(table, methods, problems),
+        suffix=path.stem.removeprefix(EXPERIMENT),
+        **texts | {"title": texts["title"] or harmless(path.parent.name)},
     )
 
 
-ABOUT = ("experiment", "protocol", "deviation", "method", "label", "regime", "candidate_of")
+def _comparable(trials: pd.DataFrame, methods: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
+    """Leave out trials of another number of tasks than most, and those without the matrix of their regime."""
+    tasks = trials.task_accuracy.map(len, na_action="ignore")
+    usual = tasks.mode().max()
+    odd = tasks.notna() & (tasks != usual)
+    sequential = trials.method.map(methods.regime) == "sequential"
+    unordered = tasks.notna() & ~odd & sequential & ~trials.accuracy_matrix.astype(bool)
+    for file, count in zip(trials.file[odd], tasks[odd], strict=True):
+        problems.append(f"{file} is left out ({count:.0f} tasks instead of {usual:.0f})")
+    problems += [f"{file} is left out (no accuracy matrix)" for file in trials.file[unordered]]
+    return trials[~(odd | unordered)].set_index(["method", "seed"])
 
 
 def trials(folder: str | Path) -> pd.DataFrame:
@@ -249,17 +253,15 @@ def trials(folder: str | Path) -> pd.DataFrame:
         >>> bool(means["mean"]["si"] > means["mean"]["finetune"])
         True
     """
-    rows, problems = [], []
+    found, problems = [], []
     for child in subfolders(Path(folder)):
         studies, of_child = read_studies(child)
         problems += of_child
         for study in studies:
-            for method in study.methods:
-                of_study = (study.folder.name, study.protocol, study.deviation)
-                of_method = (method.name, method.label, method.regime, method.candidate_of)
-                about = dict(zip(ABOUT, of_study + of_method, strict=True))
-                for trial in method.trials:
-                    rows.append({"status": "finished"} | trial | about | {"file": study.trial_file(method, trial)})
+            about = {"experiment": study.folder.name, "protocol": study.protocol, "deviation": study.deviation}
+            methods = study.methods[["label", "regime", "candidate_of"]]
+            found.append(study.trials.reset_index().join(methods, on="method").assign(**about))
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
-    return pd.DataFrame(rows, columns=list(dict.fromkeys((*ABOUT, *store.TRIAL, "file"))))
+    columns = list(dict.fromkeys((*ABOUT, *COLUMNS)))
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)

@@ -4,119 +4,102 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
-from avsi.results.store import LONGEST, plain
-from avsi.results.study import Outcome, Study
+from avsi.results.study import MEASURES, Study
 
 # Columns of numbers are right-aligned; what is not known or diverged is no reason against it.
 NUMBER = re.compile(r"[-+]?\d[\d.e+-]*( ± [\d.]+)?|diverged|")
 
 
-def _estimate(values: pd.Series, digits: int = 2, sign: str = "") -> str:
-    """Write a mean and its standard error (sample standard deviation / sqrt(n))."""
-    if values.empty:
-        return ""
-    mean = f"{round(values.mean(), digits) + 0.0:{sign}.{digits}f}"  # adding 0 makes 0 of -0
-    return mean if len(values) == 1 else f"{mean} ± {values.sem():.{digits}f}"
-
-
-def _difference(measured: pd.Series, reported: float | None) -> str:
-    """Write the mean minus the paper's value."""
-    return "" if measured.empty or reported is None else _estimate(pd.Series(measured.mean() - reported), sign="+")
-
-
-def _measures(study: Study, method: Outcome) -> dict[str, pd.Series]:
-    """Collect what is tabulated of a method, by seed: percent, BWT a fraction."""
-    accuracy = 100 * method.values("accuracy")
-    return {
-        "accuracy": accuracy,
-        "bwt": method.values("bwt"),
-        "validation_accuracy": 100 * method.values("validation_accuracy"),
-        "train_accuracy": 100 * method.by_task("train_accuracy").mean(axis="columns").dropna(),
-        # to the first method, over the seeds that both have
-        "paired": (accuracy - 100 * study.compared[0].values("accuracy")).dropna() if study.compared else accuracy[:0],
-    }
-
-
-def table(rows: list[dict[str, str]]) -> pd.DataFrame:
-    """Make a table whose index is the rows' first value, without empty columns."""
-    frame = pd.DataFrame(rows)
-    frame = frame.set_index(frame.columns[0]) if rows else frame
-    return frame.loc[:, (frame != "").any()]
+def _write(mean: pd.Series, error: pd.Series | None = None, digits: int = 2, sign: str = "") -> list[str]:
+    """Write numbers with their standard errors; nothing for what is not known."""
+    errors = [float("nan")] * len(mean) if error is None else error
+    texts = []
+    for number, spread in zip(mean, errors, strict=True):
+        text = "" if pd.isna(number) else f"{round(number, digits) + 0.0:{sign}.{digits}f}"  # adding 0 makes 0 of -0
+        texts.append(text if pd.isna(spread) else f"{text} ± {spread:.{digits}f}")
+    return texts
 
 
 def _accuracy_table(study: Study) -> pd.DataFrame:
     """Tabulate mean accuracy over tasks and BWT after the last task, beside the paper's values."""
-    rows = []
-    for index, method in enumerate(study.compared):
-        found, paper = _measures(study, method), method.reported
-        rows.append(
-            {
-                "method": method.label,
-                "n": str(len(found["accuracy"])),
-                "accuracy %": _estimate(found["accuracy"]) or "diverged",
-                "paired": _estimate(found["paired"], sign="+") if index else "",
-                "paper": "" if paper["accuracy"] is None else f"{paper['accuracy']:.2f}",
-                "diff.": _difference(found["accuracy"], paper["accuracy"]),
-                "BWT": _estimate(found["bwt"], digits=3),
-                "(paper)": "" if paper["bwt"] is None else f"{paper['bwt']:.2f}",
-                "(diff.)": _difference(found["bwt"], paper["bwt"]),
-                "train %": _estimate(found["train_accuracy"]),
-                "remarks": "; ".join(filter(None, [method.diverged, "partial data" if partial_data([method]) else ""])),
-            }
-        )
-    return table(rows)
+    rows = study.summary[study.summary.candidate_of == ""]
+
+    def estimates(key: str, **form: Any) -> list[str]:
+        mean, error = (rows[MEASURES[key].format(which)] for which in ("mean", "standard_error"))
+        return _write(mean, error, **form)
+
+    columns = {
+        "n": rows.n.astype(str).tolist(),
+        "accuracy %": [text or "diverged" for text in estimates("accuracy")],
+        "paired": [text * (index > 0) for index, text in enumerate(estimates("paired_difference", sign="+"))],
+        "paper": _write(rows.paper_accuracy_percent),
+        "diff.": _write(rows.accuracy_mean_percent - rows.paper_accuracy_percent, sign="+"),
+        "BWT": estimates("bwt", digits=3),
+        "(paper)": _write(rows.paper_bwt_fraction),
+        "(diff.)": _write(rows.bwt_mean_fraction - rows.paper_bwt_fraction, sign="+"),
+        "train %": estimates("train_accuracy"),
+        "remarks": [
+            "; ".join(filter(None, [row.diverged, "partial data" if row.partial_data else ""]))
+            for row in rows.itertuples()
+        ],
+    }
+    return without_empty(pd.DataFrame(columns, pd.Index(rows.label, name="method")))
+
+
+def without_empty(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the columns of a table of texts that are empty."""
+    return table.loc[:, (table != "").any()]
 
 
 def _tasks_table(study: Study) -> pd.DataFrame:
     """Tabulate the mean final test accuracy on each task, with the paper's and training values below where known."""
-    rows = {}
-    for method in study.compared:
-        rows[method.name, method.label] = 100 * method.by_task().mean()
-        rows[method.name, f"{method.label} (paper)"] = pd.Series(dict(enumerate(method.reported["tasks"], 1)))
-        rows[method.name, f"{method.label} (training)"] = 100 * method.by_task("train_accuracy").mean()
-    frame = pd.DataFrame({key: row for key, row in rows.items() if len(row)}, range(1, study.tasks + 1)).T
-    frame.index = pd.Index([label for _, label in frame.index], name="accuracy %")
-    return frame.map("{:.1f}".format, na_action="ignore").fillna("").add_prefix("task ", axis="columns")
+    rows = []
+    for name, method in study.compared.iterrows():
+        paper = pd.Series(dict(enumerate(method.paper_tasks or (), 1)), dtype=float)
+        rows.append((100 * study.by_task(name).mean()).rename(method.label))
+        rows.append(paper.rename(f"{method.label} (paper)"))
+        rows.append((100 * study.by_task(name, "train_accuracy").mean()).rename(f"{method.label} (training)"))
+    table = pd.DataFrame([row for row in rows if len(row)], columns=range(1, study.tasks + 1))
+    texts = table.map("{:.1f}".format, na_action="ignore").fillna("")
+    return texts.add_prefix("task ", axis="columns").rename_axis("accuracy %")
 
 
 def _strengths_table(study: Study) -> pd.DataFrame:
     """Tabulate candidates' validation and test accuracy: how strengths were chosen."""
-    rows = []
-    for method in study.methods:
-        candidates = [c for c in study.methods if c.candidate_of == method.name and c.trials]
-        if not candidates:
+    tables = []
+    for name, method in study.methods.iterrows():
+        candidates = study.run[study.run.candidate_of == name]
+        if candidates.empty:
             continue
-        if method.trials and method.folder not in {candidate.folder for candidate in candidates}:
-            candidates.append(method)
-        accuracy = pd.DataFrame({c.name: 100 * c.values("accuracy") for c in candidates})
-        seeds = accuracy.dropna(axis="columns", how="all").dropna().index
-        accuracy = accuracy.loc[seeds] if len(seeds) else accuracy
-        validation = pd.DataFrame({c.name: 100 * c.values("validation_accuracy") for c in candidates}, accuracy.index)
+        if name in study.run.index and method.folder not in set(candidates.folder):
+            candidates = pd.concat([candidates, study.run.loc[[name]]])
+        test, validation = (100 * study.by_seed(key)[candidates.index] for key in ("accuracy", "validation_accuracy"))
+        shared = test.dropna(axis="columns", how="all").dropna().index  # the seeds that all have
+        test, validation = (values.loc[shared if len(shared) else values.index] for values in (test, validation))
         best = validation.mean().idxmax() if validation.notna().any(axis=None) else None
-        for candidate in candidates:
-            paper = candidate.reported["accuracy"] if candidate.candidate_of else None
-            remarks = [
-                "highest" if candidate.name == best else "",
+        remarks = [
+            [
+                "highest" if candidate.Index == best else "",
                 "compared" if candidate.folder == method.folder else "",
-                "" if paper is None else f"the paper's ({paper:.2f})",
+                "" if pd.isna(candidate.paper_accuracy) else f"the paper's ({candidate.paper_accuracy:.2f})",
                 "the script's own" if candidate.settings and candidate.settings == method.published else "",
-                candidate.diverged,
+                study.summary.diverged[candidate.Index],
             ]
-            rows.append(
-                {
-                    "candidate": candidate.label,
-                    "of": method.name,
-                    "validation %": _estimate(validation[candidate.name].dropna()),
-                    "test %": _estimate(accuracy[candidate.name].dropna()),
-                    "n": str(accuracy[candidate.name].count()),
-                    "chosen": ", ".join(filter(None, remarks)),
-                }
-            )
-    return table(rows)
+            for candidate in candidates.itertuples()
+        ]
+        columns = {
+            "of": name,
+            "validation %": _write(validation.mean(), validation.sem()),
+            "test %": _write(test.mean(), test.sem()),
+            "n": test.count().astype(str).tolist(),
+            "chosen": [", ".join(filter(None, texts)) for texts in remarks],
+        }
+        tables.append(pd.DataFrame(columns, pd.Index(candidates.label, name="candidate")))
+    return without_empty(pd.concat(tables)) if tables else pd.DataFrame()
 
 
 def tables(study: Study) -> dict[str, pd.DataFrame]:
@@ -126,57 +109,43 @@ def tables(study: Study) -> dict[str, pd.DataFrame]:
         "Mean final accuracy by task": _tasks_table(study),
         "Choosing strengths": _strengths_table(study),
     }
-    return {title: frame for title, frame in found.items() if frame.size}
+    return {title: table for title, table in found.items() if table.size}
 
 
-def partial_data(methods: Sequence[Outcome]) -> list[str]:
-    """Return in what the data differ from what was published, in any trial of some methods; nothing if they do not."""
-    trials = [trial for method in methods for trial in method.trials]
-    items = [item for trial in trials for item in trial["data"] if item.get("complete") is False]
-    missing = {f"{i.get('name')} ({i.get('split')}), {i.get('images')} of {i.get('published')} images" for i in items}
-    notes = {note.removeprefix("partial: ") for trial in trials for note in trial.get("notes") or ()}
-    return [plain(text, 4 * LONGEST) for text in sorted(missing) + sorted(notes)]
-
-
-def _cautions(study: Study) -> list[str]:
-    """Say what limits the numbers, or makes them incomparable."""
-    lines = [f"Changed protocol: {study.deviation}."] if study.deviation else []
-    lines += [f"Partial data: {text}." for text in partial_data(study.methods)]
-    single = [method.name for method in study.compared if len(method.finished) == 1]
-    if single:
-        lines.append(f"One seed only, no standard error: {', '.join(single)}.")
-    lines += [f"{method.label}: {method.diverged}." for method in study.run if method.diverged]
-    ran = [(plain(t.get("code") or "unknown")[:12], method.name) for method in study.compared for t in method.trials]
-    codes = pd.DataFrame(ran, columns=["code", "method"]).groupby("code").method.unique()
+def _notes(study: Study) -> list[str]:
+    """Say what the tables' columns mean, where the paper's values are from, and what limits or spoils comparisons."""
+    compared, summary = study.compared, study.summary
+    lines = [study.source] if study.source else []
+    about = ["Accuracy: mean ± standard error over n seeds, tasks equally weighted"]
+    if len(compared) > 1:
+        about.append(f"paired: minus {compared.label.iloc[0]}, over the seeds that both have")
+    if compared[["paper_accuracy", "paper_bwt"]].notna().any(axis=None):
+        about.append("diff.: minus the paper's")
+    lines.append("; ".join(about) + ".")
+    if study.run.candidate_of.isin(study.methods.index).any():
+        lines.append(
+            "Choosing strengths: over the n seeds that all candidates have. The candidate with the highest mean "
+            "validation accuracy is the one to choose; compared is the one of the other tables."
+        )
+    lines += [f"Changed protocol: {study.deviation}."] if study.deviation else []
+    lines += [f"Partial data: {text}." for text in study.partial_data(*study.methods.index)]
+    single = ", ".join(summary.method[(summary.n == 1) & (summary.candidate_of == "")])
+    lines += [f"One seed only, no standard error: {single}."] if single else []
+    lines += [f"{row.label}: {row.diverged}." for row in summary.itertuples() if row.diverged]
+    trials = study.of(*compared.index).reset_index()
+    codes = trials.method.groupby(trials.code.map(lambda code: code or "unknown").str[:12]).unique()
     if len(codes) > 1:
         versions = "; ".join(f"{code} ({', '.join(methods)})" for code, methods in codes.items())
         lines.append(f"Different code: rows that are compared come from different versions of the package: {versions}.")
     keys = ["name", "split", "fingerprint"]
-    used = [[plain(item.get(key)) for key in keys] for trial in study.trials for item in trial["data"]]
-    versions_of_data = pd.DataFrame(used, columns=keys).groupby(["name", "split"]).fingerprint.nunique()
+    used = pd.DataFrame([[str(item.get(key)) for key in keys] for item in study.trials.data.explode()], columns=keys)
+    versions_of_data = used.groupby(["name", "split"]).fingerprint.nunique()
     lines += [
         f"Different data: the trials used {count} different versions of {name} ({split}); delete those of the wrong "
         "one and run again."
         for (name, split), count in versions_of_data.items()
         if count > 1
     ]
-    return lines
-
-
-def _explanations(study: Study) -> list[str]:
-    """Say what the tables' columns mean, and where the paper's values are from."""
-    compared, lines = study.compared, [study.source] if study.source else []
-    about = ["Accuracy: mean ± standard error over n seeds, tasks equally weighted"]
-    if len(compared) > 1:
-        about.append(f"paired: minus {compared[0].label}, over the seeds that both have")
-    if any(m.reported["accuracy"] is not None or m.reported["bwt"] is not None for m in compared):
-        about.append("diff.: minus the paper's")
-    lines.append("; ".join(about) + ".")
-    if _strengths_table(study).size:
-        lines.append(
-            "Choosing strengths: over the n seeds that all candidates have. The candidate with the highest mean "
-            "validation accuracy is the one to choose; compared is the one of the other tables."
-        )
     return lines
 
 
@@ -229,7 +198,7 @@ def terminal_table(frame: pd.DataFrame, width: int = 80) -> str:
 
 def markdown(study: Study, figures: dict[str, str] | None = None) -> str:
     """Return the summary: heading, what a reader must know, tables, and figures given by file and caption."""
-    lines = "".join(f"{literal(line)}  \n" for line in (*_explanations(study), *_cautions(study)))
+    lines = "".join(f"{literal(line)}  \n" for line in _notes(study))
     parts = [f"# {literal(study.heading)}\n\n{lines}"]
     parts += [f"## {title}\n\n{markdown_table(frame)}" for title, frame in tables(study).items()]
     parts += ["## Figures\n"] if figures else []
@@ -240,36 +209,12 @@ def markdown(study: Study, figures: dict[str, str] | None = None) -> str:
 def terminal(study: Study, width: int = 80) -> str:
     """Return the tables for a terminal of a width: heading, tables, what a reader must know."""
     shown = [f"{title}\n\n{terminal_table(frame, width)}\n" for title, frame in tables(study).items()]
-    lines = [textwrap.fill(line, width) for line in (*_explanations(study), *_cautions(study))]
+    lines = [textwrap.fill(line, width) for line in _notes(study)]
     return "\n".join([study.heading, "", *shown, *lines])
 
 
 def comma_separated(study: Study) -> str:
     """Return a CSV row for each method with trials, units in the header; no cell is a formula to a spreadsheet."""
-    rows = []
-    for method in (method for method in study.methods if method.trials):
-        found, paper = _measures(study, method), method.reported
-        row: dict[str, object] = {"experiment": plain(study.folder.name), "protocol": study.protocol}
-        row |= {"method": method.name, "label": method.label, "n": len(found["accuracy"])}
-        for name, values in {
-            "accuracy_{}_percent": found["accuracy"],
-            "bwt_{}_fraction": found["bwt"],
-            "forgetting_{}_fraction": -found["bwt"],
-            "validation_accuracy_{}_percent": found["validation_accuracy"],
-            "train_accuracy_{}_percent": found["train_accuracy"],
-            "paired_difference_{}_percentage_points": found["paired"],
-        }.items():
-            row |= {name.format("mean"): values.mean(), name.format("standard_error"): values.sem()}
-        row |= {
-            "paper_accuracy_percent": paper["accuracy"],
-            "paper_bwt_fraction": paper["bwt"],
-            "partial_protocol": study.deviation,
-            "partial_data": "; ".join(partial_data([method])),
-            "diverged": method.diverged,
-            "seeds": " ".join(str(trial["seed"]) for trial in method.trials),
-            "code": " ".join(sorted({plain(trial["code"])[:12] for trial in method.trials if trial.get("code")})),
-            "candidate_of": method.candidate_of,
-        }
-        formulas = {key for key, cell in row.items() if isinstance(cell, str) and cell.startswith(tuple("=+-@"))}
-        rows.append({key: f"'{cell}" if key in formulas else cell for key, cell in row.items()})
-    return pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    formulas = tuple("=+-@")
+    table = study.summary.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell.startswith(formulas) else cell)
+    return table.to_csv(index=False, float_format="%.6g", lineterminator="\n")

@@ -184,13 +184,13 @@ def test_the_command_line_sweeps_chooses_and_reports(swept, tmp_path, capsys):
     assert next(m for m in changed.methods if m.name.startswith("si,")).strategy.keywords["damping"] == settings[1][1]
     (study,), problems = read_studies(folder)
     assert not problems
-    method = next(m for m in study.methods if m.name == "si")
-    assert [trial["seed"] for trial in method.trials] == [1, 2]  # not the one that was chosen by
+    method = study.methods.loc["si"]
+    assert list(study.of("si").reset_index().seed) == [1, 2]  # not the one that was chosen by
     assert method.published == {"strength": 1.0, "damping": 0.001}
-    tried = [m for m in study.methods if m.candidate_of == "si"]
-    assert [[trial["seed"] for trial in m.trials] for m in tried] == [[0]] * 4
-    best = max(tried, key=lambda m: m.values("validation_accuracy").mean())
-    assert best.settings == method.settings
+    tried = study.methods[study.methods.candidate_of == "si"]
+    assert list(study.of(*tried.index).reset_index().seed) == [0] * 4
+    best = study.by_seed("validation_accuracy")[tried.index].mean().idxmax()
+    assert tried.settings[best] == method.settings
     assert (folder / f"sensitivity{study.suffix}.png").exists()
     assert len(trials(tmp_path).file.unique()) == 6
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("seed-*.json")}

@@ -5,13 +5,13 @@ from matplotlib.figure import Figure
 from studies import PAPER, diverged, outcome, study, trial
 
 from avsi.results import heat_map, save_figure
-from avsi.results.figures import COLOURS, KINDS, KNOWN, MOST
+from avsi.results.figures import COLOURS, KINDS, KNOWN, MOST, draw
 
 TWO_RUNS = (trial(0), trial(1, (0.7, 0.8, 0.9)))
 
 
 def drawn(kind, *methods, **more):
-    return KINDS[kind][0](study(*methods, **more))
+    return draw(kind, study(*methods, **more))
 
 
 def title(figure):
@@ -102,13 +102,12 @@ def test_dots_are_final_accuracies_by_task_with_whiskers_training_and_the_papers
     assert axes.get_ylim()[0] > 60  # fitted
 
 
-def test_many_dots_take_several_rows_of_axes_and_hundreds_of_tasks_are_lines():
+def test_many_dots_take_several_rows_of_axes_and_dozens_of_tasks_have_none():
     many = [outcome(f"m{index}", trial(0, (0.5,) * 10)) for index in range(14)]
     assert [len(axes.get_xticks()) for axes in drawn("tasks", *many).axes] == [6, 5]
-    (axes,) = drawn("tasks", outcome("si", trial(0, (0.5,) * 400))).axes
-    assert axes.lines[0].get_linestyle() == "-"
-    assert axes.get_xticklabels()[-1].get_text() == "mean"
-    assert len(axes.get_xticks()) <= 21
+    (axes,) = drawn("tasks", outcome("si", trial(0, (0.5,) * 20))).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == [*map(str, range(1, 21)), "mean"]
+    assert drawn("tasks", outcome("si", trial(0, (0.5,) * 21))) is None
 
 
 def test_matrix_shows_the_mean_of_r_with_tasks_not_learned_yet_in_grey():
@@ -147,9 +146,14 @@ def test_classes_are_grouped_by_their_number_of_images():
     assert list(line.get_xdata()) == pytest.approx([1, 100, 1000])
     assert list(line.get_ydata()) == pytest.approx([10, 50, 90])
     assert figure.axes[0].get_xscale() == "log"
-    without = {"class_accuracy": [[0.1, None], [0.3, 0.5], [0.2, 0.7]]}
-    line = drawn("classes", outcome("si", trial(0, **without))).axes[0].lines[0]
-    assert [list(line.get_xdata()), list(line.get_ydata())] == [[0, 1], pytest.approx([20, 60])]
+
+
+def test_classes_are_drawn_where_their_numbers_of_images_are_known_and_uneven():
+    accuracy = {"class_accuracy": [[0.1, None], [0.3, 0.5], [0.2, 0.7]]}
+    assert drawn("classes", outcome("si", trial(0, **accuracy))) is None
+    assert drawn("classes", outcome("si", trial(0, **accuracy, class_images=[[100, 120]] * 3))) is None
+    line = drawn("classes", outcome("si", trial(0, **accuracy, class_images=[[10, 50]] * 3))).axes[0].lines[0]
+    assert [list(line.get_xdata()), list(line.get_ydata())] == [[10, 50], pytest.approx([20, 60])]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,9 +4,8 @@ from pathlib import Path
 import pytest
 from studies import diverged, entry, outcome, study, trial, write
 
-import avsi.results.study
-import avsi.results.tables
-from avsi.results import ResultsError, trials
+from avsi.results import ResultsError, tables, trials
+from avsi.results import study as reading
 from avsi.results.study import read_studies
 
 FINETUNE, SI = entry("finetune"), entry("si")
@@ -23,15 +22,17 @@ def test_a_folder_is_read_with_candidates_changed_protocols_and_foreign_trials(t
           trials=[(entry("si", folder="si-1111111111"), trial())])  # fmt: skip
     (changed, whole), problems = read_studies(tmp_path / "tiny")
     assert problems == []
-    assert [m.name for m in whole.methods] == ["finetune", "si", "si_1", "si_2"]
-    assert [t["seed"] for t in whole.methods[1].trials] == [0, 1]
-    assert [m.name for m in whole.compared] == ["si"]
-    assert [m.name for m in whole.run] == ["si", "si_2"]
-    assert len(whole.trials) == 3
-    assert whole.others == changed.others == (old["folder"],)
+    assert list(whole.methods.index) == ["finetune", "si", "si_1", "si_2"]
+    assert list(whole.trials.index) == [("si", 0), ("si", 1), ("si_1", 0), ("si_1", 1), ("si_2", 0)]
+    assert list(whole.compared.index) == ["si"]
+    assert list(whole.run.index) == ["si", "si_1", "si_2"]
+    assert len(whole.trials.file.unique()) == 3
     assert (changed.suffix, changed.name) == ("-1-epochs", "tiny-1-epochs")
     assert changed.heading == "Tiny (1 epoch instead of 2)"
-    assert whole.only(["si_2"]).methods == whole.only(["si"]).methods == whole.methods[1:]
+    for name in ("si", "si_2"):
+        assert list(whole.only([name]).methods.index) == ["si", "si_1", "si_2"]
+        assert len(whole.only([name]).trials) == 5
+    assert whole.only(["finetune"]).trials.empty
 
 
 def test_what_cannot_be_compared_is_left_out_by_row(tmp_path):
@@ -40,11 +41,11 @@ def test_what_cannot_be_compared_is_left_out_by_row(tmp_path):
             (mas, diverged(1))]  # fmt: skip
     write(tmp_path, FINETUNE, SI, mas, SI, trials=rows)
     ((found,), problems) = read_studies(tmp_path / "tiny")
-    assert [(m.name, len(m.trials)) for m in found.compared] == [("finetune", 1), ("si", 1), ("mas", 1)]
+    assert found.trials.groupby("method", sort=False).size().to_dict() == {"finetune": 1, "si": 1, "mas": 1}
     assert ["2 tasks instead of 3" in p or "no accuracy matrix" in p or "named as another" in p for p in problems] == [
         True
     ] * 3
-    assert "si-0123456789, seed 1" in "".join(problems)
+    assert "si-0123456789/seed-001.json" in "".join(problems)
 
 
 def test_trials_without_an_experiment_file_say_how_to_mend_it(tmp_path):
@@ -81,22 +82,22 @@ def test_damaged_trials_are_named_in_a_warning(tmp_path):
 
 
 def test_diverged_trials_are_told_of_with_the_stable_strength():
-    assert outcome("si", trial()).diverged == ""
-    assert outcome("si", trial(), diverged(1), diverged(2)).diverged == "diverged (2 of 3)"
-    found = outcome("si", diverged(0, 0.5), diverged(1, 0.25))
-    assert found.diverged == "diverged (2 of 2), stable strength 0.25"
-    assert found.values("accuracy").empty
-    assert study(found).tasks == 0
+    found = study(outcome("a", trial()), outcome("b", trial(), diverged(1), diverged(2)))
+    assert list(found.summary.diverged) == ["", "diverged (2 of 3)"]
+    lost = study(outcome("si", diverged(0, 0.5), diverged(1, 0.25)))
+    assert lost.summary.diverged["si"] == "diverged (2 of 2), stable strength 0.25"
+    assert lost.by_seed("accuracy").isna().all(axis=None)
+    assert lost.tasks == 0
 
 
 def test_all_committed_results_are_read_without_complaint():
     read = [read_studies(folder) for folder in (REPOSITORY / "reproductions" / "results").iterdir() if folder.is_dir()]
     assert [problem for _, problems in read for problem in problems] == []
     files = list((REPOSITORY / "reproductions" / "results").glob("*/*/seed-*.json"))
-    assert sum(len(found.trials) for studies, _ in read for found in studies) == len(files)
+    assert sum(len(found.trials.file.unique()) for studies, _ in read for found in studies) == len(files)
 
 
-@pytest.mark.parametrize("module", [avsi.results.study, avsi.results.tables], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", [reading, tables], ids=lambda m: m.__name__)
 def test_examples(module, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     failed, tried = doctest.testmod(module)

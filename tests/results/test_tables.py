@@ -1,6 +1,5 @@
 import csv
 import io
-from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -50,7 +49,7 @@ def test_diverged_trials_and_partial_data_are_named_in_the_row():
 
 def test_accuracies_by_task_have_the_papers_and_training_values_below():
     si = outcome("si", trial(0, train_accuracy=[1.0, 0.9, 0.95]), trial(1, (0.9, 0.9, 0.9)), reported=PAPER)
-    assert rows(study(si, replace(si, name="x", reported=NO_PAPER)), TASKS) == (
+    assert rows(study(si, si | {"name": "x", "reported": NO_PAPER}), TASKS) == (
         ["task 1", "task 2", "task 3"],
         [
             ["SI", "90.0", "85.0", "95.0"],
@@ -69,12 +68,12 @@ def candidates(*validation, chosen=1):
         trials = [trial(0, (0.5 + 0.1 * index,) * 3, validation_accuracy=value)]
         trials += [trial(seed, (0.1,) * 3, validation_accuracy=0.1) for seed in (1, 2) if index == chosen]
         found.append(outcome(f"si_{index}", *trials, folder=f"si-{index}", candidate_of="si"))
-    return replace(found[chosen], name="si", label="SI", candidate_of=""), *found
+    return found[chosen] | {"name": "si", "label": "SI", "candidate_of": ""}, *found
 
 
 def test_strengths_are_compared_on_common_seeds_and_diverged_ones_say_so():
     method, *grid = candidates(0.7, 0.9, 0.8)
-    grid[2] = replace(grid[2], reported=NO_PAPER | {"accuracy": 72.0})
+    grid[2] |= {"reported": NO_PAPER | {"accuracy": 72.0}}
     lost = outcome("si_9", diverged(0, 0.5), folder="si-9", candidate_of="si")
     columns, found = rows(study(method, *grid, lost), STRENGTHS)
     assert columns == ["of", "validation %", "test %", "n", "chosen"]
@@ -88,7 +87,7 @@ def test_strengths_are_compared_on_common_seeds_and_diverged_ones_say_so():
 
 def test_a_method_that_is_none_of_its_candidates_is_compared_with_them():
     method, *grid = candidates(0.7, 0.9, chosen=0)
-    own = replace(method, folder="si-own", trials=(trial(0, validation_accuracy=0.8),))
+    own = method | {"folder": "si-own", "trials": (trial(0, validation_accuracy=0.8),)}
     _, found = rows(study(own, *grid), STRENGTHS)
     assert [(row[0], row[-1]) for row in found] == [("SI_0", ""), ("SI_1", "highest"), ("SI", "compared")]
 
@@ -97,7 +96,7 @@ def test_candidates_are_in_no_other_table():
     method, *grid = candidates(0.7, 0.9)
     assert [[row[0] for row in rows(study(method, *grid), title)[1]] for title in (MEANS, TASKS)] == [["SI"], ["SI"]]
     assert [*tables(study(*grid))] == []
-    assert [*tables(study(replace(method, trials=()), *grid))] == [STRENGTHS]
+    assert [*tables(study(method | {"folder": "none", "trials": ()}, *grid))] == [STRENGTHS]
 
 
 def test_cautions_tell_of_changed_protocols_partial_data_and_single_seeds():
