@@ -22,7 +22,6 @@ from torch.optim import Adam
 
 from avsi.experiment import Experiment, Setting, Trial
 from avsi.experiment.methods import si
-from avsi.launch.display import Display
 from avsi.launch.executors import Executor, InProcesses
 from avsi.launch.loop import Loop
 from avsi.launch.sweep import candidate
@@ -69,11 +68,10 @@ def run(root: Path, executor: Executor) -> float:
         Seconds.
     """
     todo, clock = trials(), time.perf_counter()
-    display = Display(len(todo), "quiet")
-    with Loop(executor, root, Setting()) as loop:
-        loop.run(todo, display)
-    if display.failures:
-        raise SystemExit(f"failed: {list(display.failures)}")
+    loop = Loop(root, lambda trial: (executor, Setting()), verbosity="quiet")
+    loop(todo)
+    if loop.failures:
+        raise SystemExit(f"failed: {loop.failures}")
     return time.perf_counter() - clock
 
 

@@ -17,21 +17,13 @@ class Step:
 
 
 @dataclass(frozen=True)
-class TaskEnd:
-    """A trial's mean test accuracy, in [0, 1], on the tasks it has learned so far, and their number, after a task."""
-
-    task: str
-    accuracy: float
-    tasks: int
-
-
-@dataclass(frozen=True)
 class Said:
-    """A line that a trial says or, in another process, prints."""
+    """A line that a trial says or, in another process, prints; a detail is only for those who want to know all."""
 
     line: str
+    detail: bool = False
 
 
-Event = Step | TaskEnd | Said
+Event = Step | Said
 Tell = Callable[[Event], None]
 """Passes a trial's events on, perhaps to another process."""

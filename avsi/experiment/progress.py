@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from statistics import fmean
 from typing import Any
 
 from avalanche.training import JointTraining
 from avalanche.training.plugins import SupervisedPlugin
 
-from avsi.experiment.events import Step, TaskEnd, Tell
+from avsi.experiment.events import Said, Step, Tell
 from avsi.metrics import accuracy_row
 from avsi.plugins import MASPlugin, OnlineEWCPlugin
 from avsi.plugins.early_stopping import EarlyStopping
@@ -82,7 +83,8 @@ class TrialProgress(SupervisedPlugin):
         """Tell how well the tasks so far are known."""
         stream = [known for known in strategy.current_eval_stream if known.current_experience in self._seen]
         row = accuracy_row(strategy.evaluator.get_last_metrics(), stream)
-        self.tell(TaskEnd(self.task, sum(row) / len(row), len(row)))
+        tasks = f"mean of {len(row)} tasks" if len(row) > 1 else "one task"
+        self.tell(Said(f"{self.task}: accuracy {100 * fmean(row):.2f} % ({tasks})", detail=True))
 
     def passing(self, batches: Iterable[Any], description: str, total: int) -> Iterator[Any]:
         """Tell of a pass over data besides training and evaluation, such as one that measures importance."""

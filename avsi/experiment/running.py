@@ -1,4 +1,4 @@
-"""Running a trial: makes the benchmark, trains in the method's regime, and tells what came of it."""
+"""What a trial does: makes the benchmark, trains in the method's regime, measures, and tells what came of it."""
 
 from __future__ import annotations
 
@@ -6,26 +6,68 @@ import contextlib
 import inspect
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from avalanche.logging import TensorboardLogger
 from avalanche.training.determinism.rng_manager import RNGManager
+from torch import nn
 
 from avsi.consolidation import DivergenceError
-from avsi.experiment.checkpoint import Checkpoint
+from avsi.experiment.checkpoint import START_OVER, Checkpoint
 from avsi.experiment.description import resolve
+from avsi.experiment.events import Said
 from avsi.experiment.progress import TrialProgress
 from avsi.experiment.provenance import code_fingerprint, describe_data, describe_environment
-from avsi.experiment.regimes import NOTHING_MEASURED, REGIMES, Trainer
 from avsi.experiment.spec import Experiment, ExperimentError
+from avsi.experiment.strategy_state import (
+    NotKeptError,
+    fingerprint,
+    pack,
+    random_states,
+    restore_random_states,
+    restore_strategy,
+    strategy_state,
+)
 from avsi.experiment.trial import Setting, Trial
-from avsi.plugins.batches import NotInMemoryError, integers
-from avsi.plugins.early_stopping import EarlyStopping
+from avsi.metrics import (
+    accuracy_row,
+    average_accuracy,
+    backward_transfer,
+    check_against_avalanche,
+    evaluation_metrics,
+    forgetting,
+)
+from avsi.plugins.batches import InMemoryBatches, NotInMemoryError, integers
+from avsi.plugins.class_accuracy import ClassAccuracy
+from avsi.plugins.divergence import DivergencePlugin
+from avsi.plugins.early_stopping import EarlyStopping, validation_error
+from avsi.plugins.evaluation import EvaluationPlugin
+from avsi.plugins.hebbian_dynamics import HebbianDynamics
+from avsi.plugins.scalars import Scalars
+from avsi.plugins.schedule import Schedule
 
 FEW = 200  # samples of a task in a smoke test
+EVAL_BATCH_SIZE = 512
+
+MEASURED = (
+    "accuracy", "bwt", "forgetting", "validation_accuracy", "task_accuracy", "train_accuracy", "class_accuracy",
+    "learned_class_accuracy", "accuracy_matrix",
+)  # fmt: skip
+"""What is told of every trial; None where it has no meaning."""
+
+KEPT = (
+    "rows",  # accuracies on test data; in the sequential regime the rows of R
+    "class_rows",  # the same by task and class
+    "train_accuracy",  # where each training has a model of its own
+    "validation_accuracy",  # likewise, where there are such data
+    "train_time_s",
+    "weights",  # fingerprints of parameters and buffers
+    "state",  # and of all that decides how it goes on; None if that is not plain data
+)
+"""What is kept of each finished training. Accuracies are in [0, 1]."""
 
 
 def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoint: Path | None) -> dict[str, Any]:
@@ -42,39 +84,31 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
     data, environment = describe_data(benchmark), describe_environment(setting.device)
     record.identify(trial, data, environment)
     RNGManager.set_random_seeds(trial.seed)
-    stopping = None
-    if experiment.patience:
-        if "valid" not in streams:
-            raise ExperimentError(f"{experiment.name} stops early, and its benchmark has no validation stream")
-        stopping = EarlyStopping(streams["valid"], experiment.patience.epochs, experiment.patience.at_least)
-    divergence = None
-    with _loggers(trial, setting) as listeners:
-        trainer = Trainer(trial, streams, setting.device, progress, listeners, record, stopping)
-        try:
-            outcome = REGIMES[method.regime](trainer)
-        except FloatingPointError as error:
-            outcome, divergence = dict(NOTHING_MEASURED), progress.where() | _what_is_known(error)
-        for logger in listeners:
-            if isinstance(logger, TensorboardLogger) and outcome["accuracy"] is not None:
-                flat, measured = dict(_flat(trial.description)), {"accuracy": outcome["accuracy"]}
-                logger.writer.add_hparams(flat | {"seed": trial.seed}, measured, run_name=".")
-    classes, train = outcome["class_accuracy"], streams["train"]
-    if classes and len(train) == len(classes) and all(hasattr(task.dataset, "targets") for task in train):
-        outcome["class_images"] = [_count(task, len(row)) for task, row in zip(train, classes, strict=True)]
-    return {
-        "status": "diverged" if divergence else "finished",
-        **({"divergence": divergence} if divergence else {}),
+    result: dict[str, Any] = {
+        "status": "finished",
         "experiment": experiment.name,
         "method": method.trial_name,
         "seed": trial.seed,
         "description": trial.description,
         "digest": trial.digest,
         "deviation": experiment.deviation,
-        **outcome,
-        "train_time_s": trainer.finished.train_time_s,
-        "weights": trainer.finished.weights,
-        "state": trainer.finished.state,
-        "validation_error": stopping.errors if stopping else [],
+        **dict.fromkeys(MEASURED),
+    }
+    with _loggers(trial, setting) as loggers:
+        trainer = Trainer(trial, streams, setting.device, progress, loggers, record)
+        try:
+            result |= trainer.run()
+        except FloatingPointError as error:
+            result |= {"status": "diverged", "divergence": progress.where() | _what_is_known(error)}
+        for logger in loggers:
+            if isinstance(logger, TensorboardLogger) and result["accuracy"] is not None:
+                _log_parameters(logger, trial, result["accuracy"])
+    classes, train = result["class_accuracy"], streams["train"]
+    if classes and len(train) == len(classes) and all(hasattr(task.dataset, "targets") for task in train):
+        result["class_images"] = [_count(task, len(row)) for task, row in zip(train, classes, strict=True)]
+    return result | {
+        **{key: trainer.finished[key] for key in ("train_time_s", "weights", "state")},
+        "validation_error": trainer.stopping.errors if trainer.stopping else [],
         "hebbian_dynamics": trainer.dynamics.records,
         "data": data,
         "notes": list(getattr(benchmark, "notes", ())),
@@ -84,6 +118,162 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
         "wall_time_s": round(record.seconds, 3),
         "resumed": record.resumed,
     }
+
+
+class Trainer:
+    """Makes models and strategies of one trial, trains them, and keeps what came of it.
+
+    Its streams are the benchmark's experiences: "train", "test" and perhaps "valid".
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        streams: dict[str, list[Any]],
+        device: str,
+        progress: TrialProgress,
+        loggers: list[Any],
+        checkpoint: Checkpoint,
+    ) -> None:
+        self.trial, self.streams, self.device = trial, streams, device
+        self.progress, self.loggers, self.checkpoint = progress, loggers, checkpoint
+        self.finished: dict[str, list[Any]] = {key: [] for key in KEPT}
+        self.dynamics, self.classes = HebbianDynamics(), ClassAccuracy()
+        self.stopping: EarlyStopping | None = None
+        self.watchers: dict[str, Any] = {"dynamics": self.dynamics}  # which have a state of their own
+        patience = trial.experiment.patience
+        if patience:
+            if "valid" not in streams:
+                raise ExperimentError(
+                    f"{trial.experiment.name} stops early, and its benchmark has no validation stream"
+                )
+            self.stopping = EarlyStopping(streams["valid"], patience.epochs, patience.at_least)
+            self.watchers["early_stopping"] = self.stopping
+        # Plugins that all strategies of the trial share, and that are no part of a strategy's state.
+        self.apart = [progress, self.classes, Scalars(), DivergencePlugin(), *self.watchers.values()]
+
+    def run(self) -> dict[str, Any]:
+        """Train one model on one task after the other, a fresh one on each, or one on all at once; measure each."""
+        method, train, test = self.trial.method, self.streams["train"], self.streams["test"]
+        alone, parallel = method.regime == "independent", len(train) == len(test)
+        if alone and not parallel:
+            raise ExperimentError(
+                f"{method.name} trains a model for each of {len(train)} tasks, and there are {len(test)} test "
+                "experiences; leave it out"
+            )
+        trainings: dict[str, list[tuple[Any, list[Any]]]] = {  # what is trained on, and what is then evaluated
+            "sequential": [(task, test) for task in train],
+            "independent": [(task, [tested]) for task, tested in zip(train, test, strict=False)],
+            "joint": [(train, test)],
+        }
+        strategy: Any = None if alone else self.strategy()
+        self.resume(strategy)
+        for task, evaluated in trainings[method.regime][len(self.finished["rows"]) :]:
+            strategy = self.strategy() if alone else strategy
+            self.train(strategy, task, evaluated)
+        rows, class_rows = self.finished["rows"], self.finished["class_rows"]
+        matrix = rows if method.regime == "sequential" and parallel else None  # else no test set belongs to a task
+        if alone:
+            train_accuracy, validation = self.finished["train_accuracy"], self.finished["validation_accuracy"]
+        else:
+            check_against_avalanche(matrix or rows[-1:], strategy.evaluator.get_last_metrics(), test)
+            train_accuracy, validation = (self.measure(strategy, self.streams.get(n, [])) for n in ("train", "valid"))
+        final, classes = ([own for (own,) in found] if alone else found[-1] for found in (rows, class_rows))
+        return {
+            "accuracy": average_accuracy([final]),
+            "bwt": backward_transfer(matrix) if matrix else None,
+            "forgetting": forgetting(matrix) if matrix else None,
+            "validation_accuracy": average_accuracy([validation]) if validation else None,
+            "task_accuracy": final,
+            "train_accuracy": train_accuracy,
+            "class_accuracy": classes,
+            "learned_class_accuracy": [row[task] for task, row in enumerate(class_rows)] if matrix else None,
+            "accuracy_matrix": matrix,
+        }
+
+    def strategy(self) -> Any:
+        """Make a fresh model with its optimizer and strategy."""
+        experiment, method = self.trial.experiment, self.trial.method
+        layout = {"memory_format": torch.channels_last} if experiment.channels_last else {}
+        model = resolve(method.model or experiment.model)().to(self.device, **layout)
+        plugins = [build() for build in resolve(method.plugins)]
+        plugins += [*self.apart, InMemoryBatches(on_device=self.device != "cpu")]
+        if experiment.scheduler:
+            plugins.append(Schedule(resolve(experiment.scheduler)))
+        strategy = resolve(method.strategy)(
+            model=model,
+            optimizer=resolve(method.optimizer or experiment.optimizer)(model.parameters()),
+            criterion=resolve(experiment.criterion or nn.CrossEntropyLoss)(),
+            train_mb_size=experiment.batch_size,
+            train_epochs=experiment.epochs,
+            eval_mb_size=EVAL_BATCH_SIZE,
+            device=self.device,
+            evaluator=EvaluationPlugin(*evaluation_metrics(), loggers=self.loggers, collect_all=False),
+            plugins=plugins,
+        )
+        if experiment.autocast:  # importances and validation go past these, in float32
+            cast = torch.autocast(strategy.device.type, getattr(torch, experiment.autocast))
+            strategy.forward, strategy.criterion = cast(strategy.forward), cast(strategy.criterion)
+        return strategy
+
+    def train(self, strategy: Any, experiences: Any, evaluated: Sequence[Any]) -> None:
+        """Train and evaluate, and keep what came of it."""
+        finished, clock = self.finished, time.perf_counter()
+        strategy.train(experiences, eval_streams=[], reset_optimizer_state=self.trial.experiment.reset_optimizer)
+        finished["train_time_s"].append(round(time.perf_counter() - clock, 3))
+        self.classes.start()
+        finished["rows"].append(accuracy_row(strategy.eval(evaluated), evaluated))
+        finished["class_rows"].append(self.classes.rows())
+        if self.trial.method.regime == "independent":
+            valid = self.streams.get("valid", [])[len(finished["rows"]) - 1 :][:1]
+            finished["train_accuracy"] += self.measure(strategy, [experiences])
+            finished["validation_accuracy"] += self.measure(strategy, valid)
+        self.keep(strategy)
+
+    def keep(self, strategy: Any) -> None:
+        """Take the fingerprints of a training that is finished, and write a checkpoint, if its state can be kept."""
+        self.finished["weights"].append(fingerprint(strategy.model.state_dict()))
+        try:
+            state = {"strategy": strategy_state(strategy, self.apart), "random": random_states(self.device)}
+        except NotKeptError as error:
+            if None not in self.finished["state"]:
+                self.progress.tell(Said(f"starts over when it is interrupted, for it cannot keep {error}"))
+            self.finished["state"].append(None)
+            return
+        self.finished["state"].append(fingerprint(state))
+        if self.trial.method.regime == "joint":  # whose one training is the trial
+            return
+        if self.trial.method.regime == "independent":
+            del state["strategy"]  # the next one is made afresh
+        watchers = {name: plugin.state_dict() for name, plugin in self.watchers.items()}
+        try:
+            self.checkpoint.write(pack(state | {"watchers": watchers, "finished": self.finished}))
+        except OSError as error:  # a full disk; the result is small and perhaps fits
+            self.progress.tell(Said(f"cannot write its checkpoint ({error.strerror}), and goes on without"))
+
+    def resume(self, strategy: Any = None) -> None:
+        """Go on from the checkpoint, if there is one: afterwards all is as it was when that was written."""
+        state = self.checkpoint.read()
+        if state is None:
+            return
+        self.finished = state["finished"]
+        for name, plugin in self.watchers.items():
+            plugin.load_state_dict(state["watchers"][name])
+        tasks = self.streams["train"]
+        done = tasks[: len(self.finished["rows"])]
+        self.progress.tell(Said(f"resuming after task {len(done)} of {len(tasks)}"))
+        if strategy is not None:
+            try:
+                restore_strategy(strategy, state["strategy"], done, self.streams["test"], self.apart)
+            except ValueError as error:
+                raise ExperimentError(
+                    f"cannot go on from the checkpoint {self.checkpoint.path}: {error}; {START_OVER}"
+                ) from error
+        restore_random_states(state["random"], self.device)  # last: making and adapting models draws random numbers
+
+    def measure(self, strategy: Any, experiences: Any) -> list[float]:
+        """Measure a model's accuracy, in [0, 1], on each experience's data with evaluation transforms."""
+        return [1 - validation_error(strategy, [experience], self.progress.passing) for experience in experiences]
 
 
 def _count(experience: Any, classes: int) -> list[int]:
@@ -96,14 +286,13 @@ def _count(experience: Any, classes: int) -> list[int]:
     return torch.bincount(labels, minlength=classes)[:classes].tolist()
 
 
-def _flat(description: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    # The numbers and words of a description, each with the path to it.
-    if isinstance(description, dict | list):
-        items = description.items() if isinstance(description, dict) else enumerate(description)
-        for key, value in items:
-            yield from _flat(value, f"{name}.{key}" if name else str(key))
-    elif description is not None:
-        yield name, description
+def _log_parameters(logger: TensorboardLogger, trial: Trial, accuracy: float) -> None:
+    # Show the numbers and words of a trial's description, each under the path to it, beside its accuracy.
+    import pandas
+
+    (flat,) = pandas.json_normalize(trial.description).to_dict("records")
+    parameters = {name: value if isinstance(value, int | float) else str(value) for name, value in flat.items()}
+    logger.writer.add_hparams(parameters | {"seed": trial.seed}, {"accuracy": accuracy}, run_name=".")
 
 
 def _what_is_known(error: FloatingPointError) -> dict[str, Any]:

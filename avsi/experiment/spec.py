@@ -164,8 +164,6 @@ class Experiment:
         if repeated:
             raise ExperimentError(f"{self.name} has several methods named {', '.join(sorted(repeated))}")
         for method in self.methods:
-            if method.candidate_of and method.candidate_of not in names:
-                raise ExperimentError(f"{method.name} is a candidate of {method.candidate_of}, which is no method here")
             self.describe(method)
 
     def method(self, name: str) -> Method:

@@ -112,7 +112,10 @@ def restore_strategy(
         strategy.optimizer.load_state_dict(state["optimizer"])
         plugins = [plugin for plugin in strategy.plugins if not _is_among(plugin, apart)]
         for plugin, (_, kept) in zip(plugins, state["plugins"], strict=True):
-            _load_plugin_state(plugin, kept, strategy.device)
+            if type(plugin) in ATTRIBUTES:
+                _unpack(kept, strategy.device, plugin)
+            elif hasattr(plugin, "load_state_dict"):
+                plugin.load_state_dict(kept)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"the state does not fit the strategy: {error}") from error
     # Order of parameters, classes of plugins, and that loading has left nothing out.
@@ -136,22 +139,11 @@ def _adapt(strategy: Any, experience: Any, evaluated: Iterable[Any]) -> None:
 def _plugin_state(plugin: Any) -> Any:
     if type(plugin) in ATTRIBUTES:
         return pack(plugin)
-    if _has_state_dict(plugin):
+    if hasattr(plugin, "state_dict") and hasattr(plugin, "load_state_dict"):
         return plugin.state_dict()
     if vars(plugin):
         raise NotKeptError(f"plugin {type(plugin).__name__}, which has no state_dict and load_state_dict")
     return {}
-
-
-def _load_plugin_state(plugin: Any, state: Any, device: torch.device) -> None:
-    if type(plugin) in ATTRIBUTES:
-        _unpack(state, device, plugin)
-    elif _has_state_dict(plugin):
-        plugin.load_state_dict(state)
-
-
-def _has_state_dict(plugin: Any) -> bool:
-    return hasattr(plugin, "state_dict") and hasattr(plugin, "load_state_dict")
 
 
 def _is_among(value: Any, plugins: Plugins) -> bool:

@@ -12,7 +12,7 @@ import signal
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,17 +21,17 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
+from avsi.experiment.spec import Experiment, ExperimentError, did_you_mean
 from avsi.experiment.trial import LAST_SEED, Setting, Trial
-from avsi.launch.display import Display
+from avsi.files import write_text
+from avsi.launch.display import Verbosity
 from avsi.launch.executors import NOT_GUARDED, Executor, InProcesses, InThisProcess
-from avsi.launch.loop import Loop, unfinished
+from avsi.launch.loop import Loop
 from avsi.launch.settings import base_name, change, read_settings
-from avsi.launch.sweep import MOST_SETTINGS, Sweep, read_ranges
+from avsi.launch.sweep import MOST_SETTINGS, Chosen, Sweep, read_ranges
 from avsi.results import store
 
 ALL = ("all",)
-MANY = 20  # trials of which it is worth saying how to run fewer
 MOST = 100_000  # trials of a method
 
 Loggers = tuple[Callable[[Trial], Any], ...]
@@ -208,18 +208,29 @@ def run(experiment: Experiment, options: Options, loggers: Loggers = ()) -> list
     sweep_seeds, seeds = _choose_seeds(experiment, options)
     ranges = read_ranges(options.sweep)
     root = store.prepare(options.out.expanduser())
-    about: dict[str, dict[str, Any]] = {}
+    chosen = Chosen(experiment, methods)
     with contextlib.ExitStack() as stack:
-        launch = Launcher(options, root, loggers, stack)
+        verbosity: Verbosity = "quiet" if options.quiet else "verbose" if options.verbose else "normal"
+        prepare = partial(_prepare, options, loggers, stack)
+        launch = Loop(root, prepare, rerun=options.rerun, tensorboard=options.tensorboard, verbosity=verbosity)
         if ranges:
-            sweep = Sweep(experiment, ranges, launch, root, options.sweep_trials, sweep_seeds, options.workers or 1)
-            chosen = sweep.run()
-            experiment, methods, about = chosen.experiment, chosen.methods, chosen.about(sweep_seeds, seeds)
-            file = sweep.write_choice(chosen)
+            at_once = options.workers or 1
+            chosen = Sweep(experiment, ranges, launch, root, options.sweep_trials, sweep_seeds, at_once).run()
+            file = root / experiment.name / f"choice{chosen.experiment.suffix}.txt"
+            write_text(file, chosen.text)
             if not options.quiet:
-                _say(f"{file.read_text()}chosen: --set @{file}")
-        launch([Trial(experiment, method, seed) for seed in seeds for method in methods])
-    _report(experiment, root, methods, options.quiet, about)
+                _say(f"{chosen.text}chosen: --set @{file}")
+        fewer = f"fewer: --methods {' '.join(names[:2])} --trials 1; to see that everything runs: --smoke"
+        asked = options.methods != ALL or options.trials is not None or bool(ranges)
+        trials = [Trial(chosen.experiment, method, seed) for seed in seeds for method in chosen.methods]
+        launch(trials, "" if asked else fewer)
+    _write_experiment(chosen, root, sweep_seeds, seeds)
+    if any((root / experiment.name).glob("*/seed-*.json")):  # else every trial failed
+        from avsi.results.report import show, write_report  # loads what draws figures
+
+        written = write_report(root, only=experiment.name)
+        shown = "" if options.quiet else experiment.name
+        show(written, shown, [method.name for method in chosen.methods], chosen.experiment.suffix)
     return launch.failures
 
 
@@ -243,53 +254,28 @@ def _choose_seeds(experiment: Experiment, options: Options) -> tuple[range, rang
     return range(options.seed, first), range(first, first + count)
 
 
-class Launcher:
-    """Runs those of some trials that are not finished, as often as it is called; a sweep does so again and again."""
+def _prepare(options: Options, loggers: Loggers, stack: contextlib.ExitStack, trial: Trial) -> tuple[Executor, Setting]:
+    """Get device, data and executor ready, before any work is lost."""
+    elsewhere = options.engine == "ray" and options.device == "cuda"  # there is perhaps no GPU here
+    device = options.device if elsewhere else check_device(options.device)
+    data = options.data_root.expanduser().absolute() if options.data_root else None  # trials may run elsewhere
+    setting = Setting(device, data, options.download, loggers=loggers)
+    benchmark = _prepare_data(trial, setting)
+    if options.sweep and benchmark is not None and "valid" not in benchmark.streams:
+        raise ExperimentError(
+            f"{trial.experiment.name} holds out no validation data to choose by; add --set scenario.validation=0.1"
+        )
+    executor: Executor
+    if options.engine == "ray":
+        from avsi.launch.on_ray import OnRay  # not everybody has Ray
 
-    def __init__(self, options: Options, root: Path, loggers: Loggers, stack: contextlib.ExitStack) -> None:
-        self.options, self.root, self.loggers, self.stack = options, root, loggers, stack
-        self.failures: list[str] = []
-        self.loop: Loop | None = None
-
-    def __call__(self, trials: Sequence[Trial]) -> None:
-        """Run trials, show how they end, and keep the names of those that failed."""
-        options = self.options
-        trials = list({trial.file: trial for trial in trials}.values())  # candidates of a sweep may share theirs
-        pending = trials if options.rerun else unfinished(trials, self.root)
-        if not pending:
-            return
-        display = Display(len(pending), "quiet" if options.quiet else "verbose" if options.verbose else "normal")
-        count = f"{len(pending)} trial{'s' * (len(pending) != 1)} to run, {len(trials) - len(pending)} finished"
-        display.say(f"{trials[0].experiment.title}: {count}")
-        if len(pending) > MANY and options.methods == ALL and options.trials is None and not options.sweep:
-            few = " ".join(dict.fromkeys(trial.method.name for trial in trials[:2]))
-            display.say(f"fewer: --methods {few} --trials 1; to see that everything runs: --smoke")
-        try:
-            self.loop = self.loop or self._start(pending[0])
-            with display:
-                self.loop.run(pending, display)
-            if display.diverged:
-                display.warn(f"diverged, which is their result: {'; '.join(display.diverged)}")
-        finally:
-            display.show_failures()
-            self.failures += display.failures
-
-    def _start(self, trial: Trial) -> Loop:
-        """Get device, data and executor ready, before any work is lost."""
-        options = self.options
-        elsewhere = options.engine == "ray" and options.device == "cuda"  # there is perhaps no GPU here
-        device = options.device if elsewhere else check_device(options.device)
-        data = options.data_root.expanduser().absolute() if options.data_root else None  # trials may run elsewhere
-        setting = Setting(device, data, options.download, loggers=self.loggers)
-        benchmark = _prepare_data(trial, setting)
-        if options.sweep and benchmark is not None and "valid" not in benchmark.streams:
-            raise ExperimentError(
-                f"{trial.experiment.name} holds out no validation data to choose by; add --set scenario.validation=0.1"
-            )
-        executor = _make_executor(options, device)
-        root = self.root.absolute()
-        loop = Loop(executor, root, setting, rerun=options.rerun, tensorboard=options.tensorboard)
-        return self.stack.enter_context(loop)
+        on_ray = OnRay(options.ray_address, options.workers, options.threads or 1, gpu=device == "cuda")
+        executor = stack.enter_context(contextlib.closing(on_ray))
+    elif options.workers in (None, 1):
+        executor = InThisProcess(options.threads)
+    else:
+        executor = InProcesses(options.workers, options.threads)
+    return executor, setting
 
 
 def _prepare_data(trial: Trial, setting: Setting) -> Any:
@@ -307,17 +293,6 @@ def _prepare_data(trial: Trial, setting: Setting) -> Any:
         return None
 
 
-def _make_executor(options: Options, device: str) -> Executor:
-    """Choose where trials run."""
-    if options.engine == "ray":
-        from avsi.launch.on_ray import OnRay  # not everybody has Ray
-
-        return OnRay(options.ray_address, options.workers, options.threads or 1, gpu=device == "cuda")
-    if options.workers in (None, 1):
-        return InThisProcess(options.threads)
-    return InProcesses(options.workers or 1, options.threads)
-
-
 def check_device(name: str) -> str:
     """Choose a torch device, for "auto", or see that the one of this name exists here."""
     import torch
@@ -332,15 +307,12 @@ def check_device(name: str) -> str:
     return name
 
 
-def _report(
-    experiment: Experiment, root: Path, methods: Sequence[Method], quiet: bool, about: Mapping[str, dict[str, Any]]
-) -> None:
-    """Write what the results folder lacks for presenting, then tables and figures, and show them."""
-    content = {key: getattr(experiment, key) for key in ("name", "title", "source", "protocol", "deviation")}
-    rows = []
-    for method in experiment.methods:
+def _write_experiment(chosen: Chosen, root: Path, sweep_seeds: Iterable[int], seeds: Iterable[int]) -> None:
+    """Write what the results folder lacks for presenting."""
+    experiment, rows = chosen.experiment, []
+    for method in (*experiment.methods, *chosen.candidates):
         trial = Trial(experiment, method, 0)
-        row = {
+        row: dict[str, Any] = {
             "name": method.name,
             "label": method.label or method.name,
             "regime": method.regime,
@@ -349,15 +321,10 @@ def _report(
             "reported": asdict(experiment.reported(method)),
             "candidate_of": method.candidate_of,
         }
-        rows.append(row | about.get(method.name, {}))
+        published = chosen.published.get(method.candidate_of or method.name)
+        if published is not None:  # the method was swept
+            row |= {"settings": dict(method.settings), "seeds": list(sweep_seeds if method.candidate_of else seeds)}
+            row |= {} if method.candidate_of else {"published": published}
+        rows.append(row)
+    content = {key: getattr(experiment, key) for key in ("name", "title", "source", "protocol", "deviation")}
     store.write_experiment(root, content | {"methods": rows, "command": shlex.join(sys.argv)}, experiment.suffix)
-    if not any((root / experiment.name).glob("*/seed-*.json")):
-        return  # every trial failed
-
-    from avsi.results.report import show, write_report  # loads what draws figures
-
-    written = write_report(root, only=experiment.name)
-    if quiet:
-        show(written)
-    else:
-        show(written, experiment.name, [method.name for method in methods], experiment.suffix)

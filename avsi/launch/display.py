@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from avsi.experiment.events import Event, Said, Step
+from avsi.launch.executors import Failure, Outcome
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 MEMORY = 600.0  # seconds: time left is told from the speed over these, since evaluations and importances make it uneven
@@ -17,7 +19,7 @@ MEMORY = 600.0  # seconds: time left is told from the speed over these, since ev
 class Display:
     """Shows running trials, so many in all: live on a terminal, a line per finished trial elsewhere.
 
-    Its failures are the details of the trials that failed, by name.
+    Trials may tell from several threads. Its failures are the details of the trials that failed, by name.
     """
 
     def __init__(self, trials: int, verbosity: Verbosity = "normal", console: Console | None = None) -> None:
@@ -43,6 +45,7 @@ class Display:
         self.diverged: list[str] = []
         self._first: tuple[str, Step] | None = None
         self._estimated = False
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Display:
         self.live.start()
@@ -57,14 +60,12 @@ class Display:
 
     def show(self, trial: str, event: Event) -> None:
         """Show what a trial tells."""
-        if isinstance(event, Step):
-            self._advance(trial, event)
-        elif isinstance(event, Said):
-            if event.line.strip():
+        if isinstance(event, Said):
+            if event.line.strip() and (self.verbosity == "verbose" or not event.detail):
                 self.warn(f"{trial}: {event.line}")
-        elif self.verbosity == "verbose":
-            tasks = f"mean of {event.tasks} tasks" if event.tasks > 1 else "one task"
-            self.say(f"{trial}, {event.task}: accuracy {100 * event.accuracy:.2f} % ({tasks})")
+            return
+        with self._lock:
+            self._advance(trial, event)
 
     def _advance(self, trial: str, step: Step) -> None:
         bar = self._bars[trial]
@@ -78,31 +79,36 @@ class Display:
         if not self._estimated:
             self._estimate(trial, step)
 
-    def finish(self, trial: str, accuracy: float, seconds: float) -> None:
+    def end(self, trial: str, outcome: Outcome) -> None:
         """End a trial."""
-        self._end(trial)
-        self.say(f"{trial}: accuracy {100 * accuracy:.2f} % ({seconds:.0f} s)")
-
-    def diverge(self, trial: str, divergence: dict[str, Any]) -> None:
-        """End a trial that diverged."""
-        self._end(trial)
-        self.diverged.append(trial)
-        known = [name for name in ("task", "epoch", "step") if divergence.get(name) is not None]
-        place = ", ".join(f"{name} {divergence[name] + 1}" for name in known)
-        self.warn(f"{trial}: DIVERGED in {place}: {divergence['cause']}")
-
-    def fail(self, trial: str, reason: str, details: str) -> None:
-        """End a trial that failed."""
-        self._end(trial)
-        self.failures[trial] = details
-        self.warn(f"{trial}: FAILED: {reason}")
+        with self._lock:
+            bar = self._bars.pop(trial)
+            if bar.started:
+                self.live.advance(self._all.id, 1.0 - bar.completed)
+            else:
+                self._expect(-1.0)  # it ended before its first step
+            self.live.remove_task(bar.id)
+        if isinstance(outcome, Failure):
+            self.failures[trial] = outcome.details
+            self.warn(f"{trial}: FAILED: {outcome.reason}")
+        elif outcome["status"] == "diverged":
+            self.diverged.append(trial)
+            where = outcome["divergence"]
+            known = [name for name in ("task", "epoch", "step") if where.get(name) is not None]
+            place = ", ".join(f"{name} {where[name] + 1}" for name in known)
+            self.warn(f"{trial}: DIVERGED in {place}: {where['cause']}")
+        else:
+            self.say(f"{trial}: accuracy {100 * outcome['accuracy']:.2f} % ({outcome['wall_time_s']:.0f} s)")
 
     def forget(self) -> None:
         """Expect one trial less: another run has done it."""
-        self._expect(-1.0)
+        with self._lock:
+            self._expect(-1.0)
 
-    def show_failures(self) -> None:
-        """Print the details of the trials that failed."""
+    def summarise(self) -> None:
+        """Name the trials that diverged, and print the details of those that failed."""
+        if self.diverged:
+            self.warn(f"diverged, which is their result: {'; '.join(self.diverged)}")
         for trial, details in self.failures.items():
             self.warn(f"\n{trial}: FAILED\n{details.rstrip()}")
 
@@ -135,14 +141,6 @@ class Display:
 
     def _expect(self, trials: float) -> None:
         self.live.update(self._all.id, total=(self._all.total or 0.0) + trials)
-
-    def _end(self, trial: str) -> None:
-        bar = self._bars.pop(trial)
-        if bar.started:
-            self.live.advance(self._all.id, 1.0 - bar.completed)
-        else:
-            self._expect(-1.0)  # it ended before its first step
-        self.live.remove_task(bar.id)
 
 
 def in_words(seconds: float) -> str:

@@ -1,4 +1,8 @@
-"""Where trials run: in this process or in processes of their own. Ray's is in ``avsi.launch.on_ray``."""
+"""Where trials run: in this process or in processes of their own. Ray's is in ``avsi.launch.on_ray``.
+
+An executor is called with a job and returns its outcome, after as long as the trial takes. Those that have ``workers``
+are called from so many threads at a time; leaving one as a context ends what still runs.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,14 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
 
 import cloudpickle
 
-from avsi.experiment.events import Event, Said, Tell
+from avsi.experiment.events import Said, Tell
 from avsi.experiment.spec import ExperimentError
 from avsi.experiment.trial import Setting, Trial
 
@@ -45,9 +47,6 @@ class Failure:
 Outcome = dict[str, Any] | Failure
 """A trial's result, as JSON data, or why there is none."""
 
-Show = Callable[[str, Event], None]
-"""Shows what a trial, given by its name, tells."""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -56,9 +55,6 @@ class Job:
     trial: Trial
     setting: Setting
     checkpoint: Path | None
-
-    def __str__(self) -> str:
-        return str(self.trial)
 
     def run(self, threads: int, tell: Tell) -> Outcome:
         """Run the trial with so many threads, come what may."""
@@ -74,56 +70,38 @@ class Job:
 
 
 class Executor(Protocol):
-    """Runs trials. As a context it holds what it needs for that; leaving it stops what still runs."""
+    """Runs trials, so many ``workers`` at a time, each in a call from a thread of its own; with 0 in the main one."""
 
-    def __enter__(self) -> Any: ...
+    workers: int
 
-    def __exit__(self, *exception: Any) -> None: ...
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a trial could begin at once."""
+    def __call__(self, job: Job, tell: Tell) -> Outcome:
+        """Run a trial, passing on what it tells."""
         ...
 
-    def submit(self, job: Job) -> None:
-        """Begin a trial; to be called where there is room."""
-
-    def finished(self, show: Show, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
-        """Show what trials tell for so many seconds or, for None, until one ends; yield those that did."""
-        ...
+    def stop(self) -> None:
+        """End what still runs, for good."""
 
 
 class InThisProcess:
     """Runs one trial after the other in this process, with so many threads; None for torch's default."""
 
+    workers = 0
+
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads
-        self._jobs: list[Job] = []
 
-    def __enter__(self) -> InThisProcess:
+    def __call__(self, job: Job, tell: Tell) -> Outcome:
+        """Run a trial."""
         import torch
 
-        self._before = torch.get_num_threads()
-        return self
+        before = torch.get_num_threads()
+        try:
+            return job.run(self._threads or before, tell)
+        finally:
+            torch.set_num_threads(before)
 
-    def __exit__(self, *exception: Any) -> None:
-        import torch
-
-        torch.set_num_threads(self._before)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether no trial waits to be run."""
-        return not self._jobs
-
-    def submit(self, job: Job) -> None:
-        """Let a trial be the next."""
-        self._jobs.append(job)
-
-    def finished(self, show: Show, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
-        """Run the trial that was submitted, and yield it."""
-        job = self._jobs.pop()
-        yield job, job.run(self._threads or self._before, partial(show, str(job)))
+    def stop(self) -> None:
+        """Nothing runs between two calls."""
 
 
 class InProcesses:
@@ -135,61 +113,52 @@ class InProcesses:
     """
 
     def __init__(self, workers: int, threads: int | None = None) -> None:
-        self._workers, self._threads = workers, threads
-        self._places = list(range(workers))  # that are free
-        self._running: dict[Any, tuple[Job, int, Any]] = {}  # by the pipe that it tells through
-
-    def __enter__(self) -> InProcesses:
         import torch
 
-        self._threads = self._threads or max(1, torch.get_num_threads() // self._workers)
+        self.workers = workers
+        self._threads = threads or max(1, torch.get_num_threads() // workers)
+        self._places = list(range(workers))  # that are free
+        self._running: list[Any] = []
+        self._stopped = False
+        self._lock = threading.Lock()  # starting or joining a process looks at others that have ended
         PROCESSES.set_forkserver_preload(["avsi.experiment.running"])
-        return self
 
-    def __exit__(self, *exception: Any) -> None:
-        processes = [process for _, _, process in self._running.values()]
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join(10)
-            process.kill()
-            process.join()
+    def __call__(self, job: Job, tell: Tell) -> Outcome:
+        """Run a trial."""
+        place = self._places.pop()
+        try:
+            process, pipe = self._start(
+                replace(job, setting=replace(job.setting, device=_shared_out(job.setting.device, place)))
+            )
+            message: Any = None
+            with pipe, contextlib.suppress(EOFError, OSError):
+                while not isinstance(message := pipe.recv(), dict | Failure):
+                    tell(message)
+            wait([process.sentinel])
+            with self._lock:
+                process.join()
+                self._running.remove(process)
+            return message if isinstance(message, dict | Failure) else _died(process.exitcode)
+        finally:
+            self._places.append(place)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether fewer trials run than may."""
-        return bool(self._places)
-
-    def submit(self, job: Job) -> None:
-        """Begin a trial."""
-        place = self._places[0]
-        setting = replace(job.setting, device=_shared_out(job.setting.device, place))
-        payload = cloudpickle.dumps(replace(job, setting=setting))
+    def _start(self, job: Job) -> tuple[Any, Any]:
+        payload = cloudpickle.dumps(job)
         ours, theirs = PROCESSES.Pipe(duplex=False)
-        process = PROCESSES.Process(target=_work, args=(theirs, payload, self._threads), name=str(job))
-        with _ctrl_c_waits():
+        process = PROCESSES.Process(target=_work, args=(theirs, payload, self._threads))
+        with theirs, self._lock:  # which is closed, so that the pipe ends when the process does
             process.start()
-            self._running[ours] = job, self._places.pop(0), process
-        theirs.close()  # so that the pipe ends when the process does
+            self._running.append(process)
+            if self._stopped:
+                process.kill()
+        return process, ours
 
-    def finished(self, show: Show, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
-        """Show what trials tell, and yield those that ended."""
-        ready: list[Any] = wait(list(self._running), timeout)
-        for pipe in ready:
-            job, place, process = self._running[pipe]
-            try:
-                message: Any = pipe.recv()
-            except (EOFError, OSError):
-                process.join()
-                message = _died(process.exitcode)
-            if isinstance(message, dict | Failure):
-                process.join()
-                pipe.close()
-                del self._running[pipe]
-                self._places.append(place)
-                yield job, message
-            else:
-                show(str(job), message)
+    def stop(self) -> None:
+        """End all processes."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.kill()
 
 
 def _died(code: int) -> Failure:
@@ -252,19 +221,6 @@ class _Output(io.StringIO):
         if self._line:
             self.write("\n")
         super().close()
-
-
-@contextlib.contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-    """Let Ctrl-C come after what is inside, and never to the processes that are started there."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _shared_out(device: str, place: int) -> str:

@@ -3,129 +3,159 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from avsi.experiment.spec import ExperimentError
 from avsi.experiment.trial import Setting, Trial
-from avsi.launch.display import Display
-from avsi.launch.executors import Executor, Failure, Job, Outcome
+from avsi.launch.display import Display, Verbosity
+from avsi.launch.executors import Executor, Failure, Job
 from avsi.results import store
 
 PAUSE = 1.0  # seconds between looks at trials that another run has in hand
+MANY = 20  # trials of which it is worth saying how to run fewer
 
 
 class Loop:
-    """Runs trials and writes their results; as a context it holds the executor, and the trials that it has in hand.
+    """Runs trials and writes their results, as often as it is called; a sweep does so again and again.
 
-    Those to be rerun are run from their beginning, finished or not; an old result stays until there is a new one.
+    Args:
+        root: The results folder.
+        prepare: Gets ready what trials are run with, given the first that is to be run: an executor and a setting.
+        rerun: Whether trials are run from their beginning, finished or not; an old result stays until there is a new
+            one.
+        tensorboard: Whether a log is written beside each result.
+        verbosity: How much is shown.
+
+    Attributes:
+        failures: The names of the trials that failed.
     """
 
     def __init__(
-        self, executor: Executor, root: Path, setting: Setting, *, rerun: bool = False, tensorboard: bool = False
+        self,
+        root: Path,
+        prepare: Callable[[Trial], tuple[Executor, Setting]],
+        *,
+        rerun: bool = False,
+        tensorboard: bool = False,
+        verbosity: Verbosity = "normal",
     ) -> None:
-        self.executor, self.root, self.setting = executor, root, setting
-        self.rerun, self.tensorboard = rerun, tensorboard
-        self._held: dict[Path, Any] = {}
+        self.root, self.rerun, self.tensorboard, self.verbosity = root.absolute(), rerun, tensorboard, verbosity
+        self.failures: list[str] = []
+        self._prepare = prepare
+        self._ready: tuple[Executor, Setting] | None = None
+        self._stopped = False
 
-    def __enter__(self) -> Loop:
-        self.executor.__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        try:
-            self.executor.__exit__(*exception)
-        finally:  # not before: what still runs here is nobody else's to take up
-            for lock in self._held.values():
-                lock.release()
-
-    def run(self, trials: Iterable[Trial], display: Display) -> None:
-        """Run trials; one that fails is shown and leaves the others alone.
+    def __call__(self, trials: Iterable[Trial], fewer: str = "") -> None:
+        """Run those trials that are not finished; one that fails is shown and leaves the others alone.
 
         Trials that another run has in hand are left to it. At the end it is waited for them, and those it did not
         finish are run here.
+
+        Args:
+            trials: The trials; some may be the same.
+            fewer: What is said where they are many.
         """
-        waiting, told = list(trials), False
-        while waiting or self._held:
-            for trial in list(waiting):
-                if not self.executor.has_room:
-                    break
-                lock = store.claim(self.root / trial.file)
-                if lock is not None:
-                    self._held[trial.file] = lock
-                    waiting.remove(trial)
-                    self._begin(trial, display)
-            if self._held:
-                pause = PAUSE if waiting and self.executor.has_room else None
-                for job, outcome in self.executor.finished(display.show, pause):
-                    self._settle(job.trial, outcome, display)
-            elif waiting:
-                if not told:
-                    display.say(f"waiting for trials that another run has in hand: {len(waiting)}")
-                told = True
-                time.sleep(PAUSE)
-
-    def _begin(self, trial: Trial, display: Display) -> None:
-        """Hand a trial to the executor, unless another run has finished it meanwhile."""
-        path = self.root / trial.file
-        checkpoint, log = checkpoint_path(path), path.with_name(f"tensorboard-{trial.seed:03d}")
-        finished = not self.rerun and store.read_trial(path) is not None
-        if finished or self.rerun:
-            discard_checkpoint(checkpoint)
-        if finished:
-            store.release(path, self._held.pop(trial.file))
-            display.forget()
+        trials = list({trial.file: trial for trial in trials}.values())
+        pending = [trial for trial in trials if self.rerun or not self._is_finished(trial)]
+        if not pending:
             return
-        if self.tensorboard and not checkpoint.exists():  # an earlier attempt's log would be drawn over the new one
-            shutil.rmtree(log, ignore_errors=True)
-        display.start(str(trial))
+        display = Display(len(pending), self.verbosity)
+        count = f"{len(pending)} trial{'s' * (len(pending) != 1)} to run, {len(trials) - len(pending)} finished"
+        display.say(f"{trials[0].experiment.title}: {count}")
+        if fewer and len(pending) > MANY:
+            display.say(fewer)
+        executor, setting = self._ready = self._ready or self._prepare(pending[0])
+        run = partial(self._run_one, executor, setting, display)
         try:
-            setting = replace(self.setting, tensorboard=log if self.tensorboard else None)
-            self.executor.submit(Job(trial, setting, checkpoint))
-        except Exception as error:  # what cannot be sent to another process
-            self._settle(trial, Failure.of(error), display)
+            with display:
+                waiting = self._run(pending, run, executor)
+                if waiting:
+                    display.say(f"waiting for trials that another run has in hand: {len(waiting)}")
+                while waiting:
+                    time.sleep(PAUSE)
+                    waiting = self._run(waiting, run, executor)
+        finally:
+            display.summarise()
+            self.failures += display.failures
 
-    def _settle(self, trial: Trial, outcome: Outcome, display: Display) -> None:
-        """Write a trial's result, show how it ended, and let go of it."""
+    def _is_finished(self, trial: Trial) -> bool:
+        """Look for a trial's result; what a killed process left beside it is deleted."""
         path = self.root / trial.file
-        if isinstance(outcome, dict):
-            try:
-                store.write_trial(path, outcome)
-                discard_checkpoint(checkpoint_path(path))  # not before the result is on the disk
-            except Exception as error:  # a full disk, a result that is not a number
-                outcome = Failure.of(error)
-        store.release(path, self._held.pop(trial.file))
-        if isinstance(outcome, Failure):
-            display.fail(str(trial), outcome.reason, outcome.details)
-        elif outcome["status"] == "diverged":
-            display.diverge(str(trial), outcome["divergence"])
-        else:
-            display.finish(str(trial), outcome["accuracy"], outcome["wall_time_s"])
-
-
-def unfinished(trials: Iterable[Trial], root: Path) -> list[Trial]:
-    """Find the trials without a result; what a killed process left beside a result is deleted."""
-    found = []
-    for trial in trials:
-        path = root / trial.file
-        checkpoint = checkpoint_path(path)
         if store.read_trial(path) is None:
-            found.append(trial)
-        elif checkpoint.exists() or any(path.parent.glob(f".{path.stem}.*")):
+            return False
+        checkpoint = checkpoint_path(path)
+        if checkpoint.exists() or any(path.parent.glob(f".{path.stem}.*")):
             lock = store.claim(path)
             if lock is not None:  # else another run is at it
-                discard_checkpoint(checkpoint)
+                checkpoint.unlink(missing_ok=True)
                 store.release(path, lock)
-    return found
+        return True
+
+    def _run(self, trials: Sequence[Trial], run: Callable[[Trial], bool], executor: Executor) -> list[Trial]:
+        """Run trials; return those that another run has in hand."""
+        if not executor.workers:
+            return [trial for trial in trials if not run(trial)]
+        with ThreadPoolExecutor(executor.workers, initializer=_leave_ctrl_c_to_the_main_thread) as pool:
+            try:
+                pending = {pool.submit(run, trial): trial for trial in trials}
+                left: list[Trial] = []
+                while pending:  # not all at once: on Windows Ctrl-C is heard in between
+                    for future in wait(pending, PAUSE, FIRST_COMPLETED).done:
+                        trial = pending.pop(future)
+                        left += [] if future.result() else [trial]
+                return left
+            except BaseException:
+                self._stopped = True
+                pool.shutdown(wait=False, cancel_futures=True)
+                executor.stop()
+                raise
+
+    def _run_one(self, executor: Executor, setting: Setting, display: Display, trial: Trial) -> bool:
+        """Run a trial, unless another run has it in hand, and write its result; say whether it is done with."""
+        path = self.root / trial.file
+        lock = store.claim(path)
+        if lock is None:
+            return False
+        try:
+            checkpoint, log = checkpoint_path(path), path.with_name(f"tensorboard-{trial.seed:03d}")
+            finished = not self.rerun and store.read_trial(path) is not None  # another run has done it meanwhile
+            if finished or self.rerun:
+                checkpoint.unlink(missing_ok=True)
+            if finished:
+                display.forget()
+                return True
+            if self.tensorboard and not checkpoint.exists():  # an earlier attempt's log would be drawn over the new one
+                shutil.rmtree(log, ignore_errors=True)
+            job = Job(trial, replace(setting, tensorboard=log if self.tensorboard else None), checkpoint)
+            display.start(str(trial))
+            try:
+                outcome = executor(job, partial(display.show, str(trial)))
+                if isinstance(outcome, dict):
+                    store.write_trial(path, outcome)
+                    checkpoint.unlink(missing_ok=True)  # not before the result is on the disk
+            except ExperimentError:
+                raise
+            except Exception as error:  # what cannot be sent to another process, a full disk, a result with NaN
+                outcome = Failure.of(error)
+            if not self._stopped:
+                display.end(str(trial), outcome)
+            return True
+        finally:
+            store.release(path, lock)
+
+
+def _leave_ctrl_c_to_the_main_thread() -> None:
+    """Never let Ctrl-C come to this thread, nor to the processes that it starts."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def checkpoint_path(result: Path) -> Path:
     """Name the checkpoint that belongs to a result's file."""
     return result.with_suffix(".checkpoint")
-
-
-def discard_checkpoint(path: Path) -> None:
-    """Delete a trial's checkpoint, if there is one."""
-    path.unlink(missing_ok=True)

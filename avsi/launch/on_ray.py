@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import Any
 
 import ray
-from ray.util.queue import Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from avsi.experiment.events import Said
+from avsi.experiment.events import Event, Said, Tell
 from avsi.experiment.spec import ExperimentError
-from avsi.launch.executors import Failure, Job, Outcome, Show, run_elsewhere
-
-POLL = 0.2  # seconds
+from avsi.launch.executors import Failure, Job, Outcome, run_elsewhere
 
 
 class OnRay:
@@ -30,54 +28,47 @@ class OnRay:
     def __init__(
         self, address: str | None = None, workers: int | None = None, threads: int = 1, gpu: bool = False
     ) -> None:
-        self._address, self._workers, self._threads, self._gpu = address, workers, threads, gpu
-        self._running: dict[Any, Job] = {}
-
-    def __enter__(self) -> OnRay:
         self._connected = ray.is_initialized()
         if not self._connected:
-            _connect(self._address)
-        space = _room(self._threads, self._gpu)
-        self._most = min(self._workers or space, space)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        # Not on a node that may be lost.
-        self._events = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
-        self._task = ray.remote(num_cpus=self._threads, num_gpus=int(self._gpu), max_retries=0)(_run_task)
-        return self
+            _connect(address)
+        room = _room(threads, gpu)
+        self.workers = min(workers or room, room)
+        self._threads = threads
+        self._task = ray.remote(num_cpus=threads, num_gpus=int(gpu), max_retries=0)(_run_task)
+        self._running: set[Any] = set()
+        self._stopped = False
 
-    def __exit__(self, *exception: Any) -> None:
-        for reference in self._running:
-            ray.cancel(reference, force=True)
-        self._events.shutdown(force=True)
+    def __call__(self, job: Job, tell: Tell) -> Outcome:
+        """Run a trial."""
+        messages = self._task.remote(ray.cloudpickle.dumps(job), self._threads)
+        self._running.add(messages)
+        if self._stopped:
+            self.stop()
+        try:
+            for reference in messages:
+                message = ray.get(reference)
+                if isinstance(message, dict | Failure):
+                    return message
+                tell(message)
+            raise RuntimeError("the Ray task ended without an outcome")
+        except ray.exceptions.NodeDiedError:
+            tell(Said("its node was lost; it goes to another one"))
+            return self(job, tell)
+        except ray.exceptions.RayError as error:
+            return Failure(f"its Ray task ended: {type(error).__name__}", str(error))
+        finally:
+            self._running.discard(messages)
+
+    def stop(self) -> None:
+        """End all tasks."""
+        self._stopped = True
+        for messages in list(self._running):
+            ray.cancel(messages, force=True)
+
+    def close(self) -> None:
+        """End a Ray that was started here."""
         if not self._connected:
             ray.shutdown()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether fewer trials run than may."""
-        return len(self._running) < self._most
-
-    def submit(self, job: Job) -> None:
-        """Begin a trial."""
-        payload = ray.cloudpickle.dumps(job)
-        self._running[self._task.remote(str(job), payload, self._threads, self._events)] = job
-
-    def finished(self, show: Show, timeout: float | None) -> Iterator[tuple[Job, Outcome]]:
-        """Show what trials tell, and yield those that ended."""
-        done, _ = ray.wait(list(self._running), timeout=POLL)
-        running = {str(job) for job in self._running.values()}
-        for name, event in self._events.get_nowait_batch(self._events.size()):
-            if name in running:
-                show(name, event)
-        for reference in done:
-            job = self._running.pop(reference)
-            try:
-                yield job, ray.get(reference)
-            except ray.exceptions.NodeDiedError:
-                show(str(job), Said("its node was lost; it goes to another one"))
-                self.submit(job)
-            except ray.exceptions.RayError as error:
-                yield job, Failure(f"its Ray task ended: {type(error).__name__}", str(error))
 
 
 def _connect(address: str | None) -> None:
@@ -101,6 +92,11 @@ def _room(threads: int, gpu: bool) -> int:
     return room
 
 
-def _run_task(name: str, payload: bytes, threads: int, events: Queue) -> Outcome:
-    """Run a trial on some node."""
-    return run_elsewhere(payload, threads, lambda event: events.put((name, event)))
+def _run_task(payload: bytes, threads: int) -> Iterator[Event | Outcome]:
+    """Run a trial on some node; yield what it tells, and at last its outcome."""
+    messages: SimpleQueue[Event | Outcome] = SimpleQueue()
+    run = lambda: messages.put(run_elsewhere(payload, threads, messages.put))  # noqa: E731
+    threading.Thread(target=run, daemon=True).start()
+    while not isinstance(message := messages.get(), dict | Failure):
+        yield message
+    yield message

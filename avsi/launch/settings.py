@@ -72,9 +72,9 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
     part, _, path = name.partition(".")
     changed: dict[str, Any]
     if method:
-        others = [m for m in experiment.methods if m.candidate_of != method.name]
+        new = changed_method(experiment, method, name, value)
         changed = {
-            "methods": tuple(changed_method(experiment, m, name, value) if m is method else m for m in others),
+            "methods": tuple(new if m is method else m for m in experiment.methods),
             "paper": {key: values for key, values in experiment.paper.items() if key != method.name},
         }
     elif name in VALUES:
@@ -103,7 +103,7 @@ def base_name(method: Method) -> str:
 
 def method_of(experiment: Experiment, name: str) -> Method | None:
     """Find the method that a name such as ``mas.strength`` is about; names have dots too, and the longest counts."""
-    fitting = [m for m in experiment.methods if name.startswith(f"{base_name(m)}.") and not m.candidate_of]
+    fitting = [m for m in experiment.methods if name.startswith(f"{base_name(m)}.")]
     return max(fitting, key=lambda method: len(method.name), default=None)
 
 
@@ -120,7 +120,6 @@ def changed_method(experiment: Experiment, method: Method, name: str, value: Any
         **built,
         name=",".join([base_name(method), *(re.sub(r"[^\w.+=-]+", "_", setting) for setting in named)]),
         label=", ".join([label, *(f"{path} = {value}" for path, value in settings)]),
-        candidate_of="",
         settings=settings,
     )
 
@@ -146,41 +145,36 @@ def with_argument(build: Callable[..., Any], path: str, value: Any, name: str) -
     whole = build if isinstance(build, partial) else partial(build)
     call, args, keywords = whole.func, list(whole.args), dict(whole.keywords)
     first, _, rest = path.partition(".")
-    holder: Any = keywords
-    key: Any = first
-    if first not in keywords:
-        positional, known = _parameters(resolve(call))
-        if known is not None and first not in known:
-            raise ExperimentError(
-                f"cannot set {name!r}: {getattr(call, '__name__', None) or getattr(call, 'name', call)} takes no "
-                f"{first!r}{did_you_mean(first, known)}; it takes {', '.join(sorted(known))}"
-            )
-        if first in positional[: len(args)]:
-            holder, key = args, positional.index(first)
-    now = args[key] if holder is args else keywords.get(first)
+    positional, known = _parameters(resolve(call))
+    if known is not None and first not in known:
+        raise ExperimentError(
+            f"cannot set {name!r}: {getattr(call, '__name__', None) or getattr(call, 'name', call)} takes no "
+            f"{first!r}{did_you_mean(first, known)}; it takes {', '.join(sorted(known))}"
+        )
+    place = positional.index(first) if first in positional[: len(args)] else None
+    now = keywords.get(first) if place is None else args[place]
     if rest:
         if not callable(now):
             raise ExperimentError(f"cannot set {name!r}: {first} is {now!r}, which has no arguments")
         value = with_argument(now, rest, value, name)
     elif type(now) is float and type(value) is int:  # 10 and 10.0 are the same trial
         value = float(value)
-    holder[key] = value
+    if place is None:
+        keywords[first] = value
+    else:
+        args[place] = value
     return partial(call, *args, **keywords)
 
 
 def _parameters(call: Any) -> tuple[list[str], set[str] | None]:
-    """Name the positional parameters, and all; None where a function takes any."""
-    functions = [call]
-    if inspect.isclass(call):
-        functions = [vars(base)["__init__"] for base in call.__mro__[:-1] if "__init__" in vars(base)]
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    """Name the parameters of a call in their order, and all that may be given; None where it takes any."""
     positional: list[str] = []
     known: set[str] = set()
-    for index, function in enumerate(functions):  # a class hands on to its base what it does not know
+    bases = call.__mro__[:-1] if inspect.isclass(call) else ()  # a class hands on to its base what it does not know
+    for function in [vars(base)["__init__"] for base in bases if "__init__" in vars(base)] or [call]:
         parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
-        if index == 0:
-            positional = [p.name for p in parameters if p.kind in kinds]
-        known |= {p.name for p in parameters if p.kind in kinds or p.kind is p.KEYWORD_ONLY}
+        positional = positional or [p.name for p in parameters]
+        known |= {p.name for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return positional, known
     return positional, None

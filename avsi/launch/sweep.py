@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +13,6 @@ from typing import Any
 
 from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
 from avsi.experiment.trial import Trial
-from avsi.files import write_text
 from avsi.launch.settings import base_name, changed_method, method_of, name_and_value, read_value, value_of
 from avsi.results import store
 
@@ -80,22 +79,13 @@ def _short(value: float) -> float:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What came of a sweep: the experiment with the chosen settings, and with all that were tried as candidates."""
+    """What is run in the end, and what came of a sweep before."""
 
-    experiment: Experiment
-    methods: list[Method]  # that were swept, with the chosen settings
-    published: dict[str, dict[str, Any]]  # the script's values by method and parameter; None where it has none
-
-    def about(self, sweep_seeds: Iterable[int], seeds: Iterable[int]) -> dict[str, dict[str, Any]]:
-        """Say by method what the results folder keeps of a sweep, given its seeds and those that followed."""
-        about: dict[str, dict[str, Any]] = {}
-        for method in self.experiment.methods:
-            if method.candidate_of in self.published:
-                about[method.name] = {"settings": dict(method.settings), "seeds": list(sweep_seeds)}
-        for method in self.methods:
-            known = {"settings": dict(method.settings), "seeds": list(seeds)}
-            about[method.name] = known | {"published": self.published[method.name]}
-        return about
+    experiment: Experiment  # with the chosen settings
+    methods: Sequence[Method]  # of it, which are run: those that were swept
+    candidates: Sequence[Method] = ()  # all that were tried
+    published: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # the script's values by method and parameter
+    text: str = ""  # the choice, as ``--set @FILE`` reads it
 
 
 @dataclass(frozen=True)
@@ -125,25 +115,17 @@ class Sweep:
 
     def run(self) -> Chosen:
         """Try settings and choose; an ExperimentError where a parameter does not exist or nothing can be chosen."""
-        swept = self._by_method()
         tried: dict[str, list[Method]] = {}
-        if self.drawn is None:
-            for name, ranges in swept.items():
-                grid = product(*([(range_.name, value) for value in range_.values] for range_ in ranges))
-                tried[name] = [self._candidate(name, dict(settings)) for settings in grid]
-            candidates = [method for methods in tried.values() for method in methods]
-            self.launch([Trial(self.experiment, method, seed) for seed in self.seeds for method in candidates])
-        else:
-            for name, ranges in swept.items():
+        for name, ranges in self._by_method().items():
+            if self.drawn is not None:
                 tried[name] = self._draw(name, ranges, self.drawn)
-        best = {name: max(methods, key=self._score) for name, methods in tried.items()}
-        for name, method in best.items():
-            if self._score(method) == -math.inf:
-                raise ExperimentError(
-                    f"no setting of {name} can be chosen: each has trials that diverged, failed or have no validation "
-                    "data"
-                )
-        return self._chosen(tried, best)
+                continue
+            grid = product(*([(range_.name, value) for value in range_.values] for range_ in ranges))
+            tried[name] = [self._candidate(name, dict(settings)) for settings in grid]
+        candidates = [method for methods in tried.values() for method in methods]
+        if self.drawn is None:
+            self.launch([Trial(self.experiment, method, seed) for seed in self.seeds for method in candidates])
+        return self._choose(tried, candidates)
 
     def _by_method(self) -> dict[str, list[Range]]:
         """Sort the parameters by the methods that have them."""
@@ -151,7 +133,7 @@ class Sweep:
         for range_ in self.ranges:
             method = method_of(self.experiment, range_.name)
             if method is None:
-                names = [base_name(m) for m in self.experiment.methods if not m.candidate_of]
+                names = [base_name(method) for method in self.experiment.methods]
                 raise ExperimentError(
                     f"cannot sweep {range_.name!r}{did_you_mean(range_.name.split('.')[0], names)}; give a parameter "
                     f"of a method: {', '.join(f'{name}.NAME' for name in names)}, such as {names[-1]}.strength or "
@@ -205,33 +187,30 @@ class Sweep:
                         going.remove((ask, method))
         return list(found.values())
 
-    def _chosen(self, tried: Mapping[str, Sequence[Method]], best: Mapping[str, Method]) -> Chosen:
+    def _choose(self, tried: Mapping[str, Sequence[Method]], candidates: list[Method]) -> Chosen:
         """Put the best candidates in the place of their methods."""
-        script, changes = self.experiment, list(self.experiment.changes)
-        winners, published = {}, {}
-        for name, method in best.items():
-            before = script.method(name)
-            winners[name] = replace(method, name=name, candidate_of="")
-            published[name] = {path: value_of(script, before, path) for path, _ in method.settings}
-            new = [setting for setting in method.settings if setting not in before.settings]
-            changes += [(f"{base_name(method)}.{path}", "swept") for path, _ in new]
-        kept = [winners.get(method.name, method) for method in script.methods if method.candidate_of not in tried]
-        candidates = [method for methods in tried.values() for method in methods]
-        changed = replace(script, methods=(*kept, *candidates), changes=tuple(changes))
-        return Chosen(changed, list(winners.values()), published)
-
-    def write_choice(self, chosen: Chosen) -> Path:
-        """Write a choice as a file that ``--set @FILE`` reads, in the experiment's folder."""
-        experiment, lines = chosen.experiment, []
-        for method in chosen.methods:
-            tried = sum(m.candidate_of == method.name for m in experiment.methods)
+        script, changes, lines = self.experiment, list(self.experiment.changes), []
+        winners: dict[str, Method] = {}
+        published = {}
+        for name, methods in tried.items():
+            best, before = max(methods, key=self._score), script.method(name)
+            score = self._score(best)
+            if score == -math.inf:
+                raise ExperimentError(
+                    f"no setting of {name} can be chosen: each has trials that diverged, failed or have no validation "
+                    "data"
+                )
+            winners[name] = replace(best, name=name, candidate_of="")
+            published[name] = {path: value_of(script, before, path) for path, _ in best.settings}
+            new = [setting for setting in best.settings if setting not in before.settings]
+            changes += [(f"{base_name(best)}.{path}", "swept") for path, _ in new]
             seeds = f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
-            score = f"{100 * self._score(method):.2f} % on validation data, the best of {tried}"
-            lines.append(f"# {experiment.name}: {score}; {seeds}")
-            lines += [f"{base_name(method)}.{path} = {value!r}" for path, value in method.settings]
-        path = self.root / experiment.name / f"choice{experiment.suffix}.txt"
-        write_text(path, "\n".join(lines) + "\n")
-        return path
+            found = f"{100 * score:.2f} % on validation data, the best of {len(methods)}; {seeds}"
+            lines.append(f"# {script.name}: {found}")
+            lines += [f"{base_name(best)}.{path} = {value!r}" for path, value in best.settings]
+        kept = tuple(winners.get(method.name, method) for method in script.methods)
+        changed = replace(script, methods=kept, changes=tuple(changes))
+        return Chosen(changed, list(winners.values()), candidates, published, "\n".join(lines) + "\n")
 
 
 def candidate(experiment: Experiment, method: Method, settings: Mapping[str, Any]) -> Method:

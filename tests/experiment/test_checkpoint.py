@@ -16,7 +16,7 @@ from avsi.experiment import running as trial
 from avsi.experiment.checkpoint import Checkpoint
 from avsi.experiment.description import differences
 from avsi.experiment.progress import TrialProgress
-from avsi.experiment.regimes import Trainer
+from avsi.experiment.running import Trainer
 from avsi.experiment.strategy_state import (
     NotKeptError,
     _unpack,

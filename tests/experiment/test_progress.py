@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from avsi.experiment import Patience, Setting, Trial
-from avsi.experiment.events import Step, TaskEnd
+from avsi.experiment.events import Said, Step
 from avsi.experiment.progress import TrialProgress
 
 
@@ -14,6 +14,10 @@ def told(experiment, method, **options):
     progress._due = lambda: True
     result = Trial(experiment, experiment.method(method), 0).run(Setting(), progress, **options)
     return events, result
+
+
+def ends(events):
+    return [event.line for event in events if isinstance(event, Said) and event.detail]
 
 
 def steps(events):
@@ -42,18 +46,17 @@ def test_joint_training_is_one_task(experiment):
     fractions = [step.fraction for step in steps(events)]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1
-    assert [event for event in events if isinstance(event, TaskEnd)] == [
-        TaskEnd("all tasks", pytest.approx(result["accuracy"]), 5)
-    ]
+    assert ends(events) == [f"all tasks: accuracy {100 * result['accuracy']:.2f} % (mean of 5 tasks)"]
 
 
 def test_task_ends_tell_the_accuracy_on_the_tasks_learned_so_far(experiment):
     events, result = told(experiment, "si")
-    ends = [event for event in events if isinstance(event, TaskEnd)]
     rows = result["accuracy_matrix"]
-    assert ends == [
-        TaskEnd(f"task {task + 1}/5", pytest.approx(sum(row[: task + 1]) / (task + 1)), task + 1)
-        for task, row in enumerate(rows)
+    means = [100 * sum(row[: task + 1]) / (task + 1) for task, row in enumerate(rows)]
+    counts = ["one task", *(f"mean of {count} tasks" for count in range(2, 6))]
+    assert ends(events) == [
+        f"task {task}/5: accuracy {mean:.2f} % ({count})"
+        for task, (mean, count) in enumerate(zip(means, counts, strict=True), 1)
     ]
 
 
@@ -98,4 +101,4 @@ def test_a_resumed_trial_begins_at_its_fraction(experiment, tmp_path):
     events, _ = told(experiment, "si", checkpoint=tmp_path / "checkpoint")
     assert steps(events)[0].task == "task 3/5"
     assert steps(events)[0].fraction == pytest.approx(2 / 5)
-    assert [end.tasks for end in events if isinstance(end, TaskEnd)] == [3, 4, 5]
+    assert [line.partition(":")[0] for line in ends(events)] == ["task 3/5", "task 4/5", "task 5/5"]

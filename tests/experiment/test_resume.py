@@ -20,7 +20,7 @@ from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from avsi.experiment import Experiment, Method, Patience, Setting, Trial, regimes
+from avsi.experiment import Experiment, Method, Patience, Setting, Trial, running
 from avsi.experiment.events import Said
 from avsi.experiment.methods import (
     avalanche_ewc,
@@ -251,7 +251,7 @@ def test_a_trial_cut_in_its_first_experience_starts_over(tmp_path):
 def test_a_trial_cut_after_its_last_experience_trains_no_more(experiment, name, tmp_path, monkeypatch):
     file = tmp_path / "seed-001.checkpoint"
     with monkeypatch.context() as patch:
-        patch.setattr(regimes, "average_accuracy", lambda matrix: 1 / 0)
+        patch.setattr(running, "average_accuracy", lambda matrix: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(experiment, name, file)
     result, watch, _ = run(experiment, name, file)
@@ -345,7 +345,7 @@ def test_a_trial_whose_state_cannot_be_kept_says_so_and_starts_over(plugin, name
         run(experiment, "finetune", file, cut_in=2)
     assert not file.exists()
     result, watch, _ = run(experiment, "finetune", file)
-    (said,) = (event.line for event in watch.events if isinstance(event, Said))
+    (said,) = (event.line for event in watch.events if isinstance(event, Said) and not event.detail)
     assert said.startswith(f"starts over when it is interrupted, for it cannot keep {named}")
     assert result["state"] == [None] * 5
     assert result["weights"] == run(SPLIT, "finetune")[0]["weights"]
@@ -365,10 +365,10 @@ KILLER = """
 import json, os, runpy, signal, sys
 from pathlib import Path
 import torch
-from avsi.launch import loop
 from avsi.launch.loop import checkpoint_path
 from avsi.experiment.progress import TrialProgress
 from avsi.models import MLP
+from avsi.results import store
 
 result, kills, script, *arguments = sys.argv[1:]
 
@@ -378,13 +378,15 @@ def run_until(point, count):
         "forward": (MLP, "forward"),
         "experience": (TrialProgress, "before_training_exp"),
         "write": (os, "fsync"),
-        "discard": (loop, "discard_checkpoint"),
+        "result": (store, "write_trial"),
     }[point]
     real, calls = getattr(owner, name), []
 
     def kill(*args, **kwargs):
         calls.append(args)
         if len(calls) == count:
+            if point == "result":  # it is written, and its checkpoint still there
+                real(*args, **kwargs)
             if point == "write":  # half of it is on disk
                 os.ftruncate(args[0], os.fstat(args[0]).st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -418,7 +420,7 @@ def test_a_command_killed_again_and_again_ends_with_the_result_of_an_uncut_trial
     # After 19 batches and 5 evaluations some batches of the second task; before the third; its checkpoint half
     # written (the first write only tries the folder); after three more checkpoints the result half written; the result
     # written, its checkpoint still there.
-    kills = json.dumps([("forward", 30), ("experience", 2), ("write", 2), ("write", 5), ("discard", 1)])
+    kills = json.dumps([("forward", 30), ("experience", 2), ("write", 2), ("write", 5), ("result", 1)])
     command = [sys.executable, "-c", KILLER, str(result), kills, str(SCRIPT), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **ONE_THREAD})
     assert done.returncode == 0, done.stderr

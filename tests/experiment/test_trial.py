@@ -9,8 +9,8 @@ from avalanche.training.plugins import SupervisedPlugin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim import SGD
 
-from avsi.experiment import Patience, Setting, Trial, regimes, running
-from avsi.experiment.events import Step, TaskEnd
+from avsi.experiment import Patience, Setting, Trial, running
+from avsi.experiment.events import Said, Step
 from avsi.experiment.methods import dhp
 from avsi.experiment.progress import TrialProgress
 from avsi.experiment.provenance import describe_data
@@ -101,7 +101,7 @@ def test_disagreement_with_avalanches_metrics_fails_the_trial(experiment, monkey
     def disagree(*arguments):
         raise RuntimeError("disagreement")
 
-    monkeypatch.setattr(regimes, "check_against_avalanche", disagree)
+    monkeypatch.setattr(running, "check_against_avalanche", disagree)
     for name in ("finetune", "joint"):
         with pytest.raises(RuntimeError, match="disagreement"):
             run(replace(experiment, epochs=1), name)
@@ -140,9 +140,9 @@ def test_progress_moves_through_the_trial(experiment, monkeypatch):
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
     assert len(set(fractions)) > 50
     assert (steps[0].task, steps[0].activity) == ("task 1/5", "epoch 1/2")
-    ends = [event for event in events if isinstance(event, TaskEnd)]
-    assert [end.task for end in ends] == [f"task {task}/5" for task in range(1, 6)]
-    assert ends[-1].accuracy == pytest.approx(result["accuracy"])
+    ends = [event.line for event in events if isinstance(event, Said)]
+    assert [line.partition(":")[0] for line in ends] == [f"task {task}/5" for task in range(1, 6)]
+    assert f"accuracy {100 * result['accuracy']:.2f} %" in ends[-1]
 
 
 LOADERS = set()

@@ -237,11 +237,11 @@ def test_verbose_shows_a_line_for_each_task(experiment, tmp_path, capsys):
     for task, row in enumerate(result["accuracy_matrix"]):
         mean = 100 * sum(row[: task + 1]) / (task + 1)
         tasks = f"mean of {task + 1} tasks" if task else "one task"
-        assert f"finetune, seed 0, task {task + 1}/5: accuracy {mean:.2f} % ({tasks})" in lines
+        assert f"finetune, seed 0: task {task + 1}/5: accuracy {mean:.2f} % ({tasks})" in lines
     (result,) = (json.loads((tmp_path / f).read_text()) for f in files(tmp_path, "*/scratch*/seed-*.json"))
     for task, accuracy in enumerate(result["task_accuracy"]):
-        assert f"scratch, seed 0, task {task + 1}/5: accuracy {100 * accuracy:.2f} % (one task)" in lines
-    assert sum(line.startswith("joint, seed 0, all tasks: accuracy") for line in lines) == 1
+        assert f"scratch, seed 0: task {task + 1}/5: accuracy {100 * accuracy:.2f} % (one task)" in lines
+    assert sum(line.startswith("joint, seed 0: all tasks: accuracy") for line in lines) == 1
 
 
 def test_rerun_runs_finished_trials_again(experiment, tmp_path, capsys):
@@ -333,8 +333,8 @@ def test_a_smoke_test_takes_a_few_images_of_every_task(experiment, tmp_path):
 
 
 def test_many_trials_come_with_smaller_calls(experiment, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(cli.Loop, "run", lambda *a: None)
-    monkeypatch.setattr(cli, "_report", lambda *a: None)
+    monkeypatch.setattr(cli.Loop, "_run", lambda *a: [])
+    monkeypatch.setattr(cli, "_write_experiment", lambda *a: None)
     run(replace(experiment, trials=5), Options(out=tmp_path))
     error = capsys.readouterr().err
     assert "Tiny: 25 trials to run, 0 finished\nfewer: --methods finetune si --trials 1; " in error
@@ -362,8 +362,8 @@ def test_a_run_with_diverged_trials_says_so_and_is_no_failure(experiment, tmp_pa
 
 def test_a_home_folder_is_meant_by_a_tilde(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(cli.Loop, "run", lambda *a: None)
-    monkeypatch.setattr(cli, "_report", lambda *a: None)
+    monkeypatch.setattr(cli.Loop, "_run", lambda *a: [])
+    monkeypatch.setattr(cli, "_write_experiment", lambda *a: None)
     run(experiment, Options(out=Path("~/kept")))
     assert (tmp_path / "kept").is_dir()
 

@@ -3,8 +3,13 @@ import io
 import pytest
 from rich.console import Console
 
-from avsi.experiment.events import Said, Step, TaskEnd
+from avsi.experiment.events import Said, Step
 from avsi.launch.display import Display, in_words
+from avsi.launch.executors import Failure
+
+
+def finished(accuracy, seconds):
+    return {"status": "finished", "accuracy": accuracy, "wall_time_s": seconds}
 
 
 @pytest.fixture
@@ -25,7 +30,7 @@ def test_a_terminal_shows_a_bar_for_each_running_trial_and_one_for_all(terminal)
         display.live.refresh()
         assert list(bars(display)) == ["all trials", "si, seed 0", "si, seed 1"]
         assert bars(display)["si, seed 0"].completed == 0.25
-        display.finish("si, seed 1", 0.875, 3.0)
+        display.end("si, seed 1", finished(0.875, 3.0))
         assert list(bars(display)) == ["all trials", "si, seed 0"]
     output = terminal.file.getvalue()
     assert "task 2/5, epoch 1/4" in output
@@ -41,11 +46,11 @@ def test_time_left_counts_only_what_is_still_to_be_done(terminal):
         assert (everything.completed, everything.total) == (0, 3.5)
         display.show("a", Step(0.75, "", ""))
         assert (everything.completed, everything.total) == (0.25, 3.5)
-        display.finish("a", 1.0, 1.0)
+        display.end("a", finished(1.0, 1.0))
         assert (everything.completed, everything.total) == (0.5, 3.5)
         display.forget()
         display.start("b")
-        display.fail("b", "RuntimeError: at once", "")
+        display.end("b", Failure("RuntimeError: at once", ""))
         assert (everything.completed, everything.total) == (0.5, 1.5)
 
 
@@ -57,9 +62,9 @@ def test_time_left_counts_only_what_is_still_to_be_done(terminal):
         (
             "verbose",
             [
-                "a, task 1/2: accuracy 75.00 % (one task)",
+                "a: task 1/2: accuracy 75.00 %",
                 "a: a warning",
-                "a, task 2/2: accuracy 50.00 % (mean of 2 tasks)",
+                "a: task 2/2: accuracy 50.00 %",
                 "a: accuracy 50.00 % (2 s)",
                 "b: FAILED: reason",
             ],
@@ -72,14 +77,14 @@ def test_lines_where_there_is_no_terminal(verbosity, lines):
         for trial in ("a", "b"):
             display.start(trial)
         display.show("a", Step(0.0, "task 1/2", "epoch 1/1", 10.0))
-        display.show("a", TaskEnd("task 1/2", 0.75, 1))
+        display.show("a", Said("task 1/2: accuracy 75.00 %", detail=True))
         display.show("a", Said("a warning"))
         display.show("a", Said(""))
-        display.show("a", TaskEnd("task 2/2", 0.5, 2))
-        display.finish("a", 0.5, 2.0)
-        display.fail("b", "reason", "Traceback\n  details\n")
+        display.show("a", Said("task 2/2: accuracy 50.00 %", detail=True))
+        display.end("a", finished(0.5, 2.0))
+        display.end("b", Failure("reason", "Traceback\n  details\n"))
     assert console.file.getvalue().splitlines() == lines
-    display.show_failures()
+    display.summarise()
     assert console.file.getvalue().splitlines()[len(lines) :] == ["", "b: FAILED", "Traceback", "  details"]
 
 
@@ -87,7 +92,7 @@ def test_quiet_shows_nothing_live(terminal):
     with Display(1, "quiet", terminal) as display:
         display.start("a")
         display.show("a", Step(0.5, "task 1/2", "epoch 1/1", 10.0))
-        display.finish("a", 0.5, 2.0)
+        display.end("a", finished(0.5, 2.0))
     assert terminal.file.getvalue() == ""
 
 
@@ -121,7 +126,9 @@ def test_a_diverged_trial_is_said_at_once_and_is_no_failure():
     console = Console(file=io.StringIO(), width=200)
     with Display(1, console=console) as display:
         display.start("a")
-        display.diverge("a", {"task": 1, "epoch": 0, "step": 7, "cause": "too strong", "stable_strength": None})
+        where = {"task": 1, "epoch": 0, "step": 7, "cause": "too strong", "stable_strength": None}
+        display.end("a", {"status": "diverged", "divergence": where})
     assert console.file.getvalue() == "a: DIVERGED in task 2, epoch 1, step 8: too strong\n"
-    assert display.diverged == ["a"]
+    display.summarise()
+    assert console.file.getvalue().endswith("diverged, which is their result: a\n")
     assert not display.failures

@@ -274,7 +274,7 @@ def test_ray_runs_trials_elsewhere(script):
     assert "broken, seed 0: FAILED: RuntimeError: a fault in the strategy\n" in at_once
     assert "dying, seed 0: FAILED: its Ray task ended: WorkerCrashedError" in at_once
     for task in range(1, 6):
-        assert f"a, seed 0, task {task}/5: accuracy" in at_once
+        assert f"a, seed 0: task {task}/5: accuracy" in at_once
     assert 'raise RuntimeError("a fault in the strategy")' in at_the_end
     assert not list((script.folder / "ray").rglob("*.checkpoint"))
 
@@ -316,32 +316,20 @@ def test_a_trial_whose_node_is_lost_goes_to_another_one_and_no_other(monkeypatch
     ray = pytest.importorskip("ray")
     from avsi.launch import on_ray
 
-    told, ends = (
-        [],
-        iter([ray.exceptions.NodeDiedError("gone"), ray.exceptions.WorkerCrashedError(), {"status": "finished"}]),
-    )
+    told, ends = [], [ray.exceptions.NodeDiedError("gone"), ray.exceptions.WorkerCrashedError(), {"status": "finished"}]
 
-    class Task:
-        def remote(self, name, *rest):
-            return object()
-
-    def get(reference):
-        end = next(ends)
+    def get(end):
         if isinstance(end, Exception):
             raise end
         return end
 
-    monkeypatch.setattr(on_ray.ray, "wait", lambda references, timeout: (references[:1], references[1:]))
+    monkeypatch.setattr(on_ray.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(on_ray, "_room", lambda threads, gpu: 1)
     monkeypatch.setattr(on_ray.ray, "get", get)
-    monkeypatch.setattr(on_ray.ray.cloudpickle, "dumps", lambda job: b"")
+    monkeypatch.setattr(on_ray.ray.cloudpickle, "dumps", lambda job: job)
     executor = on_ray.OnRay()
-    show = lambda job, event: told.append((job, event.line))  # noqa: E731
-    executor._task, executor._events = Task(), types.SimpleNamespace(size=lambda: 0, get_nowait_batch=lambda size: [])
-    executor.submit("first")
-    assert list(executor.finished(show, None)) == []
-    assert told == [("first", "its node was lost; it goes to another one")]
-    ((job, failure),) = executor.finished(show, None)
-    assert job == "first"
-    assert failure.reason == "its Ray task ended: WorkerCrashedError"
-    executor.submit("second")
-    assert list(executor.finished(show, None)) == [("second", {"status": "finished"})]
+    executor._task = types.SimpleNamespace(remote=lambda payload, threads: iter((Said("begins"), ends.pop(0))))
+    tell = lambda event: told.append(event.line)  # noqa: E731
+    assert executor("first", tell).reason == "its Ray task ended: WorkerCrashedError"
+    assert told == ["begins", "its node was lost; it goes to another one", "begins"]
+    assert executor("second", tell) == {"status": "finished"}

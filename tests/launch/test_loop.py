@@ -1,17 +1,15 @@
 """The loop over trials, with an executor that makes results up."""
 
-import io
+import threading
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
 from avsi.data import DataError
 from avsi.experiment import ExperimentError, Setting, Trial
 from avsi.launch import cli, loop
-from avsi.launch.display import Display
 from avsi.launch.executors import Failure
-from avsi.launch.loop import Loop, checkpoint_path, unfinished
+from avsi.launch.loop import Loop, checkpoint_path
 from avsi.results import store
 
 RESULT = {
@@ -28,48 +26,41 @@ RESULT = {
 class Invented:
     """An executor whose results are those of a table, made up where it has none."""
 
-    def __init__(self, room=1, outcomes=None):
-        self.room, self.outcomes, self.jobs, self.running, self.entered = room, outcomes or {}, [], [], []
+    def __init__(self, workers=0, outcomes=None):
+        self.workers, self.outcomes, self.jobs, self.stopped = workers, outcomes or {}, [], False
 
-    def __enter__(self):
-        self.entered.append(True)
-        return self
-
-    def __exit__(self, *exception):
-        self.entered.append(False)
-
-    @property
-    def has_room(self):
-        return len(self.running) < self.room
-
-    def submit(self, job):
+    def __call__(self, job, tell):
         self.jobs.append(job)
-        self.running.append(job)
+        return self.outcomes.get(str(job.trial), {"seed": job.trial.seed} | RESULT)
 
-    def finished(self, show, timeout):
-        job = self.running.pop(0)
-        yield job, self.outcomes.get(str(job), {"seed": job.trial.seed} | RESULT)
+    def stop(self):
+        self.stopped = True
 
 
 class Run:
-    def __init__(self, folder, experiment):
-        self.root, self.experiment, self.outcomes, self.jobs = folder, experiment, {}, []
-        self.output = io.StringIO()
+    def __init__(self, folder, experiment, capsys):
+        self.root, self.experiment, self.outcomes, self.jobs, self.prepared = folder, experiment, {}, [], []
+        self.capsys, self.output = capsys, ""
 
     @property
     def ran(self):
         return [(job.trial.method.name, job.trial.seed) for job in self.jobs]
 
     def __call__(self, *names, seeds=(0,), executor=None, **options):
-        trials = [self.of(name, seed) for seed in seeds for name in names]
+        """Run trials; return the names of those that failed."""
         executor = executor or Invented(outcomes=self.outcomes)
-        self.display = Display(len(trials), console=Console(file=self.output, width=200))
+
+        def prepare(trial):
+            self.prepared.append(trial)
+            return executor, Setting()
+
+        launch = Loop(self.root, prepare, **options)
         try:
-            with Loop(executor, self.root, Setting(), **options) as loop, self.display as display:
-                loop.run(trials, display)
+            launch([self.of(name, seed) for seed in seeds for name in names])
         finally:
             self.jobs += executor.jobs
-        return executor
+            self.output += self.capsys.readouterr().err
+        return launch.failures
 
     def of(self, name, seed=0):
         return Trial(self.experiment, self.experiment.method(name), seed)
@@ -82,8 +73,8 @@ class Run:
 
 
 @pytest.fixture
-def run(tmp_path, experiment):
-    return Run(tmp_path, experiment)
+def run(tmp_path, experiment, capsys):
+    return Run(tmp_path, experiment, capsys)
 
 
 def test_trials_are_run_in_order_and_once(run, tmp_path):
@@ -94,31 +85,56 @@ def test_trials_are_run_in_order_and_once(run, tmp_path):
     assert not list(tmp_path.rglob(".*"))
 
 
-def test_as_many_trials_run_at_a_time_as_there_is_room_for(run):
-    class Watched(Invented):
-        most = 0
-
-        def finished(self, show, timeout):
-            self.most = max(self.most, len(self.running))
-            yield from super().finished(show, timeout)
-
-    assert run("si", "finetune", seeds=(0, 1), executor=Watched(room=3)).most == 3
-    assert len(run.ran) == 4
+def test_finished_trials_need_nothing(run):
+    run("si")
+    run("si", "si")
+    assert len(run.prepared) == 1
 
 
-def test_a_trial_in_other_hands_is_left_to_them(run, monkeypatch):
+def test_a_loop_is_prepared_once(run):
+    launch = Loop(run.root, lambda trial: (run.prepared.append(trial) or Invented(), Setting()))
+    launch([run.of("si")])
+    launch([run.of("finetune"), run.of("finetune")])
+    assert run.prepared == [run.of("si")]
+    assert "Tiny: 1 trial to run, 0 finished" in run.capsys.readouterr().err
+
+
+def test_as_many_trials_run_at_a_time_as_there_are_workers(run):
+    class Meeting(Invented):
+        together = threading.Barrier(3)
+
+        def __call__(self, job, tell):
+            assert threading.current_thread() is not threading.main_thread()
+            self.together.wait(60)  # for two others
+            return super().__call__(job, tell)
+
+    assert not run("si", "finetune", "joint", seeds=(0, 1), executor=Meeting(workers=3))
+    assert len(run.ran) == 6
+
+
+def test_without_workers_trials_run_in_the_main_thread(run):
+    class Here(Invented):
+        def __call__(self, job, tell):
+            assert threading.current_thread() is threading.main_thread()
+            return super().__call__(job, tell)
+
+    assert not run("si", executor=Here())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_trial_in_other_hands_is_left_to_them(run, monkeypatch, workers):
     lock = store.claim(run.path("si"))
+    executor = Invented(workers)
 
     def other_run_finishes(seconds):
-        assert run.jobs == []
+        assert [str(job.trial) for job in executor.jobs] == ["finetune, seed 0"]
         run.write("si")
         store.release(run.path("si"), lock)
 
     monkeypatch.setattr(loop.time, "sleep", other_run_finishes)
-    executor = run("si", "finetune")
+    run("si", "finetune", executor=executor)
     assert run.ran == [("finetune", 0)]
-    assert executor.entered == [True, False]  # once, however long it is waited
-    assert "waiting for trials that another run has in hand: 1" in run.output.getvalue()
+    assert "waiting for trials that another run has in hand: 1" in run.output
 
 
 def test_a_trial_that_others_let_go_unfinished_is_run(run, monkeypatch):
@@ -132,40 +148,61 @@ def test_a_trial_is_in_hand_while_it_runs_and_not_afterwards(run):
     held = []
 
     class Trying(Invented):
-        def finished(self, show, timeout):
-            held.append(store.claim(run.path("si")))
-            yield from super().finished(show, timeout)
-            held.append(store.claim(run.path("si")) is not None)
+        def __call__(self, job, tell):
+            held.extend(store.claim(run.path(name)) for name in ("si", "finetune"))
+            held[-1].release()
+            return super().__call__(job, tell)
 
     run("si", executor=Trying())
-    assert held == [None, True]
+    assert held[0] is None
+    assert store.claim(run.path("si")) is not None
 
 
-def test_a_run_that_is_stopped_lets_go_of_its_trials_and_leaves_the_executor(run):
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_run_that_is_stopped_lets_go_of_its_trials_and_ends_what_runs(run, workers):
     class Stopped(Invented):
-        def finished(self, show, timeout):
-            if len(self.jobs) == 2:
-                raise KeyboardInterrupt
-            yield from super().finished(show, timeout)
+        ended = threading.Event()
 
-    executor = Stopped()
+        def __call__(self, job, tell):
+            if job.trial.method.name == "si":
+                return super().__call__(job, tell)
+            if not self.workers or job.trial.method.name == "joint":
+                raise KeyboardInterrupt
+            assert self.ended.wait(60)
+            return Failure("its process ended", "")
+
+        def stop(self):
+            super().stop()
+            self.ended.set()
+
+    executor = Stopped(workers)
+    names = ("si", "joint", "finetune") if workers < 2 else ("si", "finetune", "joint", "scratch")
     with pytest.raises(KeyboardInterrupt):
-        run("si", "finetune", executor=executor)
-    assert executor.entered == [True, False]
-    assert store.claim(run.path("finetune")) is not None
+        run(*names, executor=executor)
+    assert executor.stopped == (workers > 0)
+    assert all(store.claim(run.path(name)) is not None for name in names)
     assert store.read_trial(run.path("si")) is not None
+    assert "FAILED" not in run.output
+
+
+def test_a_mistake_of_the_user_ends_the_run(run):
+    class Refusing(Invented):
+        def __call__(self, job, tell):
+            raise ExperimentError("not so")
+
+    for workers in (0, 2):
+        with pytest.raises(ExperimentError, match="not so"):
+            run("si", "finetune", executor=Refusing(workers))
 
 
 def test_failures_are_kept_and_leave_the_others_alone(run):
     run.outcomes["si, seed 0"] = Failure("ValueError: too much", "the whole story")
     run.outcomes["joint, seed 0"] = {"seed": 0} | RESULT | {"accuracy": float("nan")}
-    run("si", "joint", "finetune")
+    assert run("si", "joint", "finetune") == ["si, seed 0", "joint, seed 0"]
     assert run.ran == [("si", 0), ("joint", 0), ("finetune", 0)]
-    output = run.output.getvalue()
-    assert "si, seed 0: FAILED: ValueError: too much\n" in output
-    assert "joint, seed 0: FAILED: ValueError: Out of range float values" in output
-    assert list(run.display.failures) == ["si, seed 0", "joint, seed 0"]
-    assert run.display.failures["si, seed 0"] == "the whole story"
+    assert "si, seed 0: FAILED: ValueError: too much\n" in run.output
+    assert "joint, seed 0: FAILED: ValueError: Out of range float values" in run.output
+    assert "\nsi, seed 0: FAILED\nthe whole story\n" in run.output
     run.outcomes.clear()
     run("si", "joint", "finetune")
     assert run.ran[3:] == [("si", 0), ("joint", 0)]
@@ -173,13 +210,13 @@ def test_failures_are_kept_and_leave_the_others_alone(run):
 
 def test_a_trial_that_cannot_be_sent_elsewhere_fails_alone(run):
     class Strict(Invented):
-        def submit(self, job):
+        def __call__(self, job, tell):
             if job.trial.method.name == "si":
                 raise TypeError("cannot pickle 'generator' object")
-            super().submit(job)
+            return super().__call__(job, tell)
 
     run("si", "finetune", executor=Strict())
-    assert "si, seed 0: FAILED: TypeError: cannot pickle 'generator' object" in run.output.getvalue()
+    assert "si, seed 0: FAILED: TypeError: cannot pickle 'generator' object" in run.output
     assert run.ran == [("finetune", 0)]
     assert store.claim(run.path("si")) is not None
 
@@ -188,9 +225,8 @@ def test_divergence_is_a_result(run):
     where = {"task": 0, "epoch": 1, "step": 2, "cause": "too strong", "stable_strength": 0.5}
     nothing = {"accuracy": None, "task_accuracy": None}
     run.outcomes["si, seed 0"] = {"seed": 0} | RESULT | nothing | {"status": "diverged", "divergence": where}
-    run("si")
-    assert not run.display.failures
-    assert run.display.diverged == ["si, seed 0"]
+    assert not run("si")
+    assert "diverged, which is their result: si, seed 0" in run.output
     assert store.read_trial(run.path("si"))["divergence"] == where
     run("si")
     assert run.ran == [("si", 0)]
@@ -223,19 +259,17 @@ def test_rerun_begins_at_the_beginning_and_keeps_the_old_result_until_there_is_a
     assert store.read_trial(run.path("si"))["accuracy"] == 0.75
 
 
-def test_what_a_killed_process_left_of_finished_trials_is_deleted(run, tmp_path):
+def test_what_a_killed_process_left_of_finished_trials_is_deleted(run):
     run.write("si")
     left = [run.path("si").with_name(name) for name in ("seed-000.checkpoint", ".seed-000.json.ab.part")]
-    begun = checkpoint_path(run.path("finetune"))
-    begun.parent.mkdir(parents=True)
     held = checkpoint_path(run.path("joint"))
     run.write("joint")
-    for path in (*left, begun, held):
+    for path in (*left, held):
         path.touch()
     lock = store.claim(run.path("joint"))
-    trials = [run.of(name) for name in ("si", "finetune", "joint", "scratch")]
-    assert unfinished(trials, tmp_path) == [trials[1], trials[3]]
-    assert [path.exists() for path in (*left, begun, held)] == [False, False, True, True]
+    run("si", "joint")
+    assert run.ran == run.prepared == []
+    assert [path.exists() for path in (*left, held)] == [False, False, True]
     lock.release()
 
 

@@ -100,10 +100,10 @@ def test_the_best_on_validation_data_is_chosen_method_by_method(swept, tmp_path)
     assert chosen.published == {"mas": {"strength": 0.5}, "si": {"strength": 1.0}}
     assert len(launch.ran) == 10
     assert {seed for _, seed in launch.ran} == {3, 4}
-    names = [m.name for m in chosen.experiment.methods if m.candidate_of == "mas"]
+    names = [m.name for m in chosen.candidates if m.candidate_of == "mas"]
     assert names == ["mas,strength=0.1", "mas,strength=10", "mas,strength=1000"]
     # What is chosen has the trials of its candidate.
-    winner = chosen.experiment.method("mas,strength=10")
+    (winner,) = (m for m in chosen.candidates if m.name == "mas,strength=10")
     assert Trial(chosen.experiment, chosen.methods[0], 3).file == Trial(swept, winner, 3).file
     assert chosen.experiment.deviation == "mas.strength = swept, si.strength = swept"
 
