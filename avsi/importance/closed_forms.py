@@ -55,11 +55,13 @@ class ClosedForm:
         add: Adds one batch to the totals. It finds only those of the layer's parameters in the totals that are wanted.
         parameters: Names, within the layer, of the parameters that `add` knows.
         applies: Whether a given layer can be handled for a given input; where not, the general method serves.
+        pointwise: Whether all leading dimensions of inputs and gradients are alike, so that any may count samples.
     """
 
     add: AddClosedForm
     parameters: tuple[str, ...] = ("weight", "bias")
     applies: Callable[[Any, Tensor], bool] = _always
+    pointwise: bool = False
 
 
 def closed_form_of(module: nn.Module) -> ClosedForm | None:
@@ -330,12 +332,20 @@ def add_embedding(
             totals["weight"].index_add_(0, row, phi(per_sample))
 
 
+def add_shared(module: Any, inputs: Any, grads: Grads, phi: Phi, totals: Mapping[str, Tensor], workspace: int) -> None:
+    """Closed form of a parameter that is added to every sample: its gradient is that of the sum, (N, ...)."""
+    (total,) = totals.values()
+    for grad in grads:
+        for part in chunks(len(grad), grad[0].nbytes, _cache_sized(workspace, grad)):
+            total.add_(phi(grad[part]).sum(0))
+
+
 def _has_leading_dimensions(features: int) -> Callable[[Any, Tensor], bool]:
     return lambda module, inputs: inputs.dim() > features
 
 
 CLOSED_FORMS: dict[type[nn.Module], ClosedForm] = {
-    nn.Linear: ClosedForm(add_linear, applies=_has_leading_dimensions(1)),
+    nn.Linear: ClosedForm(add_linear, applies=_has_leading_dimensions(1), pointwise=True),
     nn.Conv1d: ClosedForm(add_conv, applies=_has_leading_dimensions(2)),
     nn.Conv2d: ClosedForm(add_conv, applies=_has_leading_dimensions(3)),
     nn.BatchNorm1d: ClosedForm(add_batch_norm, applies=_has_leading_dimensions(1)),
@@ -343,11 +353,14 @@ CLOSED_FORMS: dict[type[nn.Module], ClosedForm] = {
     nn.BatchNorm3d: ClosedForm(add_batch_norm),
     nn.GroupNorm: ClosedForm(add_group_norm),
     nn.LayerNorm: ClosedForm(
-        add_layer_norm, applies=lambda module, inputs: inputs.dim() > len(module.normalized_shape)
+        add_layer_norm, applies=lambda module, inputs: inputs.dim() > len(module.normalized_shape), pointwise=True
     ),
     # max_norm changes the weight as it is read, scale_grad_by_freq makes the gradient depend on the batch
     nn.Embedding: ClosedForm(
-        add_embedding, ("weight",), lambda module, inputs: module.max_norm is None and not module.scale_grad_by_freq
+        add_embedding,
+        ("weight",),
+        lambda module, inputs: module.max_norm is None and not module.scale_grad_by_freq,
+        pointwise=True,
     ),
 }
 """Closed forms by layer type; a layer defined elsewhere adds itself."""

@@ -1,7 +1,6 @@
 """What happened in a forward pass: which layers were called, on what, and where the parameters entered the graph."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ class Call:
         version: How often these inputs had been changed in place by then.
         edge: Where the gradient of its output arrives in the graph, also if that output is later changed in place.
         dtype: The type of its output, if that is a tensor.
+        shape: The shape of its output, if that is a tensor.
         first_row: The output for the first sample, if asked for.
     """
 
@@ -27,6 +27,7 @@ class Call:
     version: int
     edge: GradientEdge | None
     dtype: torch.dtype | None
+    shape: torch.Size | None
     first_row: Tensor | None = None
 
 
@@ -52,6 +53,7 @@ def recorded(modules: Iterable[nn.Module], *, first_rows: bool = False) -> Itera
                 inputs._version if inputs is not None else 0,
                 get_gradient_edge(output) if is_tensor and output.requires_grad else None,
                 output.dtype if is_tensor else None,
+                output.shape if is_tensor else None,
                 output.detach()[:1].clone() if first_rows and is_tensor and output.dim() else None,
             )
         )
@@ -64,35 +66,104 @@ def recorded(modules: Iterable[nn.Module], *, first_rows: bool = False) -> Itera
             handle.remove()
 
 
-def trace(outputs: Tensor) -> tuple[Counter[int], set[Any]]:
-    """Walk the graph of some outputs.
+Users = dict[Any, list[tuple[Any, int]]]
+"""Where each node's result, and each parameter by its id, is used in a graph: at which nodes, as which argument."""
 
-    Args:
-        outputs: The outputs.
 
-    Returns:
-        How often each parameter is used, by the parameter's id; and all the nodes of the graph.
-    """
-    edges: Counter[int] = Counter()
-    casts: list[tuple[Any, int]] = []
-    arrivals: Counter[Any] = Counter()
-    seen: set[Any] = {outputs.grad_fn}
+def trace(outputs: Tensor) -> Users:
+    """Walk the graph of some outputs."""
+    users: Users = {outputs.grad_fn: []}
     stack = [outputs.grad_fn]
     while stack:
         node = stack.pop()
-        if node is None:
-            continue
-        for following, _ in node.next_functions:
+        for place, (following, _) in enumerate(node.next_functions if node else ()):
+            if following is None:
+                continue
             parameter = getattr(following, "variable", None)
-            arrivals[following] += 1
-            if parameter is None:
-                if following is not None and following not in seen:
-                    seen.add(following)
+            key = following if parameter is None else id(parameter)
+            if key not in users:
+                users[key] = []
+                if parameter is None:
                     stack.append(following)
-            elif node.name().startswith("ToCopy"):  # autocast may keep a parameter's cast, and use it several times
-                casts.append((node, id(parameter)))
-            else:
-                edges[id(parameter)] += 1
-    for node, parameter in casts:
-        edges[parameter] += arrivals[node]
-    return edges, seen
+            users[key].append((node, place))
+    return users
+
+
+def only_user(users: Users, source: Any) -> tuple[Any, int] | None:
+    """The node where a parameter (its id) or a node's result is used, and as which argument, if that happens once."""
+    while len(users.get(source, ())) == 1:
+        ((source, place),) = users[source]
+        if not source.name().startswith("ToCopy"):  # autocast may keep a parameter's cast, and use it several times
+            return source, place
+    return None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where something that samples share is added to what is computed for each of them, or multiplied with it.
+
+    Attributes:
+        edge: Where the gradient of the sum or product arrives in the graph.
+        value: What is shared, in the shape in which it enters; of a matrix, its transpose, like `nn.Linear.weight`.
+        rows: What a matrix is multiplied with there, if there is one.
+        is_matrix: Whether what is shared is that matrix.
+    """
+
+    edge: GradientEdge
+    value: Tensor
+    rows: Tensor | None = None
+    is_matrix: bool = False
+
+
+def find_entry(users: Users, source: Any, value: Tensor) -> Entry | None:
+    """Find where something enters, if it is used once, and in a way whose derivative is known for sure.
+
+    What a node computes is known by its name, and by the attributes `_saved_...` that torch's notes on autograd
+    describe: no hook sees the functions that a layer like `nn.MultiheadAttention` calls.
+
+    Args:
+        users: What `trace` gave.
+        source: A parameter's id, or the node whose result is shared.
+        value: A tensor that is to go through the same views as the parameter or result.
+
+    Returns:
+        The entry, or None.
+    """
+    user = only_user(users, source)
+    while user and user[0].name() in _VIEWS:
+        value = _VIEWS[user[0].name()](user[0], value)
+        user = only_user(users, user[0])
+    if user is None:
+        return None
+    node, place = user
+    kind, edge = node.name(), GradientEdge(node, 0)
+    if kind == "MmBackward0" and place == 1:
+        return Entry(edge, value.t(), node._saved_self, is_matrix=True)
+    if kind == "AddmmBackward0" and place == 2 and node._saved_alpha == 1:
+        return Entry(edge, value.t(), node._saved_mat1, is_matrix=True)
+    if kind == "AddmmBackward0" and place == 0 and node._saved_beta == 1:
+        return Entry(edge, value, node._saved_mat1)
+    # phi does not see signs
+    adds = kind in {"AddBackward0", "SubBackward0"} and (place == 0 or abs(node._saved_alpha) == 1)
+    return Entry(edge, value) if adds or kind == "ExpandBackward0" else None
+
+
+def _signed(number: int) -> int:
+    return number - 2**64 if number >= 2**63 else number  # torch shows negative ones as if they were unsigned
+
+
+def _slice(node: Any, value: Tensor) -> Tensor:
+    start, end = (bound if bound is None else _signed(bound) for bound in (node._saved_start, node._saved_end))
+    return value.movedim(_signed(node._saved_dim), 0)[start : end : node._saved_step].movedim(
+        0, _signed(node._saved_dim)
+    )
+
+
+_VIEWS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "AliasBackward0": lambda node, value: value,
+    "TBackward0": lambda node, value: value.t(),
+    "PermuteBackward0": lambda node, value: value.permute([_signed(dim) for dim in node._saved_dims]),
+    "TransposeBackward0": lambda node, value: value.transpose(_signed(node._saved_dim0), _signed(node._saved_dim1)),
+    "UnsqueezeBackward0": lambda node, value: value.unsqueeze(_signed(node._saved_dim)),
+    "SliceBackward0": _slice,
+}

@@ -11,8 +11,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from avsi.importance.closed_forms import ClosedForm, Phi, chunks, closed_form_of
-from avsi.importance.graph import Call, recorded, trace
+from avsi.importance.closed_forms import AddClosedForm, ClosedForm, Phi, add_linear, add_shared, chunks, closed_form_of
+from avsi.importance.graph import Call, Users, find_entry, only_user, recorded, trace
+from avsi.importance.layouts import Layout, Seen, find_layout, reaches_beyond_first, rounding
 from avsi.importance.samples import Batch
 
 CPU_INPUT_BYTES = 2**24
@@ -22,7 +23,6 @@ Cotangents = Callable[[Tensor, Tensor | None], Iterator[Tensor]]
 """(outputs, targets) -> tensors like the outputs, one for each derivative that is taken."""
 
 Calls = dict[nn.Module, list[Call]]
-Closed = dict[nn.Module, tuple[Tensor, Any, ClosedForm, dict[str, Tensor]]]  # inputs, edge of the output, form, totals
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,48 @@ class _Home:
     form: ClosedForm
 
 
+@dataclass
+class _Use:
+    """A closed form, what to give it in a batch, and what to add to."""
+
+    add: AddClosedForm
+    module: nn.Module | None
+    inputs: Any
+    edge: Any
+    totals: dict[str, Tensor]
+    rows: Tensor | None  # the inputs, with samples as in the gradient; or else those of the product that the edge is of
+    shared: torch.Size | None = None  # shape of what is added to each sample where the edge is
+    is_movable: bool = True  # whether samples need not be first
+
+    def takes(self, layout: Layout, samples: int) -> bool:
+        """Whether samples are where they should be."""
+        fits = self.rows is None or layout.fits(self.rows, samples)
+        return fits and (self.is_movable or layout == Layout(0))
+
+    def arranged(self, grads: list[Tensor], layout: Layout, samples: int) -> tuple[Any, list[Tensor]]:
+        """Inputs and gradients, samples first."""
+        if layout == Layout(0) and self.shared is None:
+            return self.inputs, grads
+        grads = [layout.samples_first(gradient, samples) for gradient in grads]
+        if self.shared is None:
+            return layout.samples_first(self.inputs, samples), grads
+        shape = (samples, *(1,) * (grads[0].dim() - 1 - len(self.shared)), *self.shared)
+        grads = [gradient.sum_to_size(shape).reshape(samples, *self.shared) for gradient in grads]
+        return self.inputs.expand(samples, *self.inputs.shape) if self.module else None, grads
+
+
+Key = nn.Module | str  # a layer, or the name of a parameter that enters outside of it
+Closed = dict[Key, tuple[_Use, Layout]]
+
+
 class PerSampleSums:
     """Running sums of phi(per-sample gradient) over batches.
 
     Per batch there is one forward pass, and one backward pass per cotangent that stops at the outputs of layers: the
     gradients of these and the layers' inputs are all that the closed forms need. A parameter gets its closed form if
     the graph shows that it entered the outputs once, through the one call of its layer, and if the layer's rows are
-    samples. All others are differentiated sample by sample, vectorised.
+    samples; or, outside of layers, by being added to all samples or multiplied with them. All others are differentiated
+    sample by sample, vectorised.
 
     Args:
         model: The model, in the state in which it is to be evaluated.
@@ -78,7 +113,7 @@ class PerSampleSums:
         self._workspace = workspace
         self._homes = _find_homes(model, parameters)
         self._layers = {home.module: None for home in self._homes.values()}
-        self._rows_are_samples: dict[int | None, set[nn.Module]] = {}  # by task
+        self._layouts: dict[int | None, dict[Key, Layout]] = {}  # by task
         self._saved_bytes: dict[int | None, int] = {}  # by task
         self._at_once: dict[int | None, int] = {}  # samples, by task
         self._changes_inputs = False
@@ -101,18 +136,18 @@ class PerSampleSums:
         self._batches += 1
 
     def _add(self, batch: Batch) -> None:
-        known = batch.task_label in self._rows_are_samples
+        known = batch.task_label in self._layouts
         outputs, calls = self._forward(batch, protect=not known)
         self._check(batch, outputs)
         if not known and len(batch.inputs) > 1:
-            self._rows_are_samples[batch.task_label] = self._probe(batch, outputs, calls)
+            self._layouts[batch.task_label] = self._probe(batch, outputs, calls)
         self.samples += len(batch.inputs)
         if not outputs.requires_grad:
             return  # none of the parameters belongs to this task
         self._reached = True
         closed, others = self._assign(batch, outputs, calls)
         del calls
-        self._add_closed(batch, outputs, closed)
+        others += self._add_closed(batch, outputs, closed)
         if others:
             self._add_vectorised(batch, outputs.detach(), others)
 
@@ -203,46 +238,41 @@ class PerSampleSums:
             raise ValueError(f"the model must return outputs of shape ({len(inputs)}, classes), got {shape}")
         return outputs, calls
 
-    def _probe(self, batch: Batch, outputs: Tensor, calls: Calls) -> set[nn.Module]:
-        # Finds the layers whose rows are samples, by evaluating a few samples again; refuses models that mix samples.
+    def _probe(self, batch: Batch, outputs: Tensor, calls: Calls) -> dict[Key, Layout]:
+        # Finds where samples are, by evaluating a few of them again, repeated if need be; refuses models that mix them.
         size = len(batch.inputs)
-        few = 3 if size == 2 else 2  # any number but the batch's own, to tell rows that count samples from others
-        leaf = batch.inputs[torch.arange(few, device=batch.inputs.device) % size]
-        differentiable = leaf.is_floating_point()
-        inputs = leaf.requires_grad_(differentiable).clone()
-        with recorded(self._layers) as few_calls:
-            few_outputs = batch.call(self._model, inputs)
-        scale = outputs.detach().abs().max()
         types = {outputs.dtype, *(call.dtype for made in calls.values() for call in made)}
-        coarsest = max(torch.finfo(dtype).eps for dtype in types if dtype is not None and dtype.is_floating_point)
-        tolerance = min(10 * coarsest**0.5, 0.03)
-        mixed = (few_outputs[0] - outputs[0]).abs().max() > tolerance * scale
-
-        once = {m: c[0] for m, c in few_calls.items() if len(c) == 1 and len(calls.get(m, ())) == 1}
-        watched = [m for m, call in once.items() if call.edge is not None]
-        gradients: tuple[Tensor | None, ...] = ()
-        if few_outputs.requires_grad:
-            edges: list[Any] = [once[m].edge for m in watched]
-            cotangent = torch.zeros_like(few_outputs)
-            cotangent[0] = torch.linspace(1, 2, few_outputs.shape[1])  # not constant: outputs may have a fixed sum
-            wrt = edges + [leaf] * differentiable
-            gradients = torch.autograd.grad(few_outputs, wrt, cotangent, allow_unused=True)
-            if differentiable:
-                mixed = mixed | _reaches_beyond_first_row(gradients[-1])
-        if mixed:
-            culprit = self._find_mixing(batch, inputs)
-            raise RuntimeError(
-                f"the output for a sample depends on the other samples of its batch{culprit}, "
-                "so it has no gradient of its own; replace what mixes samples (batch statistics, say) by something "
-                "that treats every sample by itself"
-            )
-        return {
-            module
-            for module, gradient in zip(watched, gradients, strict=False)
-            if _has_rows(once[module], few)
-            and _has_rows(calls[module][0], size)
-            and not _reaches_beyond_first_row(gradient)
-        }
+        tolerance = rounding(*(dtype for dtype in types if dtype is not None))
+        scale = outputs.detach().abs().max()
+        seen: dict[tuple[Key, torch.Size | None], list[Seen]] = {}
+        for few in (3, 2) if size == 2 else (2, 3):  # first another number than the batch's own, which shows mixing
+            leaf = batch.inputs[torch.arange(few, device=batch.inputs.device) % size]
+            differentiable = leaf.is_floating_point()
+            inputs = leaf.requires_grad_(differentiable).clone()
+            with recorded(self._layers) as few_calls:
+                few_outputs = batch.call(self._model, inputs)
+            mixed = (few_outputs[0] - outputs[0]).abs().max() > tolerance * scale
+            if few_outputs.requires_grad:
+                users = trace(few_outputs)
+                uses = {key: use for name in self._parameters for key, use in self._candidates(name, users, few_calls)}
+                edges: list[Any] = [use.edge for use in uses.values()]
+                cotangent = torch.zeros_like(few_outputs)
+                cotangent[0] = torch.linspace(1, 2, few_outputs.shape[1])  # not constant: outputs may have a fixed sum
+                wrt = edges + [leaf] * differentiable
+                gradients = torch.autograd.grad(few_outputs, wrt, cotangent, allow_unused=True) if wrt else ()
+                if differentiable:
+                    mixed = mixed | reaches_beyond_first(gradients[-1])
+                for (key, use), gradient in zip(uses.items(), gradients, strict=False):
+                    seen.setdefault((key, use.shared), []).append((few, gradient, use.rows))
+            if mixed:
+                culprit = self._find_mixing(batch, inputs)
+                raise RuntimeError(
+                    f"the output for a sample depends on the other samples of its batch{culprit}, "
+                    "so it has no gradient of its own; replace what mixes samples (batch statistics, say) by something "
+                    "that treats every sample by itself"
+                )
+        layouts = {key: find_layout(*pair) for (key, _), pair in seen.items() if len(pair) == 2}
+        return {key: layout for key, layout in layouts.items() if layout}
 
     def _find_mixing(self, batch: Batch, few: Tensor) -> str:
         # Names the first module whose output for the first sample differs between the batch and a few of its samples.
@@ -262,34 +292,55 @@ class PerSampleSums:
     def _assign(self, batch: Batch, outputs: Tensor, calls: Calls) -> tuple[Closed, list[str]]:
         # Decides which parameters take their closed form in this batch, and which the general method.
         size = len(batch.inputs)
-        rows_are_samples = self._rows_are_samples.get(batch.task_label, set())
-        edges, nodes = trace(outputs)
+        layouts = self._layouts.get(batch.task_label, {})
+        users = trace(outputs)
         closed: Closed = {}
         others = []
         for name, parameter in self._parameters.items():
-            uses = edges[id(parameter)]
-            if uses == 0:
-                continue
-            home = self._homes.get(name)
-            made = calls.get(home.module, []) if home else []
-            if home and uses == len(made) == 1:
-                (call,) = made
-                if (
-                    (call.edge and call.edge.node in nodes)
-                    and (call.inputs is not None and call.inputs._version == call.version)
-                    and (_has_rows(call, size) and (size == 1 or home.module in rows_are_samples))
-                    and home.form.applies(home.module, call.inputs)
-                ):
-                    entry = closed.setdefault(home.module, (call.inputs.detach(), call.edge, home.form, {}))
-                    entry[-1][home.name] = self.totals[name]
-                    continue
-            others.append(name)
+            for key, use in self._candidates(name, users, calls):
+                alone = Layout(0, "slow" if use.is_movable else "alone")  # one sample has all that there is
+                layout = alone if size == 1 else layouts.get(key)
+                if layout and use.takes(layout, size):
+                    closed.setdefault(key, (use, layout))[0].totals.update(use.totals)
+                    break
+            else:
+                if id(parameter) in users:
+                    others.append(name)
         return closed, others
 
-    def _add_closed(self, batch: Batch, outputs: Tensor, closed: Closed) -> None:
+    def _candidates(self, name: str, users: Users, calls: Calls) -> Iterator[tuple[Key, _Use]]:
+        # The closed forms of a parameter in its layer, or where its layer's output is added; else where itself enters.
+        parameter, total, home = self._parameters[name], self.totals[name], self._homes.get(name)
+        made = calls.get(home.module, []) if home else []
+        if home and len(made) == 1 and only_user(users, id(parameter)):
+            (call,) = made
+            if (
+                (call.edge and call.edge.node in users)
+                and (call.inputs is not None and call.inputs._version == call.version)
+                and home.form.applies(home.module, call.inputs)
+            ):
+                of_layer = home.form.add, home.module, call.inputs.detach()
+                movable = home.form.pointwise
+                yield home.module, _Use(*of_layer, call.edge, {home.name: total}, call.inputs.detach(), None, movable)
+                if isinstance(home.module, nn.Embedding) and call.shape is not None:
+                    output = torch.empty(call.shape, device="meta")
+                    entry = find_entry(users, call.edge.node, output)
+                    if entry and not entry.is_matrix and _has_all(entry.value, output):
+                        found = _Use(*of_layer, entry.edge, {home.name: total}, entry.rows, entry.value.shape)
+                        yield name, found
+        entry = find_entry(users, id(parameter), total)
+        if entry and entry.is_matrix:
+            yield name, _Use(add_linear, None, entry.rows, entry.edge, {"weight": entry.value}, entry.rows)
+        elif entry:
+            yield name, _Use(add_shared, None, None, entry.edge, {name: entry.value}, entry.rows, entry.value.shape)
+
+    def _add_closed(self, batch: Batch, outputs: Tensor, closed: Closed) -> list[str]:
+        # Gives back those parameters whose gradients do not have the samples where they should be.
         if not closed:
-            return
-        edges: list[Any] = [edge for _, edge, _, _ in closed.values()]
+            return []
+        size = len(batch.inputs)
+        misfits: set[str] = set()
+        edges: list[Any] = [use.edge for use, _ in closed.values()]
         cotangents = self._cotangents(outputs.detach(), batch.targets)
         cotangent = next(cotangents, None)
         held: list[tuple[Tensor, ...]] = []  # what several cotangents share is computed once for all that fit
@@ -300,13 +351,18 @@ class PerSampleSums:
                 gradients = list(zip(*held, strict=True))
                 held.clear()
                 with torch.no_grad():
-                    for module, (inputs, _, form, totals) in reversed(closed.items()):
+                    for key, (use, layout) in reversed(closed.items()):
+                        same = gradients.pop()
+                        if isinstance(key, str) and not layout.fits(same[0], size):
+                            misfits.add(key)
+                            continue
                         # Under autocast in the model's forward, activations are coarser than what is summed.
-                        dtype = next(iter(totals.values())).dtype
-                        grads = [gradient.to(dtype) for gradient in gradients.pop()]
-                        inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
-                        form.add(module, inputs, grads, self._objective.phi, totals, self._workspace)
+                        total = next(iter(use.totals.values()))
+                        inputs, grads = use.arranged([gradient.to(total) for gradient in same], layout, size)
+                        inputs = inputs.to(total) if inputs is not None and inputs.is_floating_point() else inputs
+                        use.add(use.module, inputs, grads, self._objective.phi, use.totals, self._workspace)
             cotangent = following
+        return list(misfits)
 
     def _cotangents(self, outputs: Tensor, targets: Tensor | None) -> Iterator[Tensor]:
         for cotangent in self._objective.cotangents(outputs.to(_precise(outputs.dtype)), targets):
@@ -413,9 +469,9 @@ def _has_rows(call: Call, samples: int) -> bool:
     return call.inputs is not None and call.inputs.dim() > 0 and len(call.inputs) == samples
 
 
-def _reaches_beyond_first_row(gradient: Tensor | None) -> bool:
-    # not a number arises from an infinite slope times the zero that reached it
-    return gradient is not None and bool(gradient[1:].nan_to_num(0).any())
+def _has_all(view: Tensor, tensor: Tensor) -> bool:
+    # whether a view has all elements, in the same order
+    return view.numel() == tensor.numel() and view.is_contiguous()
 
 
 def _random_state(device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from oracles import importance as oracle
 from oracles.hessian import hessian_diagonal
-from oracles.models_table import CLOSED, OTHERS, MultiHeadNet, build, cast
+from oracles.models_table import CLOSED, OTHERS, MultiHeadNet, build, cast, vectors
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -143,18 +143,15 @@ def test_other_parameters_keep_their_closed_forms(monkeypatch):
         PerSampleSums, "_add_vectorised", lambda s, b, o, names: general.extend(names) or add(s, b, o, names)
     )
     expected = {
-        "vision transformer": {
-            "class_token",
-            "encoder.pos_embedding",
-            *(
-                f"encoder.layers.encoder_layer_0.self_attention.{p}"
-                for p in ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
-            ),
+        "cross-attention": {
+            "same.in_proj_weight",
+            "same.in_proj_bias",
+            *(f"other.{p}" for p in ("in_proj_bias", "bias_k", "bias_v")),
         },
-        "tied autoencoder": {"encoder.weight", "decoder_bias"},
+        "added twice": {"twice", "looked_up", "scaled", "placed"},
+        "tied autoencoder": {"encoder.weight"},
         "weight shared by two layers": {"embedding.weight"},
         "layer called twice": {"block.weight", "block.bias"},
-        "forward hook": {"0.weight", "0.bias"},
         "changes in place": {"scale"},
     }
     for name, parameters in expected.items():
@@ -162,6 +159,68 @@ def test_other_parameters_keep_their_closed_forms(monkeypatch):
         model, batches = build(OTHERS[name])
         fisher_diagonal(model, batches)
         assert set(general) == parameters, name
+
+
+@pytest.mark.parametrize("name", ["vision transformer", "TransformerEncoder on positions", "added", "positions"])
+def test_single_parameters_are_the_same(name):
+    """Of a layer whose weight is not differentiated the graph tells less about its bias."""
+    model, batches = build(CLOSED[name])
+    expected = fisher_diagonal(model, batches)
+    for parameter in expected:
+        got = fisher_diagonal(model, batches, parameters=[parameter])
+        assert relative_error(got, {parameter: expected[parameter]}) < 1e-10
+
+
+class Moody(nn.Module):
+    """In batches of five samples are not first where the parameter is added."""
+
+    def __init__(self):
+        super().__init__()
+        self.parameter, self.head = nn.Parameter(torch.randn(4)), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = (x.transpose(0, 1) + self.parameter).transpose(0, 1) if len(x) == 5 else x + self.parameter
+        return self.head(torch.tanh(x)).mean(1)
+
+
+def test_batches_in_which_samples_are_elsewhere_are_noticed():
+    model, x, y = Moody().double(), torch.randn(12, 6, 4).double(), torch.arange(12) % 3
+    batches = [(x[:7], y[:7]), (x[7:], y[7:])]
+    for estimate, define in ESTIMATORS.values():
+        assert relative_error(estimate(model, batches), define(model, batches)) < 1e-10
+
+
+def test_samples_that_are_alike_take_the_general_method(monkeypatch):
+    """Places and samples could not be told apart."""
+    general = []
+    add = PerSampleSums._add_vectorised
+    monkeypatch.setattr(
+        PerSampleSums, "_add_vectorised", lambda s, b, o, names: general.extend(names) or add(s, b, o, names)
+    )
+    model, _ = build(CLOSED["TransformerEncoder on positions"])
+    batches = [(torch.ones(4, 3, 3).double(), torch.arange(4) % 3), vectors(3, 3, 3)[0]]
+    expected = oracle.fisher(model, batches, "empirical")
+    assert relative_error(fisher_diagonal(model, batches), expected) < 1e-10
+    assert "2.self_attn.out_proj.weight" in general
+    assert "0.weight" not in general
+
+
+def test_checkpointed_layers():
+    """What the graph saves is then computed anew by whoever looks at it."""
+
+    class Checkpointed(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, x):
+            return torch.utils.checkpoint.checkpoint(self.module, x, use_reentrant=False)
+
+    model, batches = build(CLOSED["TransformerEncoder"])
+    expected = fisher_diagonal(model, batches, labels="exact")
+    model[1] = Checkpointed(model[1])
+    got = fisher_diagonal(model, batches, labels="exact")
+    assert relative_error({k.replace("module.", ""): v for k, v in got.items()}, expected) < 1e-10
 
 
 def test_no_parameter_gradient_is_formed(monkeypatch):
@@ -176,7 +235,7 @@ def test_no_parameter_gradient_is_formed(monkeypatch):
 
 def test_without_vectorisation_one_sample_at_a_time():
     model, batches = build(OTHERS["recurrent"])
-    with pytest.warns(UserWarning, match=r"LastState cannot be vectorised over samples.*'recurrent.weight_ih_l0'"):
+    with pytest.warns(UserWarning, match=r"LastState cannot be vectorised over samples.*'recurrent.weight_hh_l0'"):
         fisher_diagonal(model, batches)
 
 
@@ -641,7 +700,7 @@ def test_memory_of_vectorised_gradients_is_bounded():
             self.matrix = nn.Parameter(torch.randn(50, 40).double() / 40)
 
         def forward(self, x):
-            return x @ self.matrix.T
+            return x @ torch.tanh(self.matrix).T
 
     x, y = torch.randn(256, 40).double(), torch.randint(50, (256,))
     with LargestTensor():

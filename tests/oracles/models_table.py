@@ -6,7 +6,7 @@ from functools import partial
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import linear, relu
 from torch.nn.utils.parametrizations import weight_norm
 
 Batches = list[tuple[Tensor, ...]]
@@ -156,6 +156,93 @@ class InPlace(nn.Module):
         return self.third(self.second(hidden).add_(hidden)).mul_(self.scale)
 
 
+class Added(nn.Module):
+    """Adds parameters of every shape to the samples, whole and in part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shapes = (1, 4, 3), (4, 3), (3,), (), (1, 1, 3), (4, 1)
+        self.added = nn.ParameterList(nn.Parameter(torch.randn(shape)) for shape in shapes)
+        self.longer, self.last = nn.Parameter(torch.randn(6, 3)), nn.Parameter(torch.randn(1, 6, 3))
+        self.token = nn.Parameter(torch.randn(1, 1, 3))
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for parameter in self.added:
+            x = torch.tanh(x + parameter)
+        x = torch.tanh(self.longer[:4].unsqueeze(-3) - x)
+        x = torch.tanh(x.transpose(0, 1) - self.last[:, -4:].transpose(0, 1)).transpose(0, 1)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], dim=1)
+        return self.head(torch.tanh(x @ x.mT) @ x).mean(1)
+
+
+class Multiplied(nn.Module):
+    """Multiplies samples, or their places, with parameters that belong to no layer; counts the first place only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.bias = nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(5))
+        self.right, self.scalar = nn.Parameter(torch.randn(5, 4)), nn.Parameter(torch.randn(1))
+        self.flat, self.flat_bias = nn.Parameter(torch.randn(4, 4)), nn.Parameter(torch.randn(4))
+        self.last = nn.Parameter(torch.randn(3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(linear(x, self.first, self.bias))
+        hidden = torch.tanh(hidden.transpose(0, 1).flatten(0, 1) @ self.right)  # places are slow
+        hidden = hidden.unflatten(0, (x.shape[1], len(x))).transpose(0, 1)
+        hidden = torch.tanh(linear(hidden.flatten(0, 1), self.flat, self.flat_bias)).unflatten(0, x.shape[:2])  # fast
+        return torch.tanh(torch.addmm(self.scalar, hidden[:, 0], self.last.T))
+
+
+class Positions(nn.Module):
+    """Adds embeddings of positions to those of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.first = nn.Embedding(5, 4), nn.Embedding(6, 4)
+        self.second, self.third = nn.Embedding(6, 4, padding_idx=1), nn.Embedding(6, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        position = torch.arange(x.shape[1], device=x.device)
+        hidden = torch.tanh(self.tokens(x) + self.first(position))
+        hidden = torch.tanh(self.second(position.unsqueeze(0) // 2) - hidden)
+        hidden = torch.tanh(hidden + self.third(position)[None])
+        return self.head(hidden * hidden.roll(1, 1)).mean(1)
+
+
+class CrossAttention(nn.Module):
+    """Samples attend to other numbers of their own, of the same size and of others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.same = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.other = nn.MultiheadAttention(4, 2, kdim=3, vdim=2, add_bias_kv=True)
+        self.key, self.value, self.head = nn.Linear(4, 3), nn.Linear(4, 2), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        memory = torch.tanh(x.cumsum(1))
+        hidden = self.same(x, memory, memory, need_weights=False)[0].transpose(0, 1)
+        memory = memory.transpose(0, 1)
+        return self.head(self.other(hidden, self.key(memory), self.value(memory))[0][0])
+
+
+class AddedTwice(nn.Module):
+    """One parameter in two places; another one that is looked up by the samples; and one as part of a slice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice, self.looked_up = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(5, 3))
+        self.scaled, self.placed = nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(3))
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(x + self.twice + self.looked_up[(10 * x[..., 0].detach()).long() % 5])
+        x = torch.add(torch.tanh(x - self.twice), self.scaled, alpha=2)
+        x[:, 1:].add_(self.placed)
+        return self.head(torch.tanh(x)).mean(1)
+
+
 def images(classes: int, channels: int = 3, size: int = 8, samples: int = 7) -> Batches:
     x, y = torch.randn(samples, channels, size, size, dtype=torch.float64), torch.randint(classes, (samples,))
     return list(zip(x.split(4), y.split(4), strict=True))
@@ -250,6 +337,15 @@ def encoder(*, batch_first: bool = True) -> nn.Module:
     )
 
 
+def encoder_of_positions() -> nn.Module:
+    class Swapped(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.transpose(0, 1)
+
+    swapped = nn.TransformerEncoderLayer(8, 2, 12)
+    return nn.Sequential(nn.Linear(3, 8), Swapped(), swapped, Swapped(), MeanOver(1), nn.Linear(8, 3))
+
+
 def vision_transformer() -> nn.Module:
     model = torchvision.models.VisionTransformer(8, 4, 1, 2, 8, 12, num_classes=3)
     nn.init.normal_(model.heads.head.weight)  # torchvision's zeros hide everything below
@@ -298,20 +394,28 @@ CLOSED: dict[str, Entry] = {
     ),
     "ResNet-18": (resnet, partial(images, 3, size=32, samples=5)),
     "several heads": (MultiHeadNet, tasks),
+    "vision transformer": (vision_transformer, partial(images, 3)),
+    "TransformerEncoder": (encoder, partial(vectors, 3, 4, 3)),
+    "TransformerEncoder on positions": (encoder_of_positions, partial(vectors, 3, 3, 3)),
+    "added": (Added, partial(vectors, 3, 4, 3)),
+    "multiplied": (Multiplied, partial(vectors, 3, 4, 3)),
+    "multiplied, three places": (Multiplied, partial(vectors, 3, 3, 3)),
+    "positions": (Positions, partial(tokens, 3, 4)),
+    "two positions": (Positions, partial(tokens, 3, 2)),
+    "positions first": (PositionsFirst, partial(vectors, 3, 4, 3)),
+    "two positions first": (PositionsFirst, lambda: [(torch.randn(2, 2, 3).double(), torch.tensor([0, 2]))]),
+    "windows": (Windows, partial(vectors, 3, 4, 3)),
+    "detached twin": (DetachedTwin, partial(vectors, 4, 4)),
+    "forward hook": (hooked, partial(vectors, 3, 6)),
 }
 """Models whose parameters all have closed forms."""
 
 OTHERS: dict[str, Entry] = {
-    "vision transformer": (vision_transformer, partial(images, 3)),
-    "TransformerEncoder": (encoder, partial(vectors, 3, 4, 3)),
-    "positions first": (PositionsFirst, partial(vectors, 3, 4, 3)),
-    "two positions first": (PositionsFirst, lambda: [(torch.randn(2, 2, 3).double(), torch.tensor([0, 2]))]),
-    "windows": (Windows, partial(vectors, 3, 4, 3)),
+    "cross-attention": (CrossAttention, partial(vectors, 3, 4, 4)),
+    "added twice": (AddedTwice, partial(vectors, 3, 4, 3)),
     "tied autoencoder": (TiedAutoencoder, partial(vectors, 3, 6)),
     "weight shared by two layers": (SharedWeight, partial(tokens, 5, 3)),
-    "detached twin": (DetachedTwin, partial(vectors, 4, 4)),
     "layer called twice": (CalledTwice, partial(vectors, 3, 5)),
-    "forward hook": (hooked, partial(vectors, 3, 6)),
     "weight norm and a subclass": (normed, partial(vectors, 3, 6)),
     "layers without closed form": (mixed_layers, partial(vectors, 3, 1, 4, 4, 4)),
     "changes in place": (InPlace, partial(vectors, 3, 5)),
