@@ -138,7 +138,8 @@ def _notes(study: Study) -> list[str]:
         versions = "; ".join(f"{code} ({', '.join(methods)})" for code, methods in codes.items())
         lines.append(f"Different code: rows that are compared come from different versions of the package: {versions}.")
     keys = ["name", "split", "fingerprint"]
-    used = pd.DataFrame([[str(item.get(key)) for key in keys] for item in study.trials.data.explode()], columns=keys)
+    items = study.trials.data.explode().dropna()  # a benchmark that tells nothing of its data has none
+    used = pd.DataFrame([[str(item.get(key)) for key in keys] for item in items], columns=keys)
     versions_of_data = used.groupby(["name", "split"]).fingerprint.nunique()
     lines += [
         f"Different data: the trials used {count} different versions of {name} ({split}); delete those of the wrong "
