@@ -45,7 +45,9 @@ class Reached:
     @torch.no_grad()
     def add_penalty(self, scale: float) -> None:
         """Add ``scale * Omega * (theta - anchor)`` to the gradients."""
-        self._add_displacement(self._blocks.divide(self.gradients()), self._importance, scale)
+        # Divided anew: gradients are new tensors in each step, parameters may have new storage.
+        thetas, gradients = self._blocks.divide(self.parameters), self._blocks.divide(self.gradients())
+        self._add_displacement(thetas, gradients, self._importance, scale)
 
     @torch.no_grad()
     def pull(self, rates: list[float]) -> None:
@@ -60,12 +62,11 @@ class Reached:
         if rates != self._rates:  # as a rule once per task, or whenever a scheduler moves the learning rate
             weights = [rate * omega for rate, omega in zip(rates, self._all_importance, strict=True)]
             self._rates, self._shares = rates, self._blocks.divide([weight.div_(weight + 1) for weight in weights])
-        self._add_displacement(self._blocks.divide(self.parameters), self._shares, -1.0)
-
-    def _add_displacement(self, targets: Divided, factors: Divided, scale: float) -> None:
-        """Add ``scale * factor * (theta - anchor)`` to the targets."""
-        # Divided anew: gradients are new tensors in each step, parameters may have new storage.
         thetas = self._blocks.divide(self.parameters)
+        self._add_displacement(thetas, thetas, self._shares, -1.0)
+
+    def _add_displacement(self, thetas: Divided, targets: Divided, factors: Divided, scale: float) -> None:
+        """Add ``scale * factor * (theta - anchor)`` to the targets."""
         if thetas[0]:
             displacements = torch._foreach_sub(thetas[0], self._anchor[0])
             torch._foreach_addcmul_(targets[0], factors[0], displacements, value=scale)

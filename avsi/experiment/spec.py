@@ -117,7 +117,8 @@ class Experiment:
         reset_optimizer: Whether the optimizer's state is reset before each task.
         methods: The methods compared.
         trials: Number of seeds the paper uses (or this project, where there is no paper).
-        paper: What the paper reports, by method: a mean accuracy in percent, or that and BWT, or a `Reported`.
+        paper: What the paper reports, by method: a mean accuracy in percent, or that and BWT, or a `Reported`; values of
+            methods that are left out here do no harm.
         protocol: Whose protocol it is, where a script has several.
         patience: When to stop training on a task early; None: after ``epochs``.
         criterion: Builds the task loss, a mean over the batch; default: cross entropy.

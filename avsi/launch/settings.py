@@ -119,9 +119,14 @@ def changed_method(experiment: Experiment, method: Method, name: str, value: Any
         method,
         **built,
         name=",".join([base_name(method), *(re.sub(r"[^\w.+=-]+", "_", setting) for setting in named)]),
-        label=", ".join([label, *(f"{path} = {value}" for path, value in settings)]),
+        label=", ".join([label, *(f"{path} = {written(value)}" for path, value in settings)]),
         settings=settings,
     )
+
+
+def written(value: Any) -> str:
+    """Write a value for readers: 1e+10, not 10000000000.0."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def value_of(experiment: Experiment, method: Method, path: str) -> Any:
