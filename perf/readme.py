@@ -150,6 +150,32 @@ def memory_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def dhp_table(results: dict[str, Any]) -> str:
+    """Steps with Hebbian layers, one table per model."""
+    tables = []
+    for setting in dict.fromkeys(row["setting"] for row in results["rows"]):
+        lines = [f"| {setting} | ms/step | x Linear | x loop |", "|---|---:|---:|---:|"]
+        for row in results["rows"]:
+            if row["setting"] == setting:
+                milliseconds = f"{row['milliseconds per step']:.2f}"
+                lines.append(f"| {row['head']} | {milliseconds} | {row['ratio']:.2f} | {row['ratio to loop']:.2f} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def data_table(results: dict[str, Any]) -> str:
+    """Feeding a model, one table per setting."""
+    tables = []
+    for setting in dict.fromkeys(row["setting"] for row in results["rows"]):
+        lines = [f"| {setting} | s/epoch | us/batch | ratio |", "|---|---:|---:|---:|"]
+        for row in results["rows"]:
+            if row["setting"] == setting:
+                times = f"{row['seconds per epoch']:.3f} | {row['microseconds per batch']:.0f}"
+                lines.append(f"| {row['method']} | {times} | {row['ratio']:.2f} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
 def machine_line(results: dict[str, Any]) -> str:
     """What the numbers were measured on."""
     m = results["machine"]
@@ -168,6 +194,10 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "importance": ("importance", importance_table),
     "importance machine": ("importance", machine_line),
     "memory": ("memory", memory_table),
+    "dhp": ("dhp", dhp_table),
+    "dhp machine": ("dhp", machine_line),
+    "data": ("data", data_table),
+    "data machine": ("data", machine_line),
 }
 """By mark in README.md: the file of ``results`` and what makes a table of it."""
 
