@@ -14,7 +14,6 @@ with the same margin and protocol that lie in the results folder.
 """
 
 import json
-import warnings
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,20 +23,19 @@ import pandas as pd
 import permuted_mnist
 import split_digits
 import split_mnist
-import torch
 import tyro
 from analysis import run_analysis
 from avalanche.training.determinism.rng_manager import RNGManager
 
 from avsi.experiment import Experiment, ExperimentError, Setting
-from avsi.experiment.description import resolve
-from avsi.experiment.running import make_benchmark
+from avsi.experiment.running import make_benchmark, make_strategy
 from avsi.files import write_json, write_text
+from avsi.launch.cli import check_device
 from avsi.launch.settings import value_of
 from avsi.metrics import average_accuracy
-from avsi.plugins import EvaluationPlugin
-from avsi.plugins.batches import InMemoryBatches
+from avsi.plugins.divergence import DivergencePlugin
 from avsi.plugins.early_stopping import validation_error
+from avsi.plugins.evaluation import silent_evaluator
 from avsi.results import markdown_table, say, terminal_table, trials
 from avsi.results.store import prepare
 from avsi.selection import choose_strength
@@ -68,6 +66,12 @@ class Options:
     """By how much, as a share, a task's accuracy may fall."""
     epochs: int | None = None
     """Epochs per task; default: the protocol's."""
+    device: str = "auto"
+    """Torch device, such as cpu or cuda:0; auto: the first GPU where there is one, else the CPU."""
+    data_root: Path | None = None
+    """Folder of prepared data sets; default: $AVSI_DATA, else the user's cache folder."""
+    download: bool = True
+    """Obtain missing data sets from their publishers."""
 
     def check(self) -> None:
         """Refuse what cannot be run.
@@ -110,24 +114,15 @@ def run(experiment: Experiment, name: str, options: Options) -> dict[str, Any]:
     Returns:
         The method, its mean test accuracy in percent after the last task, and what was chosen for each.
     """
-    method, benchmark = experiment.method(name), make_benchmark(experiment, options.seed, Setting())
-    RNGManager.set_random_seeds(options.seed)
-    model = resolve(method.model or experiment.model)()
-    optimizer = resolve(method.optimizer or experiment.optimizer)(model.parameters())
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No loggers specified")
-        evaluator = EvaluationPlugin()
-    strategy = resolve(method.strategy)(
-        model=model,
-        optimizer=optimizer,
-        criterion=torch.nn.CrossEntropyLoss(),
-        train_mb_size=experiment.batch_size,
-        train_epochs=experiment.epochs,
-        eval_mb_size=512,
-        plugins=[build() for build in resolve(method.plugins)] + [InMemoryBatches()],
-        evaluator=evaluator,
+    method = experiment.method(name)
+    benchmark = make_benchmark(
+        experiment, options.seed, Setting(data_root=options.data_root, download=options.download)
     )
-    rate, strength = optimizer.param_groups[0]["lr"], BEGIN * value_of(experiment, method, "strength")
+    RNGManager.set_random_seeds(options.seed)
+    device = check_device(options.device)
+    strategy = make_strategy(experiment, method, device, silent_evaluator(), [DivergencePlugin()])
+    rate = strategy.optimizer.param_groups[0]["lr"]
+    strength = BEGIN * value_of(experiment, method, "strength")
     chosen = []
     for experience, valid in zip(benchmark.train_stream, benchmark.streams["valid"], strict=True):
         choice = choose_strength(
@@ -250,6 +245,7 @@ def analyse(options: Options) -> None:
         options: What to run.
     """
     options.check()
+    options = replace(options, device=check_device(options.device))
     prepare(options.results)
     for name in options.methods:
         found = run(options.experiment, name, options) | {"margin": options.margin, "seed": options.seed}
