@@ -494,3 +494,18 @@ def test_importance_and_curvature_on_digits(load, tmp_path):
         "| first layer | Hessian (Fisher, exact) |"
         in (tmp_path / "importance_and_curvature" / "summary.md").read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"damping": 0.0}, "damping must be finite and greater than 0, got 0.0"),
+    ],
+)
+def test_bad_options_of_importance_and_curvature(load, arguments, message, tmp_path):
+    module = load("importance_and_curvature")
+    with pytest.raises(ValueError, match=message):
+        module.main(module.Options(out=tmp_path, **arguments))
+    assert not list(tmp_path.iterdir())
