@@ -7,6 +7,7 @@ from migrate import migrate, migrated
 
 from avsi.experiment import ExperimentError
 from avsi.experiment.description import digest
+from avsi.experiment.trial import trial_file
 from avsi.results import store
 
 RESULTS = Path(__file__).parents[2] / "reproductions" / "results"
@@ -39,7 +40,7 @@ def old(tmp_path):
     folder = tmp_path / "e" / f"si-{digest(description)}"
     measured = {"seed": 1, "accuracy": 0.5, "bwt": None, "task_accuracy": [0.5], "accuracy_matrix": None, "data": []}
     trial = measured | {"method": "si", "description": description, "digest": digest(description)}
-    store.write_trial(store.trial_file(folder, 1), trial)
+    store.write_trial(trial_file(folder, 1), trial)
     (folder / "tensorboard-001").mkdir()
     methods = [{"name": "si", "folder": folder.name, "digest": trial["digest"]}, {"name": "b", "folder": "b-0"}]
     store.write_experiment(tmp_path, {"name": "e", "methods": methods})
@@ -83,7 +84,7 @@ def test_what_is_not_known_is_refused(description, message):
 
 def test_nothing_is_changed_where_something_is_not_known(old):
     root, _ = old
-    other = store.trial_file(root / "e" / "x-0", 0)
+    other = trial_file(root / "e" / "x-0", 0)
     store.write_trial(other, {"seed": 0, "description": {"model": "avsi.models.Nothing", "method": {"name": "x"}}})
     before = contents(root)
     with pytest.raises(
