@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from avsi.experiment.description import lazy_imports
+from avsi.experiment.names import lazy_imports
 from avsi.experiment.spec import Experiment, ExperimentError, Method, Patience, Reported
 from avsi.experiment.trial import Setting, Trial
 

@@ -17,8 +17,8 @@ from torch import nn
 
 from avsi.consolidation import DivergenceError
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
-from avsi.experiment.description import resolve
 from avsi.experiment.events import Said
+from avsi.experiment.names import resolve
 from avsi.experiment.progress import TrialProgress
 from avsi.experiment.provenance import code_fingerprint, describe_data, describe_environment
 from avsi.experiment.spec import Experiment, ExperimentError
