@@ -1,4 +1,4 @@
-"""Checkpoints: a trial that was interrupted goes on after its last finished task."""
+"""Checkpoints: a trial that was interrupted resumes after its last finished task."""
 
 from __future__ import annotations
 

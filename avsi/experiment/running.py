@@ -267,7 +267,7 @@ class Trainer:
                 restore_strategy(strategy, state["strategy"], done, self.streams["test"], self.apart)
             except ValueError as error:
                 raise ExperimentError(
-                    f"cannot go on from the checkpoint {self.checkpoint.path}: {error}; {START_OVER}"
+                    f"cannot resume from the checkpoint {self.checkpoint.path}: {error}; {START_OVER}"
                 ) from error
         restore_random_states(state["random"], self.device)  # last: making and adapting models draws random numbers
 

@@ -58,7 +58,7 @@ class Options:
             mas.strength=log:1e-3:1e3:7. What is chosen is then run with other seeds, and is written to a file for
             --set.
         sweep_trials: Let Optuna draw so many settings, from mas.strength=log:1e-3:1e3 say, --workers of them at a time;
-            default: all combinations. Optuna comes with the extra avsi[sweep].
+            default: all combinations. Optuna comes with the extra `sweep`.
         sweep_seeds: Number of seeds that settings are compared with, from --seed on; what is chosen runs with those
             that follow.
         smoke: Only see that everything runs: one epoch of a few images of each task, one trial.
@@ -68,7 +68,7 @@ class Options:
         out: Folder for results. Finished trials found there are not run again; tables and figure are made of all of
             them.
         rerun: Run finished trials again, and all from their beginning; each old result stays until there is a new one.
-        engine: Run trials on this machine, or on Ray, which the extra avsi[ray] installs.
+        engine: Run trials on this machine, or on Ray, which the extra `ray` installs.
         ray_address: Ray cluster to run on, auto: the one that runs on this machine; default: a local Ray, started for
             this run.
         workers: Trials to run at a time, each in a process of its own; default: 1, in this process; with Ray as many as
@@ -121,7 +121,7 @@ class Options:
         if self.ray_address is not None and self.engine != "ray":
             raise ExperimentError("--ray-address is for --engine ray")
         if self.engine == "ray" and importlib.util.find_spec("ray") is None:
-            raise ExperimentError("Ray is not installed; pip install 'avsi[ray]'")
+            raise ExperimentError("Ray is not installed; install the extra: pip install '.[ray]' in a clone")
         if self.engine == "ray" and self.device.startswith("cuda:"):
             raise ExperimentError(f"Ray chooses among GPUs; use --device cuda instead of {self.device}")
 
@@ -144,7 +144,7 @@ def main(*experiments: Experiment, args: list[str] | None = None, loggers: Logge
         os._exit(NOT_GUARDED)  # a process that is to run a trial imports the script, which is not guarded
     described = _describe_experiments(experiments)
     options = tyro.cli(Options, description=described, args=args, config=(tyro.conf.FlagCreatePairsOff,))
-    advice = "runs all trials once more" if options.rerun else "goes on with what is not finished"
+    advice = "runs all trials once more" if options.rerun else "resumes what is not finished"
     with exits_explained(f"stopped; the same command {advice}"):
         failures = run(_choose_protocol(experiments, options.protocol), options, loggers)
     if failures:

@@ -179,7 +179,7 @@ def test_an_incomplete_restoration_is_an_error_of_the_trial(experiment, file, mo
     adam = experiment.optimizer.func
     monkeypatch.setattr(adam, "load_state_dict", lambda self, state: None)
     with pytest.raises(
-        ExperimentError, match=r"cannot go on from the checkpoint .*: .*not the given one after loading"
+        ExperimentError, match=r"cannot resume from the checkpoint .*: .*not the given one after loading"
     ):
         go_on(experiment, file)
 

@@ -138,7 +138,7 @@ def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_pa
         main(experiment, args=["--methods", "finetune", "--trials", "2", "--out", str(tmp_path)])
     assert stop.value.code == code
     assert signal.getsignal(number) is before
-    assert "the same command goes on" in " ".join(capsys.readouterr().err.split())
+    assert "the same command resumes" in " ".join(capsys.readouterr().err.split())
     assert len(files(tmp_path, "seed-*.json")) == 1
 
 
@@ -184,7 +184,7 @@ def test_mistakes_are_explained_before_any_work(experiment, tmp_path, capsys, ar
 
 def test_ray_that_is_not_installed(experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ExperimentError, match=r"Ray is not installed; pip install 'avsi\[ray\]'"):
+    with pytest.raises(ExperimentError, match=r"Ray is not installed; .* pip install '\.\[ray\]' in a clone"):
         run(experiment, Options(engine="ray", out=tmp_path))
 
 
