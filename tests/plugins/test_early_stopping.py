@@ -122,6 +122,12 @@ def test_a_layer_held_in_evaluation_mode_stays_so(benchmark):
     assert all(layer.training for layer in model.modules() if layer is not held)
 
 
+@pytest.mark.parametrize("name", ["patience", "at_least"])
+def test_epochs_are_positive_integers(benchmark, name):
+    with pytest.raises(ValueError, match=f"{name} must be a positive integer, got 0"):
+        EarlyStopping(benchmark.valid_stream, **{name: 0})
+
+
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"at_least": 0}, {"validation": 0.0}, {"validation": 1.0}])
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ExperimentError, match=r"at least 1, validation in \(0, 1\)"):
