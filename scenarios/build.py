@@ -337,6 +337,16 @@ def build(
         TypeError: If a transform is no function.
         ValueError: If ``scenario`` or ``validation`` is out of range, there is no task, or an experience or, by
             ``validation``, one of its classes is left without images.
+
+    Examples:
+        >>> from avsi.scenarios import Source, Task
+        >>> digits = Source.load("digits")
+        >>> tasks = [Task(digits, (3, 8)), Task(digits, (1, 7))]
+        >>> benchmark = build(tasks, scenario="class", validation=0.1)
+        >>> [experience.classes_in_this_experience for experience in benchmark.train_stream]
+        [[0, 1], [2, 3]]
+        >>> len(benchmark.valid_stream)
+        2
     """
     if scenario not in get_args(Scenario):
         raise ValueError(f'scenario must be "task", "domain" or "class", got {scenario!r}')
