@@ -226,6 +226,15 @@ class Task:
         transform: Makes inputs of batches of images, training and test alike.
         draw: Choose those of the training images that the task has, one after the other; default: all of them.
         draw_test: The same for the test images.
+
+    Raises:
+        ValueError: If there is no class, or one of them comes twice.
+
+    Examples:
+        >>> from avsi.scenarios import Source
+        >>> train, test = Task(Source.load("digits"), (8, 3)).datasets()
+        >>> train.labels.unique()  # 8 became 0, 3 became 1
+        tensor([0, 1])
     """
 
     source: Source

@@ -161,6 +161,14 @@ def remove_at_random(
 
     Raises:
         ValueError: If the probabilities are not one row per task, one number per class, in [0, 1], or leave nothing.
+
+    Examples:
+        >>> from avsi.scenarios import Source, Task
+        >>> zeros_and_ones = Task(Source.load("digits"), (0, 1))
+        >>> (task,) = remove_at_random([zeros_and_ones], [[0.0, 0.9]])
+        >>> zeros, ones = task.datasets()[0].labels.bincount().tolist()
+        >>> zeros > 4 * ones
+        True
     """
     rows = probabilities.tolist() if isinstance(probabilities, Tensor) else [list(row) for row in probabilities]
     if len(rows) != len(tasks):
