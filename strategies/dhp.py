@@ -17,6 +17,24 @@ class DHP(MethodTemplate):
     Args:
         **template: ``model``, ``optimizer``, ``train_mb_size``, ``train_epochs`` and what else every strategy takes,
             see :class:`~avsi.strategies.template.MethodTemplate`.
+
+    Raises:
+        ValueError: If a number of samples or epochs is no positive integer.
+
+    Examples:
+        >>> from functools import partial
+        >>> from torch.optim import SGD
+        >>> from avsi import SIPlugin
+        >>> from avsi.models import MLP, DHPLinear, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> model, si = MLP(64, (16,), partial(MultiHead, head=DHPLinear)), SIPlugin(1.0)
+        >>> strategy = DHP(
+        ...     model=model, optimizer=SGD(model.parameters(), lr=0.1), train_mb_size=32, plugins=[si],
+        ...     evaluator=None,
+        ... )
+        >>> metrics = strategy.train(split_digits().train_stream[0])
+        >>> sorted(si.importance)  # no alpha, no eta
+        ['features.1.bias', 'features.1.weight', 'head.heads.0.weight']
     """
 
     def __init__(self, **template: Unpack[Template]) -> None:

@@ -21,6 +21,25 @@ class MAS(MethodTemplate):
         penalty: ``"explicit"`` or ``"proximal"``, see :class:`avsi.consolidation.QuadraticPenalty`.
         **template: ``model``, ``optimizer``, ``train_mb_size``, ``train_epochs`` and what else every strategy takes,
             see :class:`~avsi.strategies.template.MethodTemplate`.
+
+    Raises:
+        ValueError: If a value is out of range.
+        TypeError: If a value has the wrong type.
+
+    Examples:
+        >>> from torch.optim import SGD
+        >>> from avsi.metrics import accuracy_row, evaluation_metrics
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.plugins import EvaluationPlugin
+        >>> from avsi.scenarios import split_digits
+        >>> benchmark, model = split_digits(), MLP(64, (16,), MultiHead)
+        >>> strategy = MAS(
+        ...     model=model, optimizer=SGD(model.parameters(), lr=0.1), strength=0.1, train_mb_size=32,
+        ...     eval_mb_size=100, evaluator=EvaluationPlugin(*evaluation_metrics(), loggers=[]),
+        ... )
+        >>> metrics = strategy.train(benchmark.train_stream[0])
+        >>> len(accuracy_row(strategy.eval(benchmark.test_stream), benchmark.test_stream))
+        5
     """
 
     def __init__(

@@ -27,6 +27,24 @@ class OnlineEWC(MethodTemplate):
         penalty: ``"explicit"`` or ``"proximal"``, see :class:`avsi.consolidation.QuadraticPenalty`.
         **template: ``model``, ``optimizer``, ``train_mb_size``, ``train_epochs`` and what else every strategy takes,
             see :class:`~avsi.strategies.template.MethodTemplate`.
+
+    Raises:
+        ValueError: If a value is out of range.
+        TypeError: If a value has the wrong type.
+
+    Examples:
+        >>> from torch.optim import Adam
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> benchmark, model = split_digits(), MLP(64, (16,), MultiHead)
+        >>> strategy = OnlineEWC(
+        ...     model=model, optimizer=Adam(model.parameters()), strength=100.0, labels="exact", train_mb_size=32,
+        ...     evaluator=None,
+        ... )
+        >>> for experience in benchmark.train_stream[:2]:
+        ...     metrics = strategy.train(experience)
+        >>> strategy.online_ewc.importance["features.1.weight"].shape
+        torch.Size([16, 64])
     """
 
     def __init__(

@@ -21,6 +21,24 @@ class SynapticIntelligence(MethodTemplate):
         penalty: ``"explicit"`` or ``"proximal"``, see :class:`avsi.consolidation.QuadraticPenalty`.
         **template: ``model``, ``optimizer``, ``train_mb_size``, ``train_epochs`` and what else every strategy takes,
             see :class:`~avsi.strategies.template.MethodTemplate`.
+
+    Raises:
+        ValueError: If a value is out of range.
+        TypeError: If a value has the wrong type.
+
+    Examples:
+        >>> from torch.optim import Adam
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> benchmark, model = split_digits(), MLP(64, (16,), MultiHead)
+        >>> strategy = SynapticIntelligence(
+        ...     model=model, optimizer=Adam(model.parameters()), strength=1.0, damping=1e-3, train_mb_size=32,
+        ...     evaluator=None,
+        ... )
+        >>> for experience in benchmark.train_stream[:2]:
+        ...     metrics = strategy.train(experience, reset_optimizer_state=True)
+        >>> strategy.si.experiences_seen
+        2
     """
 
     def __init__(

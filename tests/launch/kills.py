@@ -2,7 +2,7 @@
 
 Run as a command, for it takes minutes: ``python tests/launch/kills.py FOLDER --kills 40``. A kill hits the run itself
 or one of its workers, at a random moment while they train. What is done is noted in the folder: with ``--seconds`` the
-command ends in time, and the same command goes on.
+command ends in time, and the same command resumes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import psutil
 
 SCRIPT = Path(__file__).parents[2] / "reproductions" / "split_digits.py"
 ARGUMENTS = ["--workers", "2", "--methods", "finetune", "si", "dhp+si", "--trials", "2"]
-TIMES = {"started", "wall_time_s", "train_time_s", "resumed", "code"}  # code may be edited between the kills
+TIMES = {"started", "wall_time_s", "train_time_s", "resumed"}
 
 
 def start(out: Path, arguments: list[str]) -> subprocess.Popen:
