@@ -7,6 +7,7 @@ from avsi import MASPlugin, SIPlugin
 from avsi.experiment import ExperimentError, Patience
 from avsi.plugins import early_stopping
 from avsi.plugins.early_stopping import EarlyStopping, validation_error
+from avsi.plugins.stop_after import StopAfter
 from avsi.scenarios import split_digits
 
 
@@ -28,7 +29,7 @@ class Snapshots(SupervisedPlugin):
             self.omega.append({k: v.clone() for k, v in self.si.path_integral.items()})
 
 
-def run(benchmark, monkeypatch, errors, patience, epochs):
+def run(benchmark, monkeypatch, errors, patience, epochs, plugins=()):
     """Train one task with validation errors given in advance."""
     given = iter(errors)
     monkeypatch.setattr(early_stopping, "validation_error", lambda *_: next(given))
@@ -37,7 +38,10 @@ def run(benchmark, monkeypatch, errors, patience, epochs):
     stopping = EarlyStopping(benchmark.valid_stream, *patience)
     model = seeded_mlp()
     strategy = naive(
-        model, torch.optim.Adam(model.parameters(), lr=1e-2), [si, MASPlugin(0.0), snapshots, stopping], epochs=epochs
+        model,
+        torch.optim.Adam(model.parameters(), lr=1e-2),
+        [si, MASPlugin(0.0), snapshots, *plugins, stopping],
+        epochs=epochs,
     )
     strategy.train(benchmark.train_stream[0], eval_streams=[])
     return model, si, snapshots, stopping
@@ -67,6 +71,14 @@ def test_stops_in_time_and_goes_back_to_the_best_epoch(benchmark, monkeypatch, e
     delta = model.features[1].weight.detach() - start.features[1].weight.detach()
     expected = (omega / (delta**2 + 1e-3)).clamp(min=0)
     torch.testing.assert_close(si.importance["features.1.weight"], expected)
+
+
+def test_goes_back_when_something_else_ends_training(benchmark, monkeypatch):
+    model, si, snapshots, stopping = run(benchmark, monkeypatch, [1, 5, 5, 5], (9, 9), 9, [StopAfter(22)])
+    assert stopping.errors == [[1, 5, 5]]  # in the middle of the third epoch
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, snapshots.weights[0][name])
+        assert torch.equal(si.anchor[name], value)
 
 
 def test_validation_error_is_the_share_of_wrong_answers(benchmark):
@@ -118,6 +130,15 @@ def test_a_layer_held_in_evaluation_mode_stays_so(benchmark):
     held = next(layer for layer in model.modules() if isinstance(layer, torch.nn.Linear))
     held.eval()
     validation_error(strategy, [benchmark.valid_stream[0]])
+    assert not held.training
+    assert all(layer.training for layer in model.modules() if layer is not held)
+
+    def broken(*_):
+        raise KeyboardInterrupt
+
+    held.register_forward_pre_hook(broken)
+    with pytest.raises(KeyboardInterrupt):
+        validation_error(strategy, [benchmark.valid_stream[0]])
     assert not held.training
     assert all(layer.training for layer in model.modules() if layer is not held)
 
