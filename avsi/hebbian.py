@@ -41,6 +41,9 @@ class LabelSource:
     def __deepcopy__(self, memo: Mapping[int, Any]) -> LabelSource:
         return self
 
+    def __reduce__(self) -> tuple[type[LabelSource], tuple[()]]:
+        return LabelSource, ()  # what is loaded from a file is not at work
+
 
 class TakesTargets:
     """Mixin of modules that take the labels of a batch as an argument ``targets``, or are shown them.

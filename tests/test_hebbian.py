@@ -167,6 +167,19 @@ def test_a_pass_without_labels_can_be_differentiated_after_a_later_update(traini
     assert torch.equal(torch.autograd.grad(early, layer.alpha)[0], expected)
 
 
+def test_a_layer_saved_in_training_needs_labels_once_it_is_loaded():
+    source = avsi.hebbian.LabelSource()
+    source.active = True
+    layers = nn.ModuleList([make(), make()])
+    for layer in layers:
+        layer.label_source = source
+    loaded = pickle.loads(pickle.dumps(layers))
+    with pytest.raises(RuntimeError, match="needs the labels"):
+        loaded[0](batch()[0])
+    assert loaded[0].label_source is loaded[1].label_source
+    assert copy.deepcopy(layers)[0].label_source is source
+
+
 def test_several_passes_before_one_backward_pass():
     layer = make(eta=0.5)
     batches = [batch(), batch()]
