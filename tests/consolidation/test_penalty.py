@@ -433,8 +433,31 @@ def test_every_argument_arrives_in_penalties_and_plugins(penalty):
 
 def test_a_sparse_embedding_deep_in_the_model_is_refused():
     model = nn.Sequential(nn.Sequential(nn.Embedding(4, 2, sparse=True)), nn.Linear(2, 2))
-    with pytest.raises(ValueError, match=r"'0\.0' \(Embedding\) makes sparse gradients"):
+    with pytest.raises(ValueError, match=r"'0\.0' \(Embedding\) makes sparse gradients.* sparse=False.* exclude"):
         penalised_parameters(model, ())
+    assert penalised_parameters(model, ["0.*"]).keys() == {"1.weight", "1.bias"}
+    model[0][0].weight.requires_grad_(False)
+    assert penalised_parameters(model, ()).keys() == {"1.weight", "1.bias"}
+
+
+def test_an_attribute_of_that_name_is_no_embedding():
+    layer = nn.Linear(2, 2)
+    layer.sparse = True  # pruned, say
+    assert penalised_parameters(layer, ()).keys() == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("penalty", [SIPenalty, MASPenalty, OnlineEWCPenalty])
+def test_nothing_need_be_penalised(penalty):
+    model = nn.Linear(2, 2)
+    nothing, optimizer = penalty(model, 1.0, exclude=["*"]), torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = torch.randn(4, 2), torch.randint(0, 2, (4,))
+    for _ in range(2):
+        cross_entropy(model(x), y).backward()
+        with nothing.step(optimizer):
+            optimizer.step()
+        nothing.consolidate([(x, y)])
+    assert nothing.importance == {}
+    assert nothing.experiences_seen == 2
 
 
 def test_a_penalty_does_not_keep_its_model_alive_for_others():
