@@ -94,13 +94,15 @@ class MultiHead(TakesTargets, MultiTaskModule):
             number, so that they get probability 0 and can never win. With ``task_labels=None`` a dict by task.
 
         Raises:
-            ValueError: If there is not one target per sample.
+            ValueError: If there is not one target per sample, or the batch is empty and holds no task label.
         """
         if task_labels is None:
             return {int(key): head(x) for key, head in self.heads.items()}
         targets = self.shown_targets if targets is None else targets
         if isinstance(task_labels, int):
             return self.forward_single_task(x, task_labels, targets)
+        if not len(task_labels):
+            raise ValueError("the batch is empty, so no task's head can be chosen; leave out batches without samples")
         first, last = (int(bound) for bound in torch.aminmax(task_labels))
         if first == last:
             return self.forward_single_task(x, first, targets)

@@ -128,6 +128,14 @@ def test_unknown_task_is_named():
         head(torch.randn(2, 4), 7)
 
 
+def test_an_empty_batch_has_no_task():
+    head = MultiHead(4)
+    head.resize(0, 2)
+    with pytest.raises(ValueError, match="the batch is empty, so no task's head can be chosen"):
+        head(torch.randn(0, 4), torch.empty(0, dtype=torch.int64))
+    assert head(torch.randn(0, 4), 0).shape == (0, 2)
+
+
 @pytest.mark.parametrize("size", [0, -1, 2.0, True])
 def test_bad_sizes(size):
     with pytest.raises(ValueError, match="in_features must be a positive integer"):
