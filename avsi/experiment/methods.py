@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from avsi.experiment.description import lazy_imports
+from avsi.experiment.names import lazy_imports
 from avsi.experiment.spec import Method
 
 if TYPE_CHECKING:

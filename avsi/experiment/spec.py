@@ -33,8 +33,9 @@ class Patience:
     validation: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.at_least < 1 or not 0 < self.validation < 1:
-            raise ExperimentError(f"{self}: epochs and at_least must be at least 1, validation in (0, 1)")
+        _check_counts(self, "epochs", "at_least")
+        if not isinstance(self.validation, float) or not 0 < self.validation < 1:
+            raise ExperimentError(f"validation must be a number between 0 and 1, got {self.validation!r}")
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Method:
 
     def __post_init__(self) -> None:
         check_name("a method", self.name)
+        if "," in self.name and not self.settings:
+            raise ExperimentError(f"{self.name!r} cannot name a method: what stands after a comma are its settings")
         if self.regime not in get_args(Regime):
             raise ExperimentError(f"regime must be one of {', '.join(get_args(Regime))}, got {self.regime!r}")
 
@@ -117,8 +120,8 @@ class Experiment:
         reset_optimizer: Whether the optimizer's state is reset before each task.
         methods: The methods compared.
         trials: Number of seeds the paper uses (or this project, where there is no paper).
-        paper: What the paper reports, by method: a mean accuracy in percent, or that and BWT, or a `Reported`; values of
-            methods that are left out here do no harm.
+        paper: What the paper reports, by method: a mean accuracy in percent, or that and BWT, or a `Reported`; methods
+            that are left out here may have values.
         protocol: Whose protocol it is, where a script has several.
         patience: When to stop training on a task early; None: after ``epochs``.
         criterion: Builds the task loss, a mean over the batch; default: cross entropy.
@@ -155,9 +158,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_name("an experiment", self.name)
-        for name in ("epochs", "batch_size", "trials"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ExperimentError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        _check_counts(self, "epochs", "batch_size", "trials")
         if self.autocast not in {"", "bfloat16"}:
             raise ExperimentError(f'autocast must be "bfloat16" or "", got {self.autocast!r}')
         names = [method.name for method in self.methods]
@@ -247,6 +248,13 @@ class Experiment:
     def digest(self, method: Method) -> str:
         """Compute the fingerprint of :meth:`describe`: ten hexadecimal digits."""
         return digest(self.describe(method))
+
+
+def _check_counts(owner: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if type(value) is not int or value < 1:
+            raise ExperimentError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def check_name(kind: str, name: str) -> None:

@@ -4,7 +4,6 @@ from avalanche.training.plugins import SupervisedPlugin
 from training import naive, seeded_mlp
 
 from avsi import MASPlugin, SIPlugin
-from avsi.experiment import ExperimentError, Patience
 from avsi.plugins import early_stopping
 from avsi.plugins.early_stopping import EarlyStopping, validation_error
 from avsi.plugins.stop_after import StopAfter
@@ -141,10 +140,3 @@ def test_a_layer_held_in_evaluation_mode_stays_so(benchmark):
         validation_error(strategy, [benchmark.valid_stream[0]])
     assert not held.training
     assert all(layer.training for layer in model.modules() if layer is not held)
-
-
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"at_least": 0}, {"validation": 0.0}, {"validation": 1.0}])
-def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(ExperimentError, match=r"at least 1, validation in \(0, 1\)"):
-        Patience(**wrong)
-    Patience(epochs=1, at_least=1)

@@ -40,7 +40,7 @@ ANALYSES = {"quadratic", "importance_correlation", "importance_and_curvature", "
 
 def test_every_script_is_covered_here():
     """At full length where it is a matter of a minute, else shortened or only its command line."""
-    parts = {"analysis", "dhp_parts", "migrate", "overview"}
+    parts = {"analysis", "dhp_parts", "overview"}
     assert {path.stem for path in SCRIPTS.glob("*.py")} == COMPARISONS.keys() | ANALYSES | parts
 
 
