@@ -27,7 +27,8 @@ class MultiHead(TakesTargets, MultiTaskModule):
             dimension of its parameters and buffers (what has no dimensions is kept as it is).
 
     Raises:
-        ValueError: If ``in_features`` is not a positive integer.
+        ValueError: If ``in_features`` is not positive.
+        TypeError: If it is no whole number.
     """
 
     def __init__(self, in_features: int, head: Callable[[int, int], nn.Module] = nn.Linear) -> None:
@@ -62,11 +63,11 @@ class MultiHead(TakesTargets, MultiTaskModule):
             classes: The number of classes wanted.
 
         Raises:
-            ValueError: If the task is not an integer, or the number of classes not a positive one.
+            TypeError: If the task or the number of classes is no whole number. One below 1 is a ValueError.
         """
         number = as_number(task)
         if not isinstance(number, int):
-            raise ValueError(f"a task label must be an integer, got {task!r}")
+            raise TypeError(f"a task label must be a whole number, got {task!r}")
         key, classes = str(number), check_count("classes", classes)
         old = self.heads[key] if key in self.heads else None  # noqa: SIM401 (ModuleDict has no get)
         if old is not None and number_of_classes(old) >= classes:

@@ -29,7 +29,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 from torch.utils.data.dataloader import default_collate
 
 from avsi._generators import generators_of, set_state, state_of
-from avsi.data.arguments import check_flag
+from avsi._numbers import check_flag
 from avsi.data.dataset import BatchTransform, ImageDataset
 from avsi.data.imageset import check_whole
 
