@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterator
 from enum import Enum
-from functools import cache
 from io import IOBase
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
@@ -122,10 +121,10 @@ class Snapshot:
                     tensor.grad = gradient
 
 
-@cache
-def _slots(kind: type) -> tuple[MemberDescriptorType, ...]:
-    classes = [vars(base) for base in kind.__mro__ if "__slots__" in vars(base)]
-    return tuple(slot for names in classes for slot in names.values() if isinstance(slot, MemberDescriptorType))
+def _slots(kind: type) -> Iterator[MemberDescriptorType]:
+    for base in kind.__mro__:
+        if "__slots__" in vars(base):
+            yield from (slot for slot in vars(base).values() if isinstance(slot, MemberDescriptorType))
 
 
 def _read(slot: MemberDescriptorType, owner: Any) -> Any:
