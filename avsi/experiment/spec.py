@@ -26,6 +26,13 @@ class Patience:
         epochs: Stop when the validation error has not improved for so many epochs.
         at_least: Epochs to train in any case.
         validation: Share of each class's training images held out for validation.
+
+    Raises:
+        ExperimentError: If a value is out of range.
+
+    Example:
+        >>> Patience(epochs=5, at_least=1)  # an experiment's `patience`
+        Patience(epochs=5, at_least=1, validation=0.1)
     """
 
     epochs: int = 5
@@ -46,6 +53,11 @@ class Reported:
         accuracy: Mean test accuracy over tasks after the last task.
         bwt: Backward transfer, as a fraction (the papers' unit).
         tasks: Final test accuracy on each task.
+
+    Example:
+        >>> paper = {"si": Reported(97.77, bwt=-0.04), "finetune": (90.43, -0.13)}  # an experiment's `paper`
+        >>> paper["si"].tasks
+        ()
     """
 
     accuracy: float | None = None
@@ -75,6 +87,9 @@ class Method:
         plugins: Build further plugins for the strategy.
         candidate_of: The method of which a sweep tries this candidate; their trials are kept under its name.
         settings: In what a sweep's candidate or choice differs from the script, as (parameter, value).
+
+    Raises:
+        ExperimentError: If the name cannot name a folder, or there is no such regime.
     """
 
     name: str
@@ -132,6 +147,23 @@ class Experiment:
         smoke: Whether only a few images of each task are used, to see that everything runs.
         changes: In what the command line changed it, as (name, value).
         full_epochs: The protocol's epochs, where :meth:`with_epochs` changed them.
+
+    Raises:
+        ExperimentError: If a value is out of range, two methods have the same name, or something cannot be described.
+
+    Example:
+        >>> from functools import partial
+        >>> from torch.optim import SGD
+        >>> from avsi.experiment.methods import finetune, si
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> experiment = Experiment(
+        ...     name="digits", title="Split digits", source="no paper", scenario=split_digits,
+        ...     model=partial(MLP, 64, (16,), MultiHead), optimizer=partial(SGD, lr=0.1), epochs=10, batch_size=32,
+        ...     reset_optimizer=True, methods=(finetune(), si(1.0, damping=1e-3)), trials=3,
+        ... )  # a script ends with main(experiment)
+        >>> experiment.method("si").label, experiment.with_epochs(1).deviation
+        ('SI, c = 1', '1 epoch instead of 10')
     """
 
     name: str

@@ -74,6 +74,24 @@ class InMemoryBatches(SupervisedPlugin):
 
     Attributes:
         reason: Why the last loader seen was left as it is; empty where its batches are made in memory.
+
+    Raises:
+        ValueError: If ``augment`` is neither of the two.
+        TypeError: If ``on_device`` is not True or False.
+
+    Examples:
+        >>> import torch
+        >>> from avalanche.training import Naive
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> model, batches = MLP(64, (16,), MultiHead), InMemoryBatches()
+        >>> strategy = Naive(
+        ...     model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), train_mb_size=32,
+        ...     plugins=[batches], evaluator=None,
+        ... )
+        >>> metrics = strategy.train(split_digits().train_stream[0])
+        >>> batches.reason  # none: batches were made in memory
+        ''
     """
 
     def __init__(self, *, on_device: bool = False, augment: Augment = "image") -> None:

@@ -140,3 +140,9 @@ def test_a_layer_held_in_evaluation_mode_stays_so(benchmark):
         validation_error(strategy, [benchmark.valid_stream[0]])
     assert not held.training
     assert all(layer.training for layer in model.modules() if layer is not held)
+
+
+@pytest.mark.parametrize("name", ["patience", "at_least"])
+def test_epochs_are_positive_integers(benchmark, name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        EarlyStopping(benchmark.valid_stream, **{name: 0})

@@ -33,6 +33,7 @@ COMPARISONS = {
     "proximal": "three tasks of three epochs",
     "fisher_table": "van de Ven",
     "close_the_gap": "continual-learning-baselines",
+    "output_layer": "Split MNIST as in the DHP paper",
 }
 # See test_analyses.py.
 ANALYSES = {"quadratic", "importance_correlation", "importance_and_curvature", "dhp_dynamics", "task_by_task"}
