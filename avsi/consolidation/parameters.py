@@ -40,7 +40,7 @@ def penalised_parameters(model: nn.Module, exclude: Sequence[str]) -> dict[str, 
         Parameter by name. A shared parameter appears under its first name, and is excluded under any of its names.
 
     Raises:
-        ValueError: If a pattern matches no parameter, or a layer makes sparse gradients.
+        ValueError: If a pattern matches no parameter, or an embedding that is penalised makes sparse gradients.
         TypeError: If a parameter is neither float32 nor float64.
     """
     named = dict(model.named_parameters())
@@ -49,12 +49,16 @@ def penalised_parameters(model: nn.Module, exclude: Sequence[str]) -> dict[str, 
         if not any(fnmatchcase(name, pattern) for name in every_name):
             known = ", ".join(every_name)
             raise ValueError(f"exclude pattern {pattern!r} matches no parameter; the model has: {known}")
-    for name, module in model.named_modules():
-        if getattr(module, "sparse", False) is True:
-            raise ValueError(f"layer {name!r} ({type(module).__name__}) makes sparse gradients; use sparse=False")
     free = {id(p) for name, p in every_name.items() if any(fnmatchcase(name, pattern) for pattern in exclude)}
     free |= {id(getattr(layer, name)) for layer in model.modules() for name in getattr(layer, "fast_parameters", ())}
     chosen = {name: p for name, p in named.items() if p.requires_grad and id(p) not in free}
+    penalised = {id(parameter) for parameter in chosen.values()}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse and id(module.weight) in penalised:
+            raise ValueError(
+                f"layer {name!r} ({type(module).__name__}) makes sparse gradients, which cannot be penalised; make it "
+                "with sparse=False, or name its weight in exclude"
+            )
     for name, parameter in chosen.items():
         if parameter.dtype not in {torch.float32, torch.float64}:
             raise TypeError(
