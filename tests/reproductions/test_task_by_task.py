@@ -132,7 +132,7 @@ def test_the_best_of_the_grid_is_of_the_same_protocol(tmp_path):
         ({"methods": ("maz",)}, "no method 'maz'; did you mean 'mas'"),
         ({"margin": 1.0}, r"margin must be in \[0, 1\), got 1.0"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be a whole number of at least 1, got 0"),
     ],
 )
 def test_bad_options_are_refused_before_anything_is_trained(arguments, message, tmp_path):
