@@ -433,8 +433,18 @@ def test_every_argument_arrives_in_penalties_and_plugins(penalty):
 
 def test_a_sparse_embedding_deep_in_the_model_is_refused():
     model = nn.Sequential(nn.Sequential(nn.Embedding(4, 2, sparse=True)), nn.Linear(2, 2))
-    with pytest.raises(ValueError, match=r"'0\.0' \(Embedding\) makes sparse gradients"):
+    with pytest.raises(ValueError, match=r"'0\.0' \(Embedding\) makes sparse gradients; use sparse=False, or .*exclude"):
         penalised_parameters(model, ())
+
+
+@pytest.mark.parametrize("how", ["excluded", "frozen", "named so"])
+def test_sparse_layers_without_penalised_parameters_are_left_in_peace(how):
+    model = nn.Sequential(nn.Embedding(4, 2, sparse=how != "named so"), nn.Linear(2, 2))
+    model.sparse = how == "named so"
+    model[0].requires_grad_(how != "frozen")
+    chosen = penalised_parameters(model, ["0.*"] if how == "excluded" else ())
+    assert ("0.weight" in chosen) is (how == "named so")
+    assert "1.weight" in chosen
 
 
 def test_a_penalty_does_not_keep_its_model_alive_for_others():
