@@ -197,7 +197,8 @@ class SIPenalty(QuadraticPenalty):
             batches: Not needed.
         """
         super().consolidate(batches)
-        torch._foreach_zero_(list(self.path_integral.values()))
+        for omega in self.path_integral.values():
+            omega.zero_()
         self._start = {}
         self._forget_kept()
 

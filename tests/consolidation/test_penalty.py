@@ -447,6 +447,20 @@ def test_sparse_layers_without_penalised_parameters_are_left_in_peace(how):
     assert "1.weight" in chosen
 
 
+@pytest.mark.parametrize("penalty", [SIPenalty, OnlineEWCPenalty, MASPenalty])
+def test_where_nothing_is_penalised_consolidating_does_nothing(penalty):
+    model = nn.Linear(3, 2)
+    penalty, optimizer = penalty(model, 1.0, exclude=["*"]), torch.optim.SGD(model.parameters(), lr=0.1)
+    x, y = torch.randn(4, 3), torch.arange(4) % 2
+    for task in range(2):
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        with penalty.step(optimizer):
+            optimizer.step()
+        penalty.consolidate([(x, y)])
+        assert (penalty.experiences_seen, penalty.importance, penalty.value().item()) == (task + 1, {}, 0.0)
+
+
 def test_a_penalty_does_not_keep_its_model_alive_for_others():
     """Penalties on a model know of one another as long as they live."""
     model, penalty = consolidated()
