@@ -86,6 +86,9 @@ class InMemoryBatches(SupervisedPlugin):
         # By identity; the key's tensor is kept, so that no other one takes over its identity.
         self._copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_copies": {}}  # in a copy of the plugin identities are others
+
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Replace the training loader, now that every plugin has had its chance to set one.
 

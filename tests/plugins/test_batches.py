@@ -1,3 +1,5 @@
+import copy
+import pickle
 import random
 
 import numpy as np
@@ -512,6 +514,14 @@ def test_images_are_copied_to_a_device_once(digits):
     place, images = plugin._place(torch.device("meta")), torch.zeros(3)
     assert place(images) is place(images)
     assert place(images).device.type == "meta"
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda plugin: pickle.loads(pickle.dumps(plugin))])
+def test_a_copy_of_the_plugin_looks_images_up_anew(copied):
+    """Copies are found by the identity of the images, which may be another tensor's where the plugin is copied to."""
+    plugin, images = InMemoryBatches(on_device=True), torch.zeros(3)
+    assert plugin._place(torch.device("cpu"))(images) is images
+    assert copied(plugin)._place(torch.device("cpu"))(images) is images
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
