@@ -120,8 +120,8 @@ class QuadraticPenalty:
         self._warned = False
         self._limit = math.inf  # of weights, where the step is unstable
         self._fault = FirstFault()
-        self._optimizer: ref[Optimizer] | None = None  # the one that is listened to
-        self._stepped = True
+        self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
+        self._stepped = True  # whether the optimizer took the step that was begun, as far as it says so
         if model is not None:
             self.bind()
 
@@ -248,8 +248,7 @@ class QuadraticPenalty:
         Raises:
             ValueError: If the penalty is proximal and there is no optimizer.
         """
-        if optimizer is not None:
-            self._listen(optimizer)
+        self._stepped = optimizer is None or not self._listen(optimizer)
         # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
         if self.strength == 0 or self.experiences_seen == 0:
             return
@@ -398,7 +397,7 @@ class QuadraticPenalty:
             "_reached": None,
             "_pull": None,
             "_peers": [],
-            "_optimizer": None,
+            "_announcing": set(),
             "_ready": False,
             "_seen_gradient": False,
             "_stepped": True,
@@ -493,22 +492,21 @@ class QuadraticPenalty:
                 stacklevel=2,
             )
 
-    def _listen(self, optimizer: Any) -> None:
-        # Asks the optimizer to say when it steps: a GradScaler may keep it from doing so.
+    def _listen(self, optimizer: Any) -> bool:
+        # Asks the optimizer to say when it steps: a GradScaler may keep it from doing so. False if it cannot say.
         inner = inner_optimizer(optimizer)
-        if self._optimizer is not None and self._optimizer() is inner:
-            return
         if not isinstance(inner, Optimizer):
-            self._optimizer = None
-            return
-        self._optimizer = ref(inner)
-        mine = ref(self)
+            return False
+        if ref(inner) not in self._announcing:
+            self._announcing.add(ref(inner))
+            mine = ref(self)
 
-        def note(stepped: Optimizer, *_: Any) -> None:
-            if (penalty := mine()) is not None:
-                penalty._note_step(stepped)
+            def note(stepped: Optimizer, *_: Any) -> None:
+                if (penalty := mine()) is not None:
+                    penalty._note_step(stepped)
 
-        inner.register_step_post_hook(note)
+            inner.register_step_post_hook(note)
+        return True
 
     def _note_step(self, optimizer: Optimizer) -> None:
         # Called by the optimizer, at the end of its step.
@@ -541,8 +539,6 @@ class Step:
                 if other is not penalty:
                     self._early.append(other)
         penalty.add(optimizer)
-        if optimizer is not None:
-            penalty._stepped = penalty._optimizer is None
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         penalty = self._penalty

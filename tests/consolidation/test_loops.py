@@ -1,5 +1,6 @@
 """The penalties in training loops of one's own: the same numbers in all of them."""
 
+import copy
 import pickle
 import warnings
 from contextlib import ExitStack
@@ -286,6 +287,22 @@ def test_a_gradient_scaler_changes_nothing_and_steps_it_skips_count_for_nothing(
         penalty.consolidate(task)
     torch.testing.assert_close(weights(model), weights(expected), rtol=1e-6, atol=1e-12)
     torch.testing.assert_close(omega(penalty), omega(reference), rtol=1e-6, atol=1e-12)
+
+
+def test_optimizers_that_take_turns_are_each_listened_to_once(tasks):
+    model = mlp()
+    optimizers = [OPTIMIZERS["sgd"](part.parameters()) for part in (model[0], model[2])]
+    penalty = SIPenalty(model, 1.0)
+    for x, y in tasks[0]:
+        cross_entropy(model(x), y).backward()
+        for optimizer in optimizers:
+            with penalty.step(optimizer):
+                optimizer.step()
+    assert [len(optimizer._optimizer_step_post_hooks) for optimizer in optimizers] == [1, 1]
+    copied, optimizer = copy.deepcopy((penalty, optimizers[0]))  # torch copies an optimizer without its hooks
+    with copied.step(optimizer):
+        optimizer.step()
+    assert copied.steps_seen == penalty.steps_seen + 1
 
 
 @pytest.mark.parametrize("hooks", [False, True])
