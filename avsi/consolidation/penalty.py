@@ -121,7 +121,7 @@ class QuadraticPenalty:
         self._limit = math.inf  # of weights, where the step is unstable
         self._fault = FirstFault()
         self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
-        self._stepped = True  # whether the optimizer took the step that was begun, as far as it says so
+        self._stepped = False  # whether the optimizer took the step that was begun, as far as it says so
         if model is not None:
             self.bind()
 
@@ -264,14 +264,20 @@ class QuadraticPenalty:
         self._pull = reached, [2 * self.strength * lr.get(id(parameter), 0.0) for parameter in reached.parameters]
 
     def finish(self) -> None:
-        """End a step: after the optimizer's. A :class:`DivergenceError` says where an unstable one blew weights up."""
+        """End a step: after the optimizer's. A step that the optimizer did not take counts for nothing.
+
+        A :class:`DivergenceError` says where an unstable step blew weights up.
+        """
+        if not self._stepped:
+            self._forget_step()
+            return
         for peer in self._peers:  # proximal steps of all penalties first: they are part of the step that SI looks at
-            if (penalty := peer()) is not None and penalty._pull is not None:
+            if (penalty := peer()) is not None and penalty._stepped and penalty._pull is not None:
                 (reached, rates), penalty._pull = penalty._pull, None
                 reached.pull(rates)
         self._measure_step()
         self.steps_seen += 1
-        self._seen_gradient = False
+        self._seen_gradient = self._stepped = False
         if self.unstable and self._fault.note(largest(self._bound.values()) <= self._limit):
             self._stop(self.steps_seen - 1)
 
@@ -280,7 +286,7 @@ class QuadraticPenalty:
 
     def _forget_step(self) -> None:
         """Forget a step that was begun and not taken."""
-        self._seen_gradient, self._pull = False, None
+        self._seen_gradient, self._pull, self._stepped = False, None, False
 
     # Between tasks
 
@@ -400,7 +406,7 @@ class QuadraticPenalty:
             "_announcing": set(),
             "_ready": False,
             "_seen_gradient": False,
-            "_stepped": True,
+            "_stepped": False,
         }
         return self.__dict__ | transient
 
@@ -541,12 +547,10 @@ class Step:
         penalty.add(optimizer)
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        penalty = self._penalty
-        if kind is None and penalty._stepped:
-            penalty.finish()
+        if kind is None:
+            self._penalty.finish()
         else:
-            penalty._forget_step()
-        penalty._stepped = True
+            self._penalty._forget_step()
         for other in self._early:
             if other._seen_gradient:
                 other._forget_step()

@@ -25,9 +25,9 @@ PENALTIES = {
     "mas": lambda model, **kwargs: MASPenalty(model, 0.05, **kwargs),
 }
 PLUGINS = {  # the same
-    "si": lambda: SIPlugin(2.0, damping=1e-2),
-    "ewc": lambda: OnlineEWCPlugin(5.0),
-    "mas": lambda: MASPlugin(0.05),
+    "si": lambda **kwargs: SIPlugin(2.0, damping=1e-2, **kwargs),
+    "ewc": lambda **kwargs: OnlineEWCPlugin(5.0, **kwargs),
+    "mas": lambda **kwargs: MASPlugin(0.05, **kwargs),
 }
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
@@ -303,6 +303,34 @@ def test_optimizers_that_take_turns_are_each_listened_to_once(tasks):
     with copied.step(optimizer):
         optimizer.step()
     assert copied.steps_seen == penalty.steps_seen + 1
+
+
+@pytest.mark.parametrize("penalty", ["explicit", "proximal"])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_steps_that_an_avalanche_strategy_leaves_out_count_for_nothing(tasks, name, penalty):
+    """As one does whose optimizer_step asks a GradScaler: training is that of the steps that were taken."""
+
+    class Skipping(Naive):
+        def optimizer_step(self):
+            if self.clock.train_epoch_iterations % 2:
+                self.optimizer.step()
+
+    outcomes = []
+    for strategy in (Skipping, Naive):
+        plugin, model = PLUGINS[name](penalty=penalty), mlp()
+        data = []
+        for task in tasks:
+            taken = task if strategy is Skipping else task[1::2]
+            x, y = (torch.cat(column) for column in zip(*taken, strict=True))
+            data.append(AvalancheDataset([TensorDataset(x, y)]))
+            data[-1].targets = y
+        trainer = naive(model, OPTIMIZERS["sgd"](model.parameters()), [plugin], strategy=strategy, batch_size=64)
+        for number, experience in enumerate(benchmark_from_datasets(train=data).train_stream):
+            plugin.batches = lambda _, number=number: tasks[number]
+            trainer.train(experience, eval_streams=[], shuffle=False)
+        outcomes.append((weights(model), omega(plugin)))
+    for skipping, taken in zip(*outcomes, strict=True):
+        assert torch.equal(skipping, taken)
 
 
 @pytest.mark.parametrize("hooks", [False, True])
