@@ -433,7 +433,7 @@ def test_every_argument_arrives_in_penalties_and_plugins(penalty):
 
 def test_a_sparse_embedding_deep_in_the_model_is_refused():
     model = nn.Sequential(nn.Sequential(nn.Embedding(4, 2, sparse=True)), nn.Linear(2, 2))
-    with pytest.raises(ValueError, match=r"'0\.0' \(Embedding\) makes sparse gradients; use sparse=False, or .*exclude"):
+    with pytest.raises(ValueError, match=r"'0\.0' \(Embedding\) makes sparse gradients; use .* exclude"):
         penalised_parameters(model, ())
 
 
