@@ -112,10 +112,13 @@ class QuadraticPenalty:
         # What the last backward pass reached: which of the bound parameters, and these with the state for them.
         self._pattern: list[bool] = []
         self._reached: Reached | None = None
+        # Of these, what each optimizer steps, with the lengths of its parameter groups when that was found.
+        self._stepped_by: dict[ref[Any], tuple[list[int], Reached | None]] = {}
         self._peers: list[ref[QuadraticPenalty]] = []  # all penalties on the model
         self._ready = self._in_task = False
         self._seen_gradient = False  # whether the running step's task gradient was looked at already
-        self._pull: tuple[Reached, list[float]] | None = None  # the proximal step that is due after the optimizer's
+        # Proximal steps that are due after the optimizers', by the optimizer's identity.
+        self._pulls: dict[int, tuple[Reached, list[float]]] = {}
         self._unproven = False  # whether a state was loaded that no model has been seen to fit yet
         self._warned = False
         self._limit = math.inf  # of weights, where the step is unstable
@@ -199,11 +202,13 @@ class QuadraticPenalty:
                 scaler.step(optimizer)
             scaler.update()
 
-        A step that the scaler skips counts for nothing. Where an optimizer runs the backward pass within its step (a
-        closure, as Lightning passes), run the closure first and step without it.
+        A step that the scaler skips counts for nothing. Where several optimizers share a model, enclose the step of
+        each: the penalty enters what the given one steps, and nothing else. Where an optimizer runs the backward pass within
+        its step (a closure, as Lightning passes), run the closure first and step without it.
 
         Args:
-            optimizer: The optimizer. Without it the stability limit is not known, and the proximal step not possible.
+            optimizer: The optimizer. Without it the penalty enters all gradients, the stability limit is not known, and
+                the proximal step not possible.
 
         Returns:
             A context manager.
@@ -228,8 +233,13 @@ class QuadraticPenalty:
             optimizer: The optimizer, or None where it is not known.
 
         Raises:
-            TypeError: If it is L-BFGS.
+            TypeError: If it is L-BFGS, or no optimizer.
         """
+        if optimizer is not None and not hasattr(optimizer, "param_groups"):
+            raise TypeError(
+                f"optimizer must be a torch.optim.Optimizer or have its param_groups, got {optimizer!r:.80}; where "
+                "there is none, write penalty.step()"
+            )
         if isinstance(inner_optimizer(optimizer), LBFGS):
             raise TypeError(
                 f"{type(self).__name__} cannot work with torch.optim.LBFGS, which evaluates the loss several times "
@@ -246,7 +256,7 @@ class QuadraticPenalty:
             optimizer: The optimizer, which the proximal step needs.
 
         Raises:
-            ValueError: If the penalty is proximal and there is no optimizer.
+            ValueError: If the penalty is proximal and there is no optimizer, or it holds nothing of the model.
         """
         self._stepped = optimizer is None or not self._listen(optimizer)
         # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
@@ -254,14 +264,15 @@ class QuadraticPenalty:
             return
         if self.proximal and optimizer is None:
             raise ValueError('penalty="proximal" needs the learning rate: write penalty.step(optimizer)')
-        reached = self._find_reached()
+        reached = self._find_reached() if optimizer is None else self._find_stepped(optimizer)
         if reached is None:
             return
         if not self.proximal:
             reached.add_penalty(2 * self.strength)
             return
         lr = learning_rates(optimizer)
-        self._pull = reached, [2 * self.strength * lr.get(id(parameter), 0.0) for parameter in reached.parameters]
+        rates = [2 * self.strength * lr[id(parameter)] for parameter in reached.parameters]
+        self._pulls[id(optimizer)] = reached, rates
 
     def finish(self) -> None:
         """End a step: after the optimizer's. A step that the optimizer did not take counts for nothing.
@@ -272,9 +283,10 @@ class QuadraticPenalty:
             self._forget_step()
             return
         for peer in self._peers:  # proximal steps of all penalties first: they are part of the step that SI looks at
-            if (penalty := peer()) is not None and penalty._stepped and penalty._pull is not None:
-                (reached, rates), penalty._pull = penalty._pull, None
-                reached.pull(rates)
+            if (penalty := peer()) is not None and penalty._stepped:
+                for reached, rates in penalty._pulls.values():
+                    reached.pull(rates)
+                penalty._pulls = {}
         self._measure_step()
         self.steps_seen += 1
         self._seen_gradient = self._stepped = False
@@ -286,7 +298,7 @@ class QuadraticPenalty:
 
     def _forget_step(self) -> None:
         """Forget a step that was begun and not taken."""
-        self._seen_gradient, self._pull, self._stepped = False, None, False
+        self._seen_gradient, self._pulls, self._stepped = False, {}, False
 
     # Between tasks
 
@@ -401,7 +413,8 @@ class QuadraticPenalty:
         transient: dict[str, Any] = {
             "_pattern": [],
             "_reached": None,
-            "_pull": None,
+            "_stepped_by": {},
+            "_pulls": {},
             "_peers": [],
             "_announcing": set(),
             "_ready": False,
@@ -465,11 +478,35 @@ class QuadraticPenalty:
         """
         pattern = [gradient is None for gradient in map(GRADIENT, self._bound.values())]
         if pattern != self._pattern:
+            self._forget_reached()
             names = [name for name, parameter in self._bound.items() if parameter.grad is not None]
-            parameters: list[Tensor] = [self._bound[name] for name in names]
-            state = [[tensors[name] for name in names] for tensors in self._step_state()]
-            self._pattern, self._reached = pattern, Reached(parameters, *state) if names else None
+            self._pattern, self._reached = pattern, self._gather(names)
         return self._reached
+
+    def _find_stepped(self, optimizer: Any) -> Reached | None:
+        # Those of them that an optimizer steps: as a rule, all.
+        reached = self._find_reached()
+        if reached is None:
+            return None
+        key, lengths = ref(inner_optimizer(optimizer)), [len(group["params"]) for group in optimizer.param_groups]
+        known = self._stepped_by.get(key)
+        if known is None or known[0] != lengths:
+            held = learning_rates(optimizer).keys()
+            if self.model is not None and not any(id(parameter) in held for parameter in self.model.parameters()):
+                raise ValueError(
+                    f"the optimizer holds no parameter of the model, so {type(self).__name__} cannot enter its step; "
+                    "build it on the model's parameters as they are now"
+                )
+            names = [name for name, p in self._bound.items() if p.grad is not None and id(p) in held]
+            every = len(names) == len(reached.parameters)
+            known = self._stepped_by[key] = lengths, reached if every else self._gather(names)
+        return known[1]
+
+    def _gather(self, names: list[str]) -> Reached | None:
+        if not names:
+            return None
+        parameters: list[Tensor] = [self._bound[name] for name in names]
+        return Reached(parameters, *([tensors[name] for name in names] for tensors in self._step_state()))
 
     def _step_state(self) -> tuple[dict[str, Tensor], ...]:
         # The state that a training step works on, in the order in which Reached takes it.
@@ -477,7 +514,7 @@ class QuadraticPenalty:
 
     def _forget_reached(self) -> None:
         """Look the state up again in the next step, because some of its tensors are others now."""
-        self._pattern, self._reached = [], None
+        self._pattern, self._reached, self._stepped_by = [], None, {}
 
     def _look_at_stability(self, optimizer: Any) -> None:
         self.unstable, self.stable_strength, self._limit = False, math.inf, math.inf

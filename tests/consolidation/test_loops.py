@@ -18,6 +18,8 @@ from training import naive
 
 from avsi import MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.consolidation import MASPenalty, OnlineEWCPenalty, SIPenalty
+from avsi.consolidation import penalty as penalty_module
+from avsi.consolidation.stability import learning_rates
 
 PENALTIES = {
     "si": lambda model, **kwargs: SIPenalty(model, 2.0, damping=1e-2, **kwargs),
@@ -287,6 +289,72 @@ def test_a_gradient_scaler_changes_nothing_and_steps_it_skips_count_for_nothing(
         penalty.consolidate(task)
     torch.testing.assert_close(weights(model), weights(expected), rtol=1e-6, atol=1e-12)
     torch.testing.assert_close(omega(penalty), omega(reference), rtol=1e-6, atol=1e-12)
+
+
+def with_two_optimizers(tasks, name, how, optimizer, **kwargs):
+    model = mlp()
+    optimizers = [OPTIMIZERS[optimizer](part.parameters()) for part in (model[0], model[2])]
+    penalty = PENALTIES[name](model, **kwargs)
+    for task in tasks:
+        for x, y in task:
+            model.zero_grad()
+            cross_entropy(model(x), y).backward()
+            if how == "at once":
+                with penalty.step(optimizers[0]), penalty.step(optimizers[1]):
+                    for each in optimizers:
+                        each.step()
+            else:
+                for each in optimizers:
+                    with penalty.step(each):
+                        each.step()
+        penalty.consolidate(task)
+    return model, penalty
+
+
+@pytest.mark.parametrize("kind", ["explicit", "proximal"])
+@pytest.mark.parametrize("how", ["in turn", "at once"])
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_two_optimizers_on_one_model_are_one_over_all_of_it(tasks, name, optimizer, how, kind):
+    expected, reference = bare_loop([*tasks, tasks[0]], name, optimizer, penalty=kind)
+    model, penalty = with_two_optimizers([*tasks, tasks[0]], name, how, optimizer, penalty=kind)
+    assert torch.equal(weights(model), weights(expected))
+    assert torch.equal(omega(penalty), omega(reference))
+
+
+def test_what_an_optimizer_steps_is_looked_up_once_and_where_it_is_given_more(tasks, monkeypatch):
+    looked = []
+    monkeypatch.setattr(penalty_module, "learning_rates", lambda o: looked.append(o) or learning_rates(o))
+    model = mlp()
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.05)
+    penalty = MASPenalty(model, 0.05)
+    penalty.consolidate(tasks[0])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    for more in (False, True):
+        if more:
+            optimizer.add_param_group({"params": model[2].parameters()})
+        for x, y in tasks[1]:
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            before = model[2].weight.grad.clone()
+            with penalty.step(optimizer):
+                assert torch.equal(model[2].weight.grad, before) is not more
+                optimizer.step()
+        assert len(looked) == 1 + more
+
+
+def test_an_optimizer_that_holds_nothing_of_the_model_is_refused(tasks):
+    model = mlp()
+    penalty = MASPenalty(model, 0.05)
+    penalty.consolidate(tasks[0])
+    cross_entropy(model(tasks[1][0][0]), tasks[1][0][1]).backward()
+    stale = OPTIMIZERS["sgd"](mlp().parameters())
+    with pytest.raises(ValueError, match=r"holds no parameter of the model, so MASPenalty"), penalty.step(stale):
+        pass
+    with pytest.raises(TypeError, match=r"optimizer must be a torch\.optim\.Optimizer .*, got 0\.1"):
+        MASPenalty(model, 0.05).begin_task(0.1)
 
 
 def test_optimizers_that_take_turns_are_each_listened_to_once(tasks):
