@@ -42,10 +42,11 @@ class QuadraticPenalty:
 
     ``penalty="explicit"`` adds the gradient ``2 * strength * Omega * (theta - anchor)`` to ``.grad`` between the
     backward pass and the optimizer's step; no autograd graph is made for it. With SGD that step is unstable where
-    ``lr * 2 * strength * max Omega > 2``; a :class:`StabilityWarning` then names the largest stable strength, once, at
-    the start of the task where it first holds (with momentum the bound is a little higher; with Adam and its like,
-    whose steps have the size of the learning rate whatever the gradient, there is none). The learning rate looked at
-    is that of the task's first step.
+    ``lr * 2 * strength * max Omega > 2``, the maximum over parameters that the task reaches; a
+    :class:`StabilityWarning` then names the largest stable strength, once, before the first step where it holds (with
+    momentum the bound is a little higher; with Adam and its like, whose steps have the size of the learning rate
+    whatever the gradient, there is none). Each parameter is looked at once in a task, when it is first reached, with
+    the learning rate of that step.
 
     ``penalty="proximal"`` takes the implicit step instead, after the optimizer's::
 
@@ -105,7 +106,7 @@ class QuadraticPenalty:
         self.anchor: dict[str, Tensor] = {}
         """The parameters at the end of the last task: parameter name -> tensor of the parameter's shape."""
         self.stable_strength = math.inf
-        """The largest strength at which the explicit step is stable in the running task, as far as that is known."""
+        """The largest strength at which the explicit step is stable for the parameters that the task has reached."""
         self.unstable = False
         """Whether the strength in force is beyond it."""
         self._bound: dict[str, nn.Parameter] = {}
@@ -121,8 +122,9 @@ class QuadraticPenalty:
         self._pulls: dict[int, tuple[Reached, list[float]]] = {}
         self._unproven = False  # whether a state was loaded that no model has been seen to fit yet
         self._warned = False
+        self._looked_at: set[str] = set()  # parameters whose stability the running task knows
         self._limit = math.inf  # of weights, where the step is unstable
-        self._fault = FirstFault()
+        self._fault, self._fault_from = FirstFault(), 0  # and the step from which on it is noted
         self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
         self._stepped = False  # whether the optimizer took the step that was begun, as far as it says so
         if model is not None:
@@ -203,8 +205,8 @@ class QuadraticPenalty:
             scaler.update()
 
         A step that the scaler skips counts for nothing. Where several optimizers share a model, enclose the step of
-        each: the penalty enters what the given one steps, and nothing else. Where an optimizer runs the backward pass within
-        its step (a closure, as Lightning passes), run the closure first and step without it.
+        each: the penalty enters what the given one steps, and nothing else. Where an optimizer runs the backward pass
+        within its step (a closure, as Lightning passes), run the closure first and step without it.
 
         Args:
             optimizer: The optimizer. Without it the penalty enters all gradients, the stability limit is not known, and
@@ -216,15 +218,15 @@ class QuadraticPenalty:
         return Step(self, optimizer)
 
     def begin_task(self, optimizer: Any = None) -> None:
-        """Start a task: bind, and look whether the step is stable. The first step after a consolidation does it.
+        """Start a task: bind, and count its steps from 0. The first step after a consolidation does it.
 
         Args:
             optimizer: The optimizer, if known.
         """
         self.bind()
-        self.steps_seen, self._in_task, self._fault = 0, True, FirstFault()
+        self.steps_seen, self._in_task = 0, True
+        self._forget_stability()
         self.check_optimizer(optimizer)
-        self._look_at_stability(optimizer)
 
     def check_optimizer(self, optimizer: Any) -> None:
         """Refuse an optimizer that the penalty cannot work with.
@@ -331,15 +333,14 @@ class QuadraticPenalty:
         self.importance.update(measured)
         self.experiences_seen += 1
         self.steps_seen, self._in_task = 0, False
-        self.unstable, self.stable_strength = False, math.inf
         self._forget_step()
-        self._forget_reached()
+        self._forget_stability()
 
     @torch.no_grad()
     def check(self) -> None:
         """Look for divergence in the running task, asking the device, and raise a :class:`DivergenceError`."""
         if (step := self._fault.step()) is not None:
-            self._stop(step)
+            self._stop(self._fault_from + step)
         if self._bound and not bool(largest(self._bound.values()) <= HUGE):
             self._stop(max(0, self.steps_seen - 1))
 
@@ -406,7 +407,7 @@ class QuadraticPenalty:
         self._in_task = self.steps_seen > 0
         self._unproven = bool(self.importance)
         self._forget_step()
-        self._forget_reached()
+        self._forget_stability()
 
     def __getstate__(self) -> dict[str, Any]:
         # Without what is looked up anew in the next step: its many views would be pickled with their whole storage.
@@ -498,6 +499,7 @@ class QuadraticPenalty:
                     "build it on the model's parameters as they are now"
                 )
             names = [name for name, p in self._bound.items() if p.grad is not None and id(p) in held]
+            self._look_at_stability(optimizer, names)
             every = len(names) == len(reached.parameters)
             known = self._stepped_by[key] = lengths, reached if every else self._gather(names)
         return known[1]
@@ -516,14 +518,21 @@ class QuadraticPenalty:
         """Look the state up again in the next step, because some of its tensors are others now."""
         self._pattern, self._reached, self._stepped_by = [], None, {}
 
-    def _look_at_stability(self, optimizer: Any) -> None:
+    def _forget_stability(self) -> None:
         self.unstable, self.stable_strength, self._limit = False, math.inf, math.inf
-        if optimizer is None or self.proximal or self.strength == 0 or self.experiences_seen == 0:
+        self._looked_at, self._fault, self._fault_from = set(), FirstFault(), 0
+        self._forget_reached()  # so that the next step looks
+
+    def _look_at_stability(self, optimizer: Any, names: list[str]) -> None:
+        # Of those that the task had not reached before.
+        fresh = {name: self._bound[name] for name in names if name not in self._looked_at}
+        if self.proximal or not fresh:
             return
-        self.stable_strength = largest_stable_strength(optimizer, self._bound, self.importance)
-        self.unstable = self.strength > self.stable_strength
-        if not self.unstable:
+        self._looked_at.update(fresh)
+        self.stable_strength = min(self.stable_strength, largest_stable_strength(optimizer, fresh, self.importance))
+        if self.unstable or self.strength <= self.stable_strength:
             return
+        self.unstable, self._fault_from = True, self.steps_seen
         self._limit = GROWTH * max(1.0, float(largest(self.anchor.values())))
         if not self._warned:
             self._warned = True
