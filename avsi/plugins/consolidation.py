@@ -198,7 +198,7 @@ class ConsolidationPlugin(DivergencePlugin):
         self.core.add(strategy.optimizer)
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """End the step, and stop where it blew weights up."""
+        """End the step, and stop where it blew weights up. One that the strategy left out counts for nothing."""
         self._steps += 1
         try:
             self.core.finish()
