@@ -80,6 +80,9 @@ def show_targets(model: nn.Module | list[TakesTargets], targets: Tensor | None) 
         Nothing; the labels are taken away at the end, also after an error.
 
     Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from avsi.hebbian import DHPLinear
         >>> model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), DHPLinear(3, 2))
         >>> with show_targets(model, torch.tensor([0, 1])):
         ...     outputs = model(torch.randn(2, 4))
@@ -144,6 +147,18 @@ class DHPLinear(TakesTargets, nn.Module):
     Raises:
         ValueError: If a size is not a positive integer, eta is out of range, or another argument is none of its values.
         TypeError: If eta is no number.
+
+    Examples:
+        >>> import torch
+        >>> layer = DHPLinear(3, 2, eta=0.5)
+        >>> h = torch.tensor([[1.0, 0.0, 0.0], [3.0, 0.0, 0.0]])
+        >>> layer(h, targets=torch.tensor([1, 1])).shape  # in training: traces are updated, then used
+        torch.Size([2, 2])
+        >>> layer.hebb  # 0.5 * the mean of class 1
+        tensor([[0., 0., 0.],
+                [1., 0., 0.]])
+        >>> layer.eval()(h).shape  # in evaluation: no labels, no update
+        torch.Size([2, 2])
 
     References:
         Differentiable Hebbian Consolidation for Continual Learning, 2020.

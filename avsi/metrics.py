@@ -18,6 +18,12 @@ def evaluation_metrics() -> list:
 
     Returns:
         Accuracy per experience and pooled over the stream, and Avalanche's BWT and forgetting.
+
+    Examples:
+        >>> from avsi.plugins import EvaluationPlugin
+        >>> evaluator = EvaluationPlugin(*evaluation_metrics(), loggers=[])  # a strategy's `evaluator`
+        >>> [str(metric) for metric in evaluator.metrics]
+        ['Top1_Acc_Exp', 'Top1_Acc_Stream', 'StreamBWT', 'StreamForgetting']
     """
     metrics = [*accuracy_metrics(experience=True, stream=True), *bwt_metrics(stream=True)]
     return [*metrics, *forgetting_metrics(stream=True)]
@@ -26,17 +32,53 @@ def evaluation_metrics() -> list:
 def accuracy_row(results: Mapping[str, float], stream: Sequence) -> list[float]:
     """Read one row of the accuracy matrix R from the result of ``strategy.eval(stream)``.
 
+    The strategy's evaluator must measure accuracy by experience: with ``accuracy_metrics(experience=True)``, as
+    Avalanche's default evaluator and :func:`evaluation_metrics` have it. With ``evaluator=None`` there is none to read.
+
     Args:
         results: What ``strategy.eval`` returned.
         stream: The evaluated experiences.
 
     Returns:
         Test accuracy on each experience, in [0, 1].
+
+    Raises:
+        ValueError: If there is no experience, or the results hold no accuracy on one of them.
+
+    Examples:
+        >>> import torch
+        >>> from avalanche.training import Naive
+        >>> from avsi.metrics import evaluation_metrics
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.plugins import EvaluationPlugin
+        >>> from avsi.scenarios import split_digits
+        >>> benchmark, model = split_digits(), MLP(64, (16,), MultiHead)
+        >>> strategy = Naive(
+        ...     model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), train_mb_size=32,
+        ...     eval_mb_size=100, evaluator=EvaluationPlugin(*evaluation_metrics(), loggers=[]),
+        ... )
+        >>> matrix = []
+        >>> for experience in benchmark.train_stream[:2]:
+        ...     metrics = strategy.train(experience)
+        ...     matrix.append(accuracy_row(strategy.eval(benchmark.test_stream[:2]), benchmark.test_stream[:2]))
+        >>> [len(row) for row in matrix]
+        [2, 2]
     """
-    phase = f"Top1_Acc_Exp/eval_phase/{stream[0].origin_stream.name}_stream/"
+    if not len(stream):
+        raise ValueError("stream holds no experience; pass the one that was evaluated")
+    name = stream[0].origin_stream.name
+    phase = f"Top1_Acc_Exp/eval_phase/{name}_stream/"
     # In between stands the experience's task label, where it has a single one.
     values = {key.rsplit("/", 1)[-1]: float(value) for key, value in results.items() if key.startswith(phase)}
-    return [values[f"Exp{experience.current_experience:03d}"] for experience in stream]
+    wanted = [experience.current_experience for experience in stream]
+    missing = [number for number in wanted if f"Exp{number:03d}" not in values]
+    if missing:
+        raise ValueError(
+            f"the results hold no accuracy on experience{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} of "
+            f"the {name} stream: give the strategy an evaluator with accuracy_metrics(experience=True), such as "
+            "EvaluationPlugin(*evaluation_metrics()), and pass what strategy.eval returned for this very stream"
+        )
+    return [values[f"Exp{number:03d}"] for number in wanted]
 
 
 def average_accuracy(matrix: Sequence[Sequence[float]]) -> float:
@@ -47,6 +89,10 @@ def average_accuracy(matrix: Sequence[Sequence[float]]) -> float:
 
     Returns:
         ACC, in [0, 1].
+
+    Examples:
+        >>> average_accuracy([[0.9, 0.5], [0.7, 0.8]])
+        0.75
     """
     last = _checked(matrix)[-1]
     return math.fsum(last) / len(last)
@@ -60,6 +106,10 @@ def backward_transfer(matrix: Sequence[Sequence[float]]) -> float:
 
     Returns:
         BWT, in [-1, 1]; negative means forgetting. 0 for a single task.
+
+    Examples:
+        >>> round(backward_transfer([[0.9, 0.5], [0.7, 0.8]]), 4)  # 0.7 - 0.9
+        -0.2
     """
     matrix = _checked(matrix, square=True)
     last = len(matrix) - 1
@@ -74,6 +124,10 @@ def forgetting(matrix: Sequence[Sequence[float]]) -> float:
 
     Returns:
         Forgetting, in [-1, 1]. 0 for a single task.
+
+    Examples:
+        >>> round(forgetting([[0.9, 0.5], [0.7, 0.8]]), 4)
+        0.2
     """
     return 0.0 - backward_transfer(matrix)
 
@@ -82,10 +136,14 @@ def accuracy_over_seen(matrix: Sequence[Sequence[float]]) -> list[float]:
     """Compute the mean accuracy over the tasks seen so far, after each task.
 
     Args:
-        matrix: R, (T, T).
+        matrix: R, (T, T), in [0, 1].
 
     Returns:
-        mean_{i<=t} R[t, i] for each t.
+        mean_{i<=t} R[t, i] for each t, in [0, 1].
+
+    Examples:
+        >>> accuracy_over_seen([[0.9, 0.5], [0.7, 0.8]])
+        [0.9, 0.75]
     """
     return [math.fsum(row[: t + 1]) / (t + 1) for t, row in enumerate(_checked(matrix, square=True))]
 
@@ -114,12 +172,27 @@ def check_against_avalanche(matrix: Sequence[Sequence[float]], results: Mapping[
     its BWT and forgetting must equal :func:`backward_transfer` and :func:`forgetting`.
 
     Args:
-        matrix: R, (T, T).
-        results: What the last ``strategy.eval(stream)`` returned.
+        matrix: R, (T, T), in [0, 1]; in joint training its one row.
+        results: What the last ``strategy.eval(stream)`` returned, with the metrics of :func:`evaluation_metrics`.
         stream: The evaluated stream.
 
     Raises:
         RuntimeError: If they disagree.
+
+    Examples:
+        >>> import torch
+        >>> from avalanche.training import Naive
+        >>> from avsi.metrics import accuracy_row, evaluation_metrics
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.plugins import EvaluationPlugin
+        >>> from avsi.scenarios import split_digits
+        >>> model, stream = MLP(64, (16,), MultiHead), split_digits().test_stream
+        >>> strategy = Naive(
+        ...     model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), eval_mb_size=100,
+        ...     evaluator=EvaluationPlugin(*evaluation_metrics(), loggers=[]),
+        ... )
+        >>> results = strategy.eval(stream)
+        >>> check_against_avalanche([accuracy_row(results, stream)], results, stream)  # silent: they agree
     """
     name = stream[0].origin_stream.name
     sizes = [len(experience.dataset) for experience in stream]

@@ -39,6 +39,7 @@ class Snapshot:
         leave: Objects, such as loggers, that are left as they are.
 
     Examples:
+        >>> import torch
         >>> layer = torch.nn.Linear(1, 1)
         >>> optimizer = torch.optim.Adam(layer.parameters())
         >>> snapshot, before = Snapshot([layer, optimizer]), layer.weight.item()

@@ -105,6 +105,8 @@ def runs_table(results: dict[str, Any]) -> str:
             low, high = row["quartiles"]
             own = [f"{seconds['by hand']:.2f}", f"{seconds['avsi']:.2f}", f"{row['ratio']:.2f} ({low:.2f}-{high:.2f})"]
             lines.append("| " + " | ".join([name, *own, *stock]) + " |")
+            if "to gradients of batches" in row:
+                lines += ["", f"{row['to gradients of batches']:.2f} times as long as with gradients of batches."]
         tables.append("\n".join(lines))
     return "\n\n".join(tables)
 

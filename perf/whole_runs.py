@@ -45,7 +45,7 @@ TITLES: dict[str, str] = {
     "fisher": "split MNIST, 2 x 400, batch 128, 21 epochs (2000 steps a task), Online EWC, exact Fisher information",
 }
 TARGETS = {"permuted": 1.05, "split": 1.05, "cifar": 1.05, "digits": 1.6}
-BY_HAND, AVSI, STOCK = "by hand", "avsi", "Avalanche"
+BY_HAND, AVSI, STOCK, BATCHED = "by hand", "avsi", "Avalanche", "gradients of batches"
 
 
 @dataclass
@@ -123,6 +123,8 @@ def our_method(name: str, ours: Ours) -> Method:
     """A method with the strength of the loops by hand."""
     if name == "Online EWC, exact":
         return methods.online_ewc(floors.OnlineEWC.strength, labels="exact")
+    if name == "Online EWC, batched":
+        return methods.batched_ewc(floors.OnlineEWC.strength)
     si = methods.si(floors.SI.strength, damping=floors.DAMPING)
     return {
         "SI": si,
@@ -174,6 +176,7 @@ def in_turns(run: str, method: str, optimizer: str, arguments: Arguments) -> dic
     }
     if run == "fisher":
         makers[STOCK] = plain_loop.run
+        makers[BATCHED] = lambda every: run_avsi(run, "Online EWC, batched", optimizer, every)
     elif method in stock.METHODS and arguments.stock_rounds:
         makers[STOCK] = lambda every: stock.run(run, method, optimizer, every)
 
@@ -213,6 +216,8 @@ def compared(times: dict[str, list[float]]) -> dict[str, Any]:
     }
     if STOCK in times:
         row["stock to avsi"] = ratio(times[STOCK], times[AVSI])
+    if BATCHED in times:
+        row["to gradients of batches"] = ratio(times[AVSI], times[BATCHED])
     return row
 
 

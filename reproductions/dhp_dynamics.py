@@ -83,7 +83,7 @@ def ends_of_tasks(trial: dict, last_step: int) -> list[float]:
         The step of each task's end but the last one's; empty where tasks differ in the number of steps in an epoch.
     """
     scenario = trial["description"]["scenario"]
-    if (scenario["call"] if isinstance(scenario, dict) else scenario) not in EQUAL_TASKS:
+    if (scenario.get("call") if isinstance(scenario, dict) else scenario) not in EQUAL_TASKS:
         return []
     epochs = [len(errors) for errors in trial["validation_error"]] or [1] * len(trial["accuracy_matrix"])
     return [last_step * done / sum(epochs) for done in accumulate(epochs)][:-1]

@@ -1,10 +1,11 @@
-"""Parts of plasticity.py: a DHP layer with something taken out, and an optimizer that treats eta apart."""
+"""Parts of plasticity.py and output_layer.py: output layers with something taken out, and eta treated apart."""
 
 from collections.abc import Iterable
 
 from torch import nn
 from torch.optim import SGD
 
+from avsi.hebbian import init_slow_weights
 from avsi.models import DHPLinear
 
 
@@ -43,4 +44,19 @@ def dhp_without(in_features: int, *, alpha: bool = True, eta: float = 0.001) -> 
     if not alpha:
         nn.init.zeros_(layer.alpha)
         layer.alpha.requires_grad_(False)
+    return layer
+
+
+def slow_linear(in_features: int, out_features: int) -> nn.Linear:
+    """Make a linear layer without bias that starts as the slow weights of a DHP layer do.
+
+    Args:
+        in_features: Size of the features.
+        out_features: Number of classes.
+
+    Returns:
+        The layer.
+    """
+    layer = nn.Linear(in_features, out_features, bias=False)
+    init_slow_weights(layer.weight)
     return layer

@@ -28,7 +28,7 @@ from analysis import run_analysis
 from avalanche.training.determinism.rng_manager import RNGManager
 
 from avsi.experiment import Experiment, Setting
-from avsi.experiment.description import resolve
+from avsi.experiment.names import resolve
 from avsi.experiment.running import make_benchmark
 from avsi.files import write_json
 from avsi.metrics import average_accuracy

@@ -25,13 +25,21 @@ CHUNK = 4096  # images composed at once, which bounds the memory
 def on_backgrounds(digits: Source, natural: Source, *, seed: int = 0) -> Source:
     """Put grey images on patches of natural images.
 
+    Images that do not fit are a ValueError.
+
     Args:
-        digits: What to put there, one channel.
-        natural: Where the patches are taken from: grey or colour images at least as large.
+        digits: What to put there, uint8, (N, 1, H, W).
+        natural: Where the patches are taken from: grey or colour images, uint8, at least as large.
         seed: Decides the patches.
 
     Returns:
         The rebuilt data set, with the labels of ``digits``; its metadata says what it is made from.
+
+    Examples:
+        >>> from avsi.scenarios import Source, photographs
+        >>> rebuilt = on_backgrounds(Source.load("digits"), photographs())
+        >>> rebuilt.train.images.shape
+        torch.Size([1442, 1, 8, 8])
     """
     train = _compose(digits.train, natural.train, seed, 0)
     test = _compose(digits.test, natural.test, seed, 1)
@@ -43,6 +51,10 @@ def photographs() -> Source:
 
     Returns:
         Colour tiles of 64 x 64 pixels; training and test tiles share no pixel. Its metadata names the pictures.
+
+    Examples:
+        >>> tuple(photographs().train.images.shape[1:])
+        (3, 64, 64)
     """
     return Source(*load_photographs())
 

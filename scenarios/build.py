@@ -226,6 +226,15 @@ class Task:
         transform: Makes inputs of batches of images, training and test alike.
         draw: Choose those of the training images that the task has, one after the other; default: all of them.
         draw_test: The same for the test images.
+
+    Raises:
+        ValueError: If there is no class, or one of them comes twice.
+
+    Examples:
+        >>> from avsi.scenarios import Source
+        >>> train, test = Task(Source.load("digits"), (8, 3)).datasets()
+        >>> train.labels.unique()  # 8 became 0, 3 became 1
+        tensor([0, 1])
     """
 
     source: Source
@@ -337,6 +346,16 @@ def build(
         TypeError: If a transform is no function.
         ValueError: If ``scenario`` or ``validation`` is out of range, there is no task, or an experience or, by
             ``validation``, one of its classes is left without images.
+
+    Examples:
+        >>> from avsi.scenarios import Source, Task
+        >>> digits = Source.load("digits")
+        >>> tasks = [Task(digits, (3, 8)), Task(digits, (1, 7))]
+        >>> benchmark = build(tasks, scenario="class", validation=0.1)
+        >>> [experience.classes_in_this_experience for experience in benchmark.train_stream]
+        [[0, 1], [2, 3]]
+        >>> len(benchmark.valid_stream)
+        2
     """
     if scenario not in get_args(Scenario):
         raise ValueError(f'scenario must be "task", "domain" or "class", got {scenario!r}')

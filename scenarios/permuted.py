@@ -83,6 +83,11 @@ def permuted_digits(
 
     Returns:
         The benchmark.
+
+    Examples:
+        >>> benchmark = permuted_digits(3, scenario="task", permute_first=True, seed=1)
+        >>> [experience.task_label for experience in benchmark.test_stream]
+        [0, 1, 2]
     """
     return permuted("digits", n_experiences, scenario=scenario, **options)
 
@@ -92,8 +97,8 @@ def permuted_mnist(
 ) -> ImageScenario:
     """Build permuted MNIST (Zenke et al. 2017, section 5.2): all ten digits in every task, pixels permuted anew.
 
-    The first task is MNIST as it is, as in the code of Zenke et al.; that the DHP paper's text has it permuted too
-    makes no difference to a network without spatial structure.
+    `permuted_digits` shows how it is used. The first task is MNIST as it is, as in the code of Zenke et al.; that the
+    DHP paper's text has it permuted too makes no difference to a network without spatial structure.
 
     Args:
         n_experiences: How many.

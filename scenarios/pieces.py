@@ -51,6 +51,16 @@ def permute(source: Source, *, tasks: int = 10, permute_first: bool = False, see
 
     Returns:
         The tasks.
+
+    Examples:
+        >>> import torch
+        >>> from avsi.scenarios import Source
+        >>> digits = Source.load("digits")
+        >>> first, second = (task.datasets()[0] for task in permute(digits, tasks=2))
+        >>> torch.equal(first[0][0].flatten(), second[0][0].flatten())
+        False
+        >>> torch.equal(first[0][0].flatten().sort().values, second[0][0].flatten().sort().values)
+        True
     """
     tasks, permute_first = check_count("tasks", tasks), check_flag("permute_first", permute_first)
     draws.check_seed(seed)
@@ -82,6 +92,14 @@ def imbalance(
     Raises:
         ValueError: If the counts are not one row per task, one number per class, ask for more than there is, or leave
             nothing.
+
+    Examples:
+        >>> from avsi.scenarios import Source, Task
+        >>> zeros_and_ones = Task(Source.load("digits"), (0, 1))
+        >>> (task,) = imbalance([zeros_and_ones], [[50, 5]])
+        >>> train, test = task.datasets()
+        >>> train.labels.bincount(), test.labels.bincount()  # test sets stay whole without thin_test
+        (tensor([50,  5]), tensor([35, 36]))
     """
     check_flag("thin_test", thin_test)
     if len(counts) != len(tasks):
@@ -143,6 +161,14 @@ def remove_at_random(
 
     Raises:
         ValueError: If the probabilities are not one row per task, one number per class, in [0, 1], or leave nothing.
+
+    Examples:
+        >>> from avsi.scenarios import Source, Task
+        >>> zeros_and_ones = Task(Source.load("digits"), (0, 1))
+        >>> (task,) = remove_at_random([zeros_and_ones], [[0.0, 0.9]])
+        >>> zeros, ones = task.datasets()[0].labels.bincount().tolist()
+        >>> zeros > 4 * ones
+        True
     """
     rows = probabilities.tolist() if isinstance(probabilities, Tensor) else [list(row) for row in probabilities]
     if len(rows) != len(tasks):
@@ -227,6 +253,15 @@ def sequence(
     Raises:
         TypeError: If ``normalise`` is neither a flag nor a mapping.
         ValueError: If a data set does not fit the size or the channels, or ``normalise`` lacks one.
+
+    Examples:
+        >>> import torch
+        >>> from avsi.scenarios import Source, build
+        >>> images, labels = torch.randint(256, (20, 3, 16, 16), dtype=torch.uint8), torch.arange(20) % 2
+        >>> mine = Source.from_arrays((images, labels), (images, labels))  # colours, 16 x 16
+        >>> benchmark = build(sequence([Source.load("digits"), mine]))  # digits are grey, 8 x 8
+        >>> [tuple(experience.dataset[0][0].shape) for experience in benchmark.train_stream]
+        [(3, 16, 16), (3, 16, 16)]
     """
     if not isinstance(normalise, Mapping):
         try:

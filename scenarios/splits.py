@@ -99,6 +99,14 @@ def split_digits(
 
     Returns:
         The benchmark.
+
+    Examples:
+        >>> benchmark = split_digits(validation=0.1)
+        >>> first = benchmark.train_stream[0]
+        >>> first.task_label, first.classes_in_this_experience, first.dataset[0][0].shape
+        (0, [0, 1], torch.Size([1, 8, 8]))
+        >>> len(benchmark.test_stream), len(benchmark.valid_stream)
+        (5, 5)
     """
     return split("digits", n_experiences, scenario=scenario, **options)
 
@@ -107,6 +115,8 @@ def split_mnist(
     n_experiences: int = 5, *, scenario: Scenario = "task", **options: Unpack[SplitOptions]
 ) -> ImageScenario:
     """Build split MNIST: five tasks of two digits each, 0/1 to 8/9 (Zenke et al. 2017, section 5.1).
+
+    `split_digits` shows how it is used.
 
     Args:
         n_experiences: How many.
@@ -124,6 +134,8 @@ def split_fashion_mnist(
 ) -> ImageScenario:
     """Build split FashionMNIST: split MNIST with pictures of clothes.
 
+    `split_digits` shows how it is used.
+
     Args:
         n_experiences: How many.
         scenario: "task", "domain" or "class".
@@ -139,6 +151,8 @@ def split_cifar10(
     n_experiences: int = 5, *, scenario: Scenario = "task", **options: Unpack[SplitOptions]
 ) -> ImageScenario:
     """Build split CIFAR-10: five tasks of two classes each (van de Ven 2025 among others).
+
+    `split_digits` shows how it is used.
 
     Args:
         n_experiences: How many.
@@ -157,6 +171,7 @@ def split_cifar100(
     """Build split CIFAR-100: ten tasks of ten classes each.
 
     Where the data set is there in part, its classes are shared out as they are, and the benchmark's ``notes`` say so.
+    `split_digits` shows how it is used.
 
     Args:
         n_experiences: How many.

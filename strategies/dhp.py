@@ -31,6 +31,24 @@ class DHP(MethodTemplate):
         evaluator: Metrics and loggers, or a function that makes them. Default: Avalanche's.
         eval_every: Evaluate in training after so many epochs or iterations; 0 after each experience, -1 never.
         peval_mode: What ``eval_every`` counts: ``"epoch"`` or ``"iteration"``.
+
+    Raises:
+        ValueError: If a number of samples or epochs is no positive integer.
+
+    Examples:
+        >>> from functools import partial
+        >>> from torch.optim import SGD
+        >>> from avsi import SIPlugin
+        >>> from avsi.models import MLP, DHPLinear, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> model, si = MLP(64, (16,), partial(MultiHead, head=DHPLinear)), SIPlugin(1.0)
+        >>> strategy = DHP(
+        ...     model=model, optimizer=SGD(model.parameters(), lr=0.1), train_mb_size=32, plugins=[si],
+        ...     evaluator=None,
+        ... )
+        >>> metrics = strategy.train(split_digits().train_stream[0])
+        >>> sorted(si.importance)  # no alpha, no eta
+        ['features.1.bias', 'features.1.weight', 'head.heads.0.weight']
     """
 
     def __init__(

@@ -34,6 +34,25 @@ class MAS(MethodTemplate):
         evaluator: Metrics and loggers, or a function that makes them. Default: Avalanche's.
         eval_every: Evaluate in training after so many epochs or iterations; 0 after each experience, -1 never.
         peval_mode: What ``eval_every`` counts: ``"epoch"`` or ``"iteration"``.
+
+    Raises:
+        ValueError: If a value is out of range.
+        TypeError: If a value has the wrong type.
+
+    Examples:
+        >>> from torch.optim import SGD
+        >>> from avsi.metrics import accuracy_row, evaluation_metrics
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.plugins import EvaluationPlugin
+        >>> from avsi.scenarios import split_digits
+        >>> benchmark, model = split_digits(), MLP(64, (16,), MultiHead)
+        >>> strategy = MAS(
+        ...     model=model, optimizer=SGD(model.parameters(), lr=0.1), strength=0.1, train_mb_size=32,
+        ...     eval_mb_size=100, evaluator=EvaluationPlugin(*evaluation_metrics(), loggers=[]),
+        ... )
+        >>> metrics = strategy.train(benchmark.train_stream[0])
+        >>> len(accuracy_row(strategy.eval(benchmark.test_stream), benchmark.test_stream))
+        5
     """
 
     def __init__(

@@ -34,6 +34,24 @@ class SynapticIntelligence(MethodTemplate):
         evaluator: Metrics and loggers, or a function that makes them. Default: Avalanche's.
         eval_every: Evaluate in training after so many epochs or iterations; 0 after each experience, -1 never.
         peval_mode: What ``eval_every`` counts: ``"epoch"`` or ``"iteration"``.
+
+    Raises:
+        ValueError: If a value is out of range.
+        TypeError: If a value has the wrong type.
+
+    Examples:
+        >>> from torch.optim import Adam
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> benchmark, model = split_digits(), MLP(64, (16,), MultiHead)
+        >>> strategy = SynapticIntelligence(
+        ...     model=model, optimizer=Adam(model.parameters()), strength=1.0, damping=1e-3, train_mb_size=32,
+        ...     evaluator=None,
+        ... )
+        >>> for experience in benchmark.train_stream[:2]:
+        ...     metrics = strategy.train(experience, reset_optimizer_state=True)
+        >>> strategy.si.experiences_seen
+        2
     """
 
     def __init__(

@@ -33,6 +33,9 @@ class MethodTemplate(SupervisedTemplate):
         evaluator: Metrics and loggers, or a function that makes them.
         eval_every: Evaluate in training after so many epochs or iterations; 0 after each experience, -1 never.
         peval_mode: What ``eval_every`` counts: ``"epoch"`` or ``"iteration"``.
+
+    Raises:
+        ValueError: If a number of samples or epochs is no positive integer.
     """
 
     def __init__(

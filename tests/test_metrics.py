@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.training import Naive
 from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
@@ -59,6 +60,28 @@ def test_bad_matrices(matrix, message, functions):
     for function in functions:
         with pytest.raises(ValueError, match=message):
             function(matrix)
+
+
+def evaluated(digits, evaluator):
+    model = seeded_mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    strategy = Naive(model=model, optimizer=optimizer, eval_mb_size=100, evaluator=evaluator)
+    return strategy.eval(digits.test_stream[:2])
+
+
+def test_results_without_accuracies_are_refused(digits):
+    message = r"no accuracy on experiences 0, 1 of the test stream: .*accuracy_metrics\(experience=True\)"
+    for evaluator in (None, EvaluationPlugin(*accuracy_metrics(stream=True))):
+        with pytest.raises(ValueError, match=message):
+            accuracy_row(evaluated(digits, evaluator), digits.test_stream[:2])
+    results = evaluated(digits, EvaluationPlugin(*evaluation_metrics()))
+    assert len(accuracy_row(results, digits.test_stream[:2])) == 2
+    with pytest.raises(ValueError, match="no accuracy on experiences 2, 3, 4 of the test stream"):
+        accuracy_row(results, digits.test_stream)
+    with pytest.raises(ValueError, match="no accuracy on experience 0 of the train stream"):
+        accuracy_row(results, digits.train_stream[:1])
+    with pytest.raises(ValueError, match="stream holds no experience"):
+        accuracy_row(results, digits.test_stream[:0])
 
 
 def test_matrix_agrees_with_predictions_counted_by_hand_and_with_avalanche(digits):

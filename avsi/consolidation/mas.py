@@ -38,6 +38,7 @@ class MASPenalty(QuadraticPenalty):
 
     Examples:
         >>> import torch
+        >>> from torch import nn
         >>> model = nn.Linear(2, 1, bias=False)
         >>> _ = nn.init.ones_(model.weight)  # f = 3, and M = |2 f x|
         >>> penalty = MASPenalty(model, strength=0.1)

@@ -55,6 +55,8 @@ class OnlineEWCPenalty(QuadraticPenalty):
         TypeError: If a value has the wrong type.
 
     Examples:
+        >>> import torch
+        >>> from torch import nn
         >>> model = nn.Linear(2, 2, bias=False)
         >>> _ = nn.init.zeros_(model.weight)  # so p = 1/2, and F = p (1 - p) x^2
         >>> penalty = OnlineEWCPenalty(model, strength=100.0)

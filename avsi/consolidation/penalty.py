@@ -79,6 +79,20 @@ class QuadraticPenalty:
         ValueError: If a strength is negative, not finite or missing, or there is no such kind of penalty.
         TypeError: If the model is none, a strength is not a number or a sequence of numbers, or ``exclude`` is not a
             sequence of strings.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> class Uniform(QuadraticPenalty):
+        ...     def new_importance(self, parameters, batches):
+        ...         return {name: torch.ones_like(parameter) for name, parameter in parameters.items()}
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> penalty = Uniform(model, strength=0.5)
+        >>> penalty.consolidate()  # a task ends
+        >>> with torch.no_grad():
+        ...     _ = model.weight.add_(2.0)
+        >>> round(penalty.value().item(), 4)  # 0.5 * (2^2 + 2^2)
+        4.0
     """
 
     follows_steps = False

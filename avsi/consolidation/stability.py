@@ -52,13 +52,15 @@ def largest_stable_strength(
 
     Args:
         optimizer: The optimizer.
-        parameters: The penalised parameters by name.
+        parameters: The model's parameters by name; those without an importance are not penalised.
         importance: Omega by name.
 
     Returns:
         The strength; infinity where there is no bound.
 
     Examples:
+        >>> import torch
+        >>> from torch import nn
         >>> theta = nn.Parameter(torch.ones(2))
         >>> sgd = torch.optim.SGD([theta], lr=0.1)
         >>> largest_stable_strength(sgd, {"theta": theta}, {"theta": torch.tensor([0.0, 4.0])})
@@ -71,7 +73,8 @@ def largest_stable_strength(
         bounds.update(dict.fromkeys(map(id, group["params"]), _bound(group)))
     strength = math.inf
     for name, parameter in parameters.items():
-        peak = float(importance[name].max()) if importance[name].numel() else 0.0
+        omega = importance.get(name)
+        peak = float(omega.max()) if omega is not None and omega.numel() else 0.0
         if peak > 0:
             strength = min(strength, bounds.get(id(parameter), math.inf) / peak)
     return strength

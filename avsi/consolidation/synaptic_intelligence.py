@@ -45,6 +45,8 @@ class SIPenalty(QuadraticPenalty):
         TypeError: If a value has the wrong type.
 
     Examples:
+        >>> import torch
+        >>> from torch import nn
         >>> model = nn.Linear(1, 1, bias=False)
         >>> _ = nn.init.ones_(model.weight)
         >>> penalty, optimizer = SIPenalty(model, 1.0, damping=0.04), torch.optim.SGD(model.parameters(), lr=0.1)

@@ -22,6 +22,10 @@ def data_root(root: str | os.PathLike[str] | None = None) -> Path:
 
     Returns:
         The folder, which need not exist.
+
+    Examples:
+        >>> str(data_root("prepared"))
+        'prepared'
     """
     chosen = root or os.environ.get("AVSI_DATA")
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("avsi", appauthor=False)
@@ -36,6 +40,10 @@ def available(name: str, *, dataset_root: str | os.PathLike[str] | None = None) 
 
     Returns:
         Whether both splits are prepared, or can be prepared from the user's files.
+
+    Examples:
+        >>> available("digits"), available("mnist", dataset_root="a folder that is not there")
+        (True, False)
     """
     check_known(name, SPLITS[0])
     if name == "digits":
@@ -62,6 +70,11 @@ def load(
 
     Returns:
         The images and labels.
+
+    Examples:
+        >>> test = load("digits", "test")
+        >>> test.images.shape, test.labels.shape
+        (torch.Size([355, 1, 8, 8]), torch.Size([355]))
     """
     check_known(name, split)
     check_flag("download", download)

@@ -42,6 +42,12 @@ class Compose(Transform):
 
     Args:
         *steps: The transforms, first to last.
+
+    Examples:
+        >>> import torch
+        >>> from avsi.data import Pad, RepeatChannels
+        >>> Compose(Pad(32, 32), RepeatChannels(3))(torch.zeros(2, 1, 28, 28, dtype=torch.uint8)).shape
+        torch.Size([2, 3, 32, 32])
     """
 
     def __init__(self, *steps: BatchTransform) -> None:
@@ -63,6 +69,14 @@ class Permute(Transform):
 
     Args:
         permutation: Pixel i of the result, counted row by row, is pixel ``permutation[i]`` of the image; (H * W,).
+
+    Raises:
+        ValueError: If it does not hold every number from 0 to H * W - 1 once.
+
+    Examples:
+        >>> import torch
+        >>> Permute(torch.tensor([3, 0, 1, 2]))(torch.tensor([[[[10, 11], [12, 13]]]])).tolist()
+        [[[[13, 10], [11, 12]]]]
     """
 
     def __init__(self, permutation: Tensor) -> None:
@@ -96,6 +110,15 @@ class Pad(Transform):
     Attributes:
         height: Height of the result.
         width: Its width.
+
+    Raises:
+        ValueError: If one of them is not positive.
+        TypeError: If one of them is no whole number.
+
+    Examples:
+        >>> import torch
+        >>> Pad(3, 4)(torch.tensor([[[[7, 7]]]])).tolist()
+        [[[[0, 0, 0, 0], [0, 7, 7, 0], [0, 0, 0, 0]]]]
     """
 
     height: int
@@ -121,6 +144,15 @@ class RepeatChannels(Transform):
 
     Attributes:
         channels: Channels of the result.
+
+    Raises:
+        ValueError: If it is not positive.
+        TypeError: If it is no whole number.
+
+    Examples:
+        >>> import torch
+        >>> RepeatChannels(3)(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 3, 8, 8])
     """
 
     channels: int
@@ -140,6 +172,14 @@ class Normalise(Transform):
     Args:
         mean: For each channel, or one for all.
         std: For each channel, or one for all; positive.
+
+    Raises:
+        ValueError: If a number is not finite, a standard deviation not positive, or their numbers do not go together.
+
+    Examples:
+        >>> import torch
+        >>> Normalise(mean=[0.5], std=[0.25])(torch.tensor([[[[0.0, 0.5, 1.0]]]])).tolist()
+        [[[[-2.0, 0.0, 2.0]]]]
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:

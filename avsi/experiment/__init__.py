@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from avsi.experiment.description import lazy_imports
+from avsi.experiment.names import lazy_imports
 from avsi.experiment.spec import Experiment, ExperimentError, Method, Patience, Reported
 from avsi.experiment.trial import Setting, Trial
 
@@ -27,7 +27,8 @@ def __getattr__(name: str) -> Any:
         try:
             from avsi.launch.cli import main
         except ModuleNotFoundError as error:
-            raise ImportError(f"{error}; experiments need more packages: pip install 'avsi[experiments]'") from error
+            extra = "experiments need an extra: pip install '.[experiments]' in a clone"
+            raise ImportError(f"{error}; {extra}") from error
 
         return main
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Checkpoints: a trial that was interrupted goes on after its last finished task."""
+"""Checkpoints: a trial that was interrupted resumes after its last finished task."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 
 from avsi.experiment.description import differences
 from avsi.experiment.events import Said, Tell
+from avsi.experiment.provenance import code_fingerprint
 from avsi.experiment.spec import ExperimentError
 from avsi.experiment.strategy_state import fingerprint
 from avsi.files import write_bytes
@@ -56,6 +57,7 @@ class Checkpoint:
         self.trial = {
             "seed": trial.seed,
             "description": trial.description,
+            "code": code_fingerprint(),
             "data": [{key: value for key, value in row.items() if key != "source"} for row in data],
             "environment": kept | {"device": re.sub(r":\d+", "", environment["device"], count=1)},
         }

@@ -2,86 +2,29 @@
 
 from __future__ import annotations
 
-import builtins
-import contextlib
 import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
-from types import CodeType, FunctionType, SimpleNamespace
+from types import FunctionType
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Name:
-    """A function or class known by its name, imported when it is first called."""
-
-    module: str
-    name: str
-
-    def resolve(self) -> Any:
-        """Import it."""
-        return getattr(import_module(self.module), self.name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Import and call it."""
-        return self.resolve()(*args, **kwargs)
-
-
-@contextlib.contextmanager
-def lazy_imports() -> Iterator[None]:
-    """Let ``from module import name`` inside give a name that is imported when it is first called.
-
-    A script that imports so what it only passes on shows its ``--help`` and finds mistakes on its command line before
-    PyTorch and Avalanche are loaded, which takes seconds.
-
-    Example:
-        >>> with lazy_imports():
-        ...     from torch.optim import Adam
-        >>> Adam
-        Name(module='torch.optim', name='Adam')
-
-    Yields:
-        None.
-    """
-
-    def record(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
-        if level or not fromlist:
-            raise ImportError(f"lazy_imports() takes `from module import name` with a whole name, not {name!r}")
-        return SimpleNamespace(**{item: Name(name, item) for item in fromlist})
-
-    real, builtins.__import__ = builtins.__import__, record
-    try:
-        yield
-    finally:
-        builtins.__import__ = real
-
-
-def resolve(value: Any) -> Any:
-    """Import every :class:`Name` in a value, looking into lists, tuples, dicts and partials."""
-    if isinstance(value, Name):
-        return value.resolve()
-    if isinstance(value, partial):
-        return partial(resolve(value.func), *resolve(value.args), **resolve(value.keywords))
-    if type(value) in {list, tuple}:
-        return type(value)(resolve(item) for item in value)
-    if type(value) is dict:
-        return {key: resolve(item) for key, item in value.items()}
-    return value
+from avsi.experiment.names import Name, resolve
+from avsi.experiment.sources import is_own, source_fingerprint
 
 
 def describe(value: Any) -> Any:
     """Describe a value as JSON data.
 
     Functions and classes become their shortest importable name, a ``functools.partial`` of one becomes
-    ``{"call": name, "args": [...], "kwargs": {...}}``, recursively. A function that cannot be imported, such as a
-    lambda, becomes ``{"code": fingerprint}`` of its compiled code, defaults and enclosed values: edited it is another
-    one, and under another version of Python too. The values of global names in it are not seen.
+    ``{"call": name, "args": [...], "kwargs": {...}}``, recursively. One of a user's own becomes
+    ``{"name": name, "source": fingerprint}``, see :func:`avsi.experiment.sources.source_fingerprint`: edited it is
+    another one. A function that cannot be imported, such as a lambda, becomes ``{"code": fingerprint}`` of its compiled
+    code, defaults and enclosed values, and is another one under another version of Python, too.
 
     Example:
         >>> from functools import partial
@@ -109,22 +52,11 @@ def describe(value: Any) -> Any:
     if isinstance(value, FunctionType) and "<" in value.__qualname__:
         enclosed = [describe(cell.cell_contents) for cell in value.__closure__ or ()]
         defaults = describe([*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).items()])
-        return {"code": digest([_code(value.__code__), defaults, enclosed])}
-    return importable_name(value)
-
-
-def _code(code: CodeType) -> list[Any]:
-    # What it does; not where it stands.
-    names = [list(names) for names in (code.co_names, code.co_varnames, code.co_freevars)]
-    return [code.co_code.hex(), [_constant(item) for item in code.co_consts], *names]
-
-
-def _constant(value: Any) -> Any:
-    if isinstance(value, CodeType):
-        return _code(value)
-    if isinstance(value, frozenset):  # whose order is another one in each process
-        return ["frozenset", *sorted(map(repr, value))]
-    return repr(value)
+        return {"code": digest([source_fingerprint(value), defaults, enclosed])}
+    name = importable_name(value)
+    if is_own(value.module if isinstance(value, Name) else value.__module__):
+        return {"name": name, "source": source_fingerprint(resolve(value))}
+    return name
 
 
 def importable_name(value: Any) -> str:

@@ -1,10 +1,11 @@
-"""The methods that reproductions compare: each function makes a :class:`~avsi.experiment.Method`.
+"""The methods that experiments compare: each function makes a :class:`~avsi.experiment.Method`.
 
 Strengths are c of Synaptic Intelligence and lambda of the others, damping is xi. Where a method is told to need a
 network, that is a function that builds the model, given its output layer as ``head``.
 
 Example:
     >>> from functools import partial
+    >>> from avsi.experiment.methods import finetune, mas, plastic, si, with_dhp
     >>> from avsi.models import MLP
     >>> network = partial(MLP, 784, (256, 256))
     >>> [method.name for method in (finetune(), si(1.0, damping=1e-3), with_dhp(mas(0.1), plastic(network)))]
@@ -18,7 +19,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from avsi.experiment.description import lazy_imports
+from avsi.experiment.names import lazy_imports
 from avsi.experiment.spec import Method
 
 if TYPE_CHECKING:

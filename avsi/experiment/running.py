@@ -17,8 +17,8 @@ from torch import nn
 
 from avsi.consolidation import DivergenceError
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
-from avsi.experiment.description import resolve
 from avsi.experiment.events import Said
+from avsi.experiment.names import resolve
 from avsi.experiment.progress import TrialProgress
 from avsi.experiment.provenance import code_fingerprint, describe_data, describe_environment
 from avsi.experiment.spec import Experiment, ExperimentError
@@ -267,7 +267,7 @@ class Trainer:
                 restore_strategy(strategy, state["strategy"], done, self.streams["test"], self.apart)
             except ValueError as error:
                 raise ExperimentError(
-                    f"cannot go on from the checkpoint {self.checkpoint.path}: {error}; {START_OVER}"
+                    f"cannot resume from the checkpoint {self.checkpoint.path}: {error}; {START_OVER}"
                 ) from error
         restore_random_states(state["random"], self.device)  # last: making and adapting models draws random numbers
 

@@ -26,6 +26,13 @@ class Patience:
         epochs: Stop when the validation error has not improved for so many epochs.
         at_least: Epochs to train in any case.
         validation: Share of each class's training images held out for validation.
+
+    Raises:
+        ExperimentError: If a value is out of range.
+
+    Example:
+        >>> Patience(epochs=5, at_least=1)  # an experiment's `patience`
+        Patience(epochs=5, at_least=1, validation=0.1)
     """
 
     epochs: int = 5
@@ -33,8 +40,9 @@ class Patience:
     validation: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.at_least < 1 or not 0 < self.validation < 1:
-            raise ExperimentError(f"{self}: epochs and at_least must be at least 1, validation in (0, 1)")
+        _check_counts(self, "epochs", "at_least")
+        if not isinstance(self.validation, float) or not 0 < self.validation < 1:
+            raise ExperimentError(f"validation must be a number between 0 and 1, got {self.validation!r}")
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,11 @@ class Reported:
         accuracy: Mean test accuracy over tasks after the last task.
         bwt: Backward transfer, as a fraction (the papers' unit).
         tasks: Final test accuracy on each task.
+
+    Example:
+        >>> paper = {"si": Reported(97.77, bwt=-0.04), "finetune": (90.43, -0.13)}  # an experiment's `paper`
+        >>> paper["si"].tasks
+        ()
     """
 
     accuracy: float | None = None
@@ -74,6 +87,9 @@ class Method:
         plugins: Build further plugins for the strategy.
         candidate_of: The method of which a sweep tries this candidate; their trials are kept under its name.
         settings: In what a sweep's candidate or choice differs from the script, as (parameter, value).
+
+    Raises:
+        ExperimentError: If the name cannot name a folder, or there is no such regime.
     """
 
     name: str
@@ -88,6 +104,8 @@ class Method:
 
     def __post_init__(self) -> None:
         check_name("a method", self.name)
+        if "," in self.name and not self.settings:
+            raise ExperimentError(f"{self.name!r} cannot name a method: what stands after a comma are its settings")
         if self.regime not in get_args(Regime):
             raise ExperimentError(f"regime must be one of {', '.join(get_args(Regime))}, got {self.regime!r}")
 
@@ -117,8 +135,8 @@ class Experiment:
         reset_optimizer: Whether the optimizer's state is reset before each task.
         methods: The methods compared.
         trials: Number of seeds the paper uses (or this project, where there is no paper).
-        paper: What the paper reports, by method: a mean accuracy in percent, or that and BWT, or a `Reported`; values of
-            methods that are left out here do no harm.
+        paper: What the paper reports, by method: a mean accuracy in percent, or that and BWT, or a `Reported`; methods
+            that are left out here may have values.
         protocol: Whose protocol it is, where a script has several.
         patience: When to stop training on a task early; None: after ``epochs``.
         criterion: Builds the task loss, a mean over the batch; default: cross entropy.
@@ -129,6 +147,23 @@ class Experiment:
         smoke: Whether only a few images of each task are used, to see that everything runs.
         changes: In what the command line changed it, as (name, value).
         full_epochs: The protocol's epochs, where :meth:`with_epochs` changed them.
+
+    Raises:
+        ExperimentError: If a value is out of range, two methods have the same name, or something cannot be described.
+
+    Example:
+        >>> from functools import partial
+        >>> from torch.optim import SGD
+        >>> from avsi.experiment.methods import finetune, si
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> experiment = Experiment(
+        ...     name="digits", title="Split digits", source="no paper", scenario=split_digits,
+        ...     model=partial(MLP, 64, (16,), MultiHead), optimizer=partial(SGD, lr=0.1), epochs=10, batch_size=32,
+        ...     reset_optimizer=True, methods=(finetune(), si(1.0, damping=1e-3)), trials=3,
+        ... )  # a script ends with main(experiment)
+        >>> experiment.method("si").label, experiment.with_epochs(1).deviation
+        ('SI, c = 1', '1 epoch instead of 10')
     """
 
     name: str
@@ -155,9 +190,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_name("an experiment", self.name)
-        for name in ("epochs", "batch_size", "trials"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ExperimentError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        _check_counts(self, "epochs", "batch_size", "trials")
         if self.autocast not in {"", "bfloat16"}:
             raise ExperimentError(f'autocast must be "bfloat16" or "", got {self.autocast!r}')
         names = [method.name for method in self.methods]
@@ -247,6 +280,13 @@ class Experiment:
     def digest(self, method: Method) -> str:
         """Compute the fingerprint of :meth:`describe`: ten hexadecimal digits."""
         return digest(self.describe(method))
+
+
+def _check_counts(owner: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if type(value) is not int or value < 1:
+            raise ExperimentError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def check_name(kind: str, name: str) -> None:

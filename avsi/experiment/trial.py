@@ -99,12 +99,12 @@ class Trial:
     def run(
         self, setting: Setting | None = None, progress: TrialProgress | None = None, checkpoint: Path | None = None
     ) -> dict[str, Any]:
-        """Run the trial, or go on with it where it was interrupted.
+        """Run the trial, or resume it where it was interrupted.
 
         Args:
             setting: Device, data and logs; default: the CPU and the default data.
             progress: Told of every step.
-            checkpoint: File that keeps the trial's state after each finished task. If it is there, the trial goes on
+            checkpoint: File that keeps the trial's state after each finished task. If it is there, the trial resumes
                 from it, and only times and ``resumed`` differ from an uninterrupted trial's. The caller deletes it.
 
         Returns:

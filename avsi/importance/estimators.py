@@ -77,6 +77,8 @@ def fisher_diagonal(
             model that mixes the samples of a batch or draws random numbers is a RuntimeError.
 
     Examples:
+        >>> import torch
+        >>> from torch import nn
         >>> model = nn.Linear(2, 2, bias=False)
         >>> _ = nn.init.zeros_(model.weight)  # so p = 1/2, and F = p (1 - p) x^2
         >>> fisher_diagonal(model, [(torch.tensor([[2.0, 4.0]]), torch.tensor([0]))])
@@ -124,6 +126,8 @@ def mas_importance(
         A tensor of the parameter's shape by parameter name.
 
     Examples:
+        >>> import torch
+        >>> from torch import nn
         >>> model = nn.Linear(2, 1, bias=False)
         >>> _ = nn.init.ones_(model.weight)  # f = 3, and M = |2 f x|
         >>> mas_importance(model, [(torch.tensor([[1.0, 2.0]]), None)])

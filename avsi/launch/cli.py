@@ -21,14 +21,14 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from avsi.experiment.spec import Experiment, ExperimentError, did_you_mean
+from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
 from avsi.experiment.trial import LAST_SEED, Setting, Trial
 from avsi.files import write_text
 from avsi.launch.display import Verbosity
 from avsi.launch.executors import NOT_GUARDED, Executor, InProcesses, InThisProcess
 from avsi.launch.loop import Loop
 from avsi.launch.settings import base_name, change, read_settings
-from avsi.launch.sweep import MOST_SETTINGS, Chosen, Sweep, read_ranges
+from avsi.launch.sweep import MOST_SETTINGS, Chosen, Sweep, candidate, read_ranges
 from avsi.results import store
 
 ALL = ("all",)
@@ -58,7 +58,7 @@ class Options:
             mas.strength=log:1e-3:1e3:7. What is chosen is then run with other seeds, and is written to a file for
             --set.
         sweep_trials: Let Optuna draw so many settings, from mas.strength=log:1e-3:1e3 say, --workers of them at a time;
-            default: all combinations. Optuna comes with the extra avsi[sweep].
+            default: all combinations. Optuna comes with the extra `sweep`.
         sweep_seeds: Number of seeds that settings are compared with, from --seed on; what is chosen runs with those
             that follow.
         smoke: Only see that everything runs: one epoch of a few images of each task, one trial.
@@ -68,7 +68,7 @@ class Options:
         out: Folder for results. Finished trials found there are not run again; tables and figure are made of all of
             them.
         rerun: Run finished trials again, and all from their beginning; each old result stays until there is a new one.
-        engine: Run trials on this machine, or on Ray, which the extra avsi[ray] installs.
+        engine: Run trials on this machine, or on Ray, which the extra `ray` installs.
         ray_address: Ray cluster to run on, auto: the one that runs on this machine; default: a local Ray, started for
             this run.
         workers: Trials to run at a time, each in a process of its own; default: 1, in this process; with Ray as many as
@@ -121,7 +121,7 @@ class Options:
         if self.ray_address is not None and self.engine != "ray":
             raise ExperimentError("--ray-address is for --engine ray")
         if self.engine == "ray" and importlib.util.find_spec("ray") is None:
-            raise ExperimentError("Ray is not installed; pip install 'avsi[ray]'")
+            raise ExperimentError("Ray is not installed; install the extra: pip install '.[ray]' in a clone")
         if self.engine == "ray" and self.device.startswith("cuda:"):
             raise ExperimentError(f"Ray chooses among GPUs; use --device cuda instead of {self.device}")
 
@@ -132,13 +132,19 @@ def main(*experiments: Experiment, args: list[str] | None = None, loggers: Logge
     Args:
         *experiments: The experiment, or one for each protocol that ``--protocol`` can name; the first is the default.
         args: The command line, default ``sys.argv[1:]``.
-        loggers: Make loggers of Avalanche's, such as ``lambda trial: WandBLogger(run_name=str(trial))``.
+        loggers: Functions that make loggers of Avalanche's, each called with the trial:
+            ``loggers=(lambda trial: WandBLogger(run_name=str(trial)),)``.
+
+    Raises:
+        TypeError: If the loggers are not a sequence of functions.
     """
+    if callable(loggers) or not all(map(callable, loggers)):
+        raise TypeError(f"loggers must be a sequence of functions, such as (lambda trial: ...,); got {loggers!r}")
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         os._exit(NOT_GUARDED)  # a process that is to run a trial imports the script, which is not guarded
     described = _describe_experiments(experiments)
     options = tyro.cli(Options, description=described, args=args, config=(tyro.conf.FlagCreatePairsOff,))
-    advice = "runs all trials once more" if options.rerun else "goes on with what is not finished"
+    advice = "runs all trials once more" if options.rerun else "resumes what is not finished"
     with exits_explained(f"stopped; the same command {advice}"):
         failures = run(_choose_protocol(experiments, options.protocol), options, loggers)
     if failures:
@@ -307,10 +313,27 @@ def check_device(name: str) -> str:
     return name
 
 
+def _earlier_candidates(chosen: Chosen, root: Path) -> Iterator[Method]:
+    """Find what an earlier sweep of the same parameters tried."""
+    experiment = chosen.experiment
+    known = {Trial(experiment, method, 0).folder.name for method in chosen.candidates}
+    path = root / experiment.name / f"experiment{experiment.suffix}.json"
+    if not known or not path.exists():
+        return
+    swept = {method.name: method for method in experiment.methods}
+    for row in store.read_json(path).get("methods") or ():
+        method, settings = swept.get(row.get("candidate_of")), row.get("settings")
+        if method and settings and row["folder"] not in known:
+            values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+            again = candidate(experiment, method, {f"{base_name(method)}.{key}": values[key] for key in values})
+            if Trial(experiment, again, 0).folder.name == row["folder"]:  # else the script was another then
+                yield again
+
+
 def _write_experiment(chosen: Chosen, root: Path, sweep_seeds: Iterable[int], seeds: Iterable[int]) -> None:
     """Write what the results folder lacks for presenting."""
     experiment, rows = chosen.experiment, []
-    for method in (*experiment.methods, *chosen.candidates):
+    for method in (*experiment.methods, *chosen.candidates, *_earlier_candidates(chosen, root)):
         trial = Trial(experiment, method, 0)
         row: dict[str, Any] = {
             "name": method.name,

@@ -171,7 +171,7 @@ def _died(code: int) -> Failure:
     end = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
     memory = "; the system kills so when memory runs out: try fewer --workers" if code == -9 else ""
     reason = f"its process ended {end}{memory}"
-    return Failure(reason, f"{reason}\nThe same command goes on with the trial after its last finished task.")
+    return Failure(reason, f"{reason}\nThe same command resumes the trial after its last finished task.")
 
 
 def _work(pipe: Any, payload: bytes, threads: int) -> None:

@@ -17,7 +17,7 @@ from avsi.launch.display import Display, Verbosity
 from avsi.launch.executors import Executor, Failure, Job
 from avsi.results import store
 
-PAUSE = 1.0  # seconds between looks at trials that another run has in hand
+PAUSE = 1.0  # seconds between looks at trials that another run has claimed
 MANY = 20  # trials of which it is worth saying how to run fewer
 
 
@@ -54,8 +54,8 @@ class Loop:
     def __call__(self, trials: Iterable[Trial], fewer: str = "") -> None:
         """Run those trials that are not finished; one that fails is shown and leaves the others alone.
 
-        Trials that another run has in hand are left to it. At the end it is waited for them, and those it did not
-        finish are run here.
+        Trials that another run has claimed are skipped. At the end it is waited for them, and those that it did
+        not finish are run here.
 
         Args:
             trials: The trials; some may be the same.
@@ -76,7 +76,7 @@ class Loop:
             with display:
                 waiting = self._run(pending, run, executor)
                 if waiting:
-                    display.say(f"waiting for trials that another run has in hand: {len(waiting)}")
+                    display.say(f"waiting for trials that another run has claimed: {len(waiting)}")
                 while waiting:
                     time.sleep(PAUSE)
                     waiting = self._run(waiting, run, executor)
@@ -98,7 +98,7 @@ class Loop:
         return True
 
     def _run(self, trials: Sequence[Trial], run: Callable[[Trial], bool], executor: Executor) -> list[Trial]:
-        """Run trials; return those that another run has in hand."""
+        """Run trials; return those that another run has claimed."""
         if not executor.workers:
             return [trial for trial in trials if not run(trial)]
         with ThreadPoolExecutor(executor.workers, initializer=_leave_ctrl_c_to_the_main_thread) as pool:
@@ -117,7 +117,7 @@ class Loop:
                 raise
 
     def _run_one(self, executor: Executor, setting: Setting, display: Display, trial: Trial) -> bool:
-        """Run a trial, unless another run has it in hand, and write its result; say whether it is done with."""
+        """Run a trial, unless another run has claimed it, and write its result; say whether it is done with."""
         path = self.root / trial.file
         lock = store.claim(path)
         if lock is None:

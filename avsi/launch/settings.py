@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from avsi.experiment.description import resolve
+from avsi.experiment.names import resolve
 from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
 
 BUILDERS = ("scenario", "model", "optimizer", "criterion", "scheduler")
@@ -79,7 +79,7 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
         }
     elif name in VALUES:
         kind = type(getattr(experiment, name))
-        if not isinstance(value, kind):
+        if type(value) is not kind:
             raise ExperimentError(f"{name} takes a value of type {kind.__name__}, got {value!r}")
         changed = {name: value}
     elif part == "patience" and experiment.patience and path in vars(experiment.patience):

@@ -93,7 +93,7 @@ class Sweep:
     """Chooses parameters of methods by their accuracy on validation data, tasks equally weighted.
 
     Of the settings without a trial that diverged or failed, the one with the highest mean over the seeds is chosen, the
-    first of several. Test accuracies decide nothing. A sweep that was interrupted goes on where it was, for finished
+    first of several. Test accuracies decide nothing. A sweep that was interrupted resumes, for finished
     trials are not run again, and the same settings are drawn.
     """
 
@@ -165,7 +165,8 @@ class Sweep:
         try:
             import optuna
         except ImportError as error:
-            raise ExperimentError("--sweep-trials needs Optuna; pip install 'avsi[sweep]'") from error
+            missing = "--sweep-trials needs Optuna; install the extra: pip install '.[sweep]' in a clone"
+            raise ExperimentError(missing) from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         pruners = optuna.pruners
         pruner = pruners.MedianPruner(n_startup_trials=4) if len(self.seeds) > 1 else pruners.NopPruner()

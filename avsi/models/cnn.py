@@ -21,6 +21,18 @@ class SplitCIFARNet(HeadedModel):
     Args:
         head: Number of classes, or what builds the head; see :class:`HeadedModel`. Default: one head per task.
         init: Initialises the hidden layers; see :class:`HeadedModel`.
+
+    Raises:
+        ValueError: If ``head`` is neither a positive integer nor a function.
+
+    Examples:
+        >>> import torch
+        >>> from functools import partial
+        >>> from avsi.models import MultiHead, glorot_uniform, zero_linear
+        >>> model = SplitCIFARNet(partial(MultiHead, head=zero_linear), init=glorot_uniform)  # as in the paper's code
+        >>> model.head.resize(task=0, classes=10)  # in Avalanche a strategy does it
+        >>> model(torch.rand(2, 3, 32, 32), task_labels=0).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, head: Head = MultiHead, *, init: Initialise | None = None) -> None:
@@ -64,8 +76,14 @@ class VisionMixtureNet(HeadedModel):
         init: Initialises the hidden layers; see :class:`HeadedModel`.
 
     Raises:
-        ValueError: If the slope or the probability is out of range.
-        TypeError: If one of them is no number.
+        ValueError: If the slope or the probability is out of range, or ``head`` neither a positive integer nor a
+            function.
+        TypeError: If one of the first two is no number.
+
+    Examples:
+        >>> import torch
+        >>> VisionMixtureNet(head=10, slope=0.2)(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

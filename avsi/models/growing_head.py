@@ -35,6 +35,17 @@ class GrowingHead(DynamicModule):
     Raises:
         ValueError: If a size is not a positive integer, or the mask's value is not finite.
         TypeError: If the mask's value is no number.
+
+    Examples:
+        >>> import torch
+        >>> from avsi.scenarios import split_digits
+        >>> head = GrowingHead(16)  # in an MLP: MLP(64, (16,), head=GrowingHead)
+        >>> for experience in split_digits(scenario="class").train_stream[:3]:  # 0/1, 2/3, 4/5
+        ...     head.adaptation(experience)  # in training a strategy does it
+        ...     print(tuple(head(torch.rand(4, 16)).shape))
+        (4, 2)
+        (4, 4)
+        (4, 6)
     """
 
     def __init__(

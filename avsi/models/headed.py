@@ -30,6 +30,16 @@ class HeadedModel(MultiTaskModule):
 
     Raises:
         ValueError: If ``head`` is neither a positive integer nor a function.
+
+    Examples:
+        >>> import torch
+        >>> from functools import partial
+        >>> from torch import nn
+        >>> from avsi.models import DHPLinear
+        >>> features = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten())  # (N, 1, 8, 8) to (N, 4 * 6 * 6)
+        >>> model = HeadedModel(features, 4 * 6 * 6, head=partial(DHPLinear, out_features=10))
+        >>> model(torch.rand(5, 1, 8, 8), targets=torch.tensor([0, 1, 2, 3, 4])).shape
+        torch.Size([5, 10])
     """
 
     def __init__(self, features: nn.Module, feature_size: int, head: Head, init: Initialise | None = None) -> None:

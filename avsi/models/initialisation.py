@@ -18,6 +18,12 @@ def glorot_uniform(layer: nn.Module) -> None:
 
     Args:
         layer: The layer, changed in place.
+
+    Examples:
+        >>> from avsi.models import MLP
+        >>> hidden = MLP(64, (32,), init=glorot_uniform).features[1]
+        >>> bool(hidden.weight.abs().max() <= (6 / (64 + 32)) ** 0.5), hidden.bias.any().item()
+        (True, False)
     """
     if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
         nn.init.xavier_uniform_(layer.weight)
@@ -34,6 +40,11 @@ def zero_linear(in_features: int, out_features: int) -> nn.Linear:
 
     Returns:
         The layer.
+
+    Examples:
+        >>> import torch
+        >>> zero_linear(3, 2)(torch.rand(1, 3)).tolist()  # a head per task: partial(MultiHead, head=zero_linear)
+        [[0.0, 0.0]]
     """
     layer = nn.Linear(in_features, out_features)
     nn.init.zeros_(layer.weight)
@@ -50,6 +61,11 @@ def glorot_linear(in_features: int, out_features: int) -> nn.Linear:
 
     Returns:
         The layer.
+
+    Examples:
+        >>> layer = glorot_linear(4, 2)
+        >>> bool(layer.weight.abs().max() <= 1), layer.bias.tolist()  # sqrt(6 / (4 + 2))
+        (True, [0.0, 0.0])
     """
     layer = nn.Linear(in_features, out_features)
     glorot_uniform(layer)

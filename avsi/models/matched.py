@@ -35,6 +35,12 @@ class MatchedLinear(nn.Module):
 
     Raises:
         ValueError: If a size is not a positive integer.
+
+    Examples:
+        >>> import torch
+        >>> layer, h = MatchedLinear(3, 2), torch.rand(5, 3)  # one per task: MultiHead(3, head=MatchedLinear)
+        >>> torch.allclose(layer(h), h @ (layer.weight + layer.extra_weight).T)
+        True
     """
 
     def __init__(

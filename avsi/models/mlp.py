@@ -25,6 +25,17 @@ class MLP(HeadedModel):
     Raises:
         ValueError: If a size is not a positive integer or the probability is out of range.
         TypeError: If the probability is no number.
+
+    Examples:
+        >>> import torch
+        >>> from avsi.models import MultiHead
+        >>> x = torch.rand(5, 1, 8, 8)
+        >>> MLP(64, (32,), head=10)(x).shape  # one head for all tasks
+        torch.Size([5, 10])
+        >>> model = MLP(64, (32,), head=MultiHead)
+        >>> model.head.resize(task=3, classes=2)  # in Avalanche a strategy does it
+        >>> model(x, task_labels=3).shape
+        torch.Size([5, 2])
     """
 
     def __init__(

@@ -28,6 +28,18 @@ class MultiHead(TakesTargets, MultiTaskModule):
 
     Raises:
         ValueError: If ``in_features`` is not a positive integer.
+
+    Examples:
+        >>> import torch
+        >>> heads = MultiHead(16)
+        >>> heads.resize(task=0, classes=2)  # in Avalanche a strategy does it
+        >>> heads.resize(task=1, classes=3)
+        >>> h = torch.rand(4, 16)
+        >>> heads(h, 0).shape
+        torch.Size([4, 2])
+        >>> logits = heads(h, torch.tensor([0, 0, 1, 1]))  # a batch of both tasks
+        >>> logits.shape, logits.softmax(1)[:2, 2].tolist()  # task 0 has no class 2
+        (torch.Size([4, 3]), [0.0, 0.0])
     """
 
     def __init__(self, in_features: int, head: Callable[[int, int], nn.Module] = nn.Linear) -> None:

@@ -3,6 +3,7 @@
 from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.consolidation import ConsolidationPlugin
 from avsi.plugins.divergence import DivergencePlugin
+from avsi.plugins.early_stopping import EarlyStopping
 from avsi.plugins.evaluation import EvaluationPlugin
 from avsi.plugins.hebbian import DHPPlugin
 from avsi.plugins.mas import MASPlugin
@@ -14,6 +15,7 @@ __all__ = [
     "ConsolidationPlugin",
     "DHPPlugin",
     "DivergencePlugin",
+    "EarlyStopping",
     "EvaluationPlugin",
     "InMemoryBatches",
     "MASPlugin",

@@ -62,7 +62,7 @@ class InMemoryBatches(SupervisedPlugin):
     own); torchvision's v2 transforms are the usual choice. One that maps each image alone and draws no random numbers
     is applied to whole batches. One that draws is applied image by image, as without the plugin: each image is cropped
     or flipped in a way of its own. That takes as long as torchvision takes for single images. With
-    ``augment="batch"`` it is applied to whole batches, which is about ten times as fast, but torchvision's own
+    ``augment="batch"`` it is applied to whole batches, which is about twenty times as fast, but torchvision's own
     transforms then draw once for all images of a batch; it is also the way to use functions that make draws for each
     image of a batch themselves.
 
@@ -73,6 +73,24 @@ class InMemoryBatches(SupervisedPlugin):
 
     Attributes:
         reason: Why the last loader seen was left as it is; empty where its batches are made in memory.
+
+    Raises:
+        ValueError: If ``augment`` is neither of the two.
+        TypeError: If ``on_device`` is not True or False.
+
+    Examples:
+        >>> import torch
+        >>> from avalanche.training import Naive
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> model, batches = MLP(64, (16,), MultiHead), InMemoryBatches()
+        >>> strategy = Naive(
+        ...     model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), train_mb_size=32,
+        ...     plugins=[batches], evaluator=None,
+        ... )
+        >>> metrics = strategy.train(split_digits().train_stream[0])
+        >>> batches.reason  # none: batches were made in memory
+        ''
     """
 
     def __init__(self, *, on_device: bool = False, augment: Augment = "image") -> None:

@@ -45,6 +45,17 @@ class ConsolidationPlugin(DivergencePlugin):
 
     Raises:
         TypeError: If it is no such penalty.
+
+    Examples:
+        >>> import torch
+        >>> from avalanche.training import Naive
+        >>> from avsi.consolidation import QuadraticPenalty
+        >>> from avsi.models import MLP, MultiHead
+        >>> class Uniform(QuadraticPenalty):
+        ...     def new_importance(self, parameters, batches):
+        ...         return {name: torch.ones_like(parameter) for name, parameter in parameters.items()}
+        >>> model, plugin = MLP(64, (16,), MultiHead), ConsolidationPlugin(Uniform(None, strength=0.01))
+        >>> strategy = Naive(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), plugins=[plugin])
     """
 
     about = "importance"

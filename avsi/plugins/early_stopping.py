@@ -11,6 +11,7 @@ from avalanche.evaluation.metrics import Accuracy
 from avalanche.models import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 
+from avsi._numbers import check_count
 from avsi.plugins.consolidation import ConsolidationPlugin
 from avsi.plugins.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
 
@@ -18,8 +19,8 @@ from avsi.plugins.evaluation_pass import Track, evaluation_batches, show_if_long
 class EarlyStopping(SupervisedPlugin):
     """Stops training on a task once its validation error no longer improves, and goes back to the best epoch.
 
-    The paper goes back to the lowest test error; here test data decide nothing. It also stops when the error
-    "increases for more than 5 epochs", which is a weaker condition than the one it names first.
+    The DHP paper (appendix A.1) goes back to the lowest test error; here test data decide nothing. It also stops when
+    the error "increases for more than 5 epochs", which is a weaker condition than the one it names first.
 
     Weights and buffers (Hebbian traces among them) become those of the epoch with the lowest validation error, the
     first of several, also where training ends with the last epoch. The running state of consolidation plugins goes back
@@ -30,17 +31,38 @@ class EarlyStopping(SupervisedPlugin):
 
     Args:
         stream: The validation stream, parallel to the training stream.
-        patience: Stop when the validation error has not improved for so many epochs.
-        at_least: Epochs to train in any case.
+        patience: Stop when the validation error has not improved for so many epochs, at least 1.
+        at_least: Epochs to train in any case, at least 1.
+
+    Attributes:
+        errors: Validation error after each epoch, in [0, 1], by experience.
+        track: Shows the progress of the pass over the validation data.
+
+    Raises:
+        ValueError: If a number of epochs is no positive integer.
+
+    Examples:
+        >>> import torch
+        >>> from avalanche.training import Naive
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> benchmark, model = split_digits(validation=0.2), MLP(64, (16,), MultiHead)
+        >>> stopping = EarlyStopping(benchmark.valid_stream, patience=1, at_least=2)
+        >>> strategy = Naive(
+        ...     model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), train_mb_size=32, train_epochs=99,
+        ...     plugins=[stopping], evaluator=None,
+        ... )
+        >>> metrics = strategy.train(benchmark.train_stream[0])
+        >>> 2 <= len(stopping.errors[0]) < 99
+        True
     """
 
     def __init__(self, stream: Any, patience: int = 5, at_least: int = 10) -> None:
         super().__init__()
-        self.stream, self.patience, self.at_least = stream, patience, at_least
+        self.stream = stream
+        self.patience, self.at_least = check_count("patience", patience), check_count("at_least", at_least)
         self.errors: list[list[float]] = []
-        """Validation error after each epoch, in [0, 1], by experience."""
         self.track: Track = show_if_long
-        """Shows the progress of the pass over the validation data."""
         self._best: dict[str, Any] = {}
         self._best_epoch = 0
 
@@ -53,7 +75,11 @@ class EarlyStopping(SupervisedPlugin):
         return {"errors": self.errors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state made by :meth:`state_dict` between two experiences."""
+        """Take over a state made by :meth:`state_dict` between two experiences.
+
+        Args:
+            state: The state.
+        """
         self.errors = [list(errors) for errors in state["errors"]]
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -42,6 +42,20 @@ class EvaluationPlugin(plugins.EvaluationPlugin):
     whenever metrics or loggers are added or removed.
 
     Takes the arguments of Avalanche's.
+
+    Examples:
+        >>> import torch
+        >>> from avalanche.training import Naive
+        >>> from avsi.metrics import accuracy_row, evaluation_metrics
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> model, stream = MLP(64, (16,), MultiHead), split_digits().test_stream
+        >>> strategy = Naive(
+        ...     model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), eval_mb_size=100,
+        ...     evaluator=EvaluationPlugin(*evaluation_metrics(), loggers=[]),
+        ... )
+        >>> len(accuracy_row(strategy.eval(stream), stream))
+        5
     """
 
     def _is_heard(self, callback: str) -> bool:

@@ -25,6 +25,21 @@ class MASPlugin(ConsolidationPlugin):
     Raises:
         ValueError: If a value is out of range.
         TypeError: If a value has the wrong type.
+
+    Examples:
+        >>> import torch
+        >>> from avalanche.training import Naive
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> model = MLP(64, (16,), MultiHead)
+        >>> mas = MASPlugin(strength=0.1, exclude=["head.*"])  # heads of other tasks are not trained anyway
+        >>> strategy = Naive(
+        ...     model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), train_mb_size=32, plugins=[mas],
+        ...     evaluator=None,
+        ... )
+        >>> metrics = strategy.train(split_digits().train_stream[0])
+        >>> sorted(mas.importance)
+        ['features.1.bias', 'features.1.weight']
     """
 
     core: MASPenalty

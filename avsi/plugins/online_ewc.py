@@ -34,6 +34,21 @@ class OnlineEWCPlugin(ConsolidationPlugin):
     Raises:
         ValueError: If a value is out of range.
         TypeError: If a value has the wrong type.
+
+    Examples:
+        >>> import torch
+        >>> from avalanche.training import Naive
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> model = MLP(64, (16,), MultiHead)
+        >>> ewc = OnlineEWCPlugin(strength=100.0, labels="exact", max_samples=50)  # on 50 samples a task
+        >>> strategy = Naive(
+        ...     model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), train_mb_size=32, plugins=[ewc],
+        ...     evaluator=None,
+        ... )
+        >>> metrics = strategy.train(split_digits().train_stream[0])
+        >>> ewc.importance["head.heads.0.weight"].shape
+        torch.Size([2, 16])
     """
 
     core: OnlineEWCPenalty

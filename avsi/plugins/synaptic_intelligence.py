@@ -30,6 +30,21 @@ class SIPlugin(ConsolidationPlugin):
     Raises:
         ValueError: If a value is out of range.
         TypeError: If a value has the wrong type.
+
+    Examples:
+        >>> import torch
+        >>> from avalanche.training import Naive
+        >>> from avsi.models import MLP, MultiHead
+        >>> from avsi.scenarios import split_digits
+        >>> model, si = MLP(64, (16,), MultiHead), SIPlugin(strength=1.0, damping=1e-3)
+        >>> strategy = Naive(
+        ...     model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1), train_mb_size=32, plugins=[si],
+        ...     evaluator=None,
+        ... )
+        >>> for experience in split_digits().train_stream[:2]:
+        ...     metrics = strategy.train(experience)
+        >>> si.experiences_seen, si.importance["features.1.weight"].shape
+        (2, torch.Size([16, 64]))
     """
 
     core: SIPenalty

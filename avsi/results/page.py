@@ -118,6 +118,8 @@ def _settings_table(study: Study) -> pd.DataFrame:
 def _expression(value: Any) -> str:
     """Write a description (see ``avsi.experiment.description``) as a Python expression."""
     if isinstance(value, dict):
+        if value.keys() == {"name", "source"}:  # a function or class of the user's own
+            return f"{_expression(value['name'])} ({value['source']})"
         arguments = value.get("kwargs") if "call" in value else value
         named = arguments if isinstance(arguments, dict) else {}
         texts = list(map(_expression, value["args"])) if isinstance(value.get("args"), list) else []

@@ -134,7 +134,7 @@ def write_experiment(root: Path, content: Mapping[str, Any], suffix: str = "") -
 
 
 def claim(path: Path) -> BaseFileLock | None:
-    """Take a trial in hand, as a lock for :func:`release`; None if another run has it. A dead process lets go."""
+    """Claim a trial, as a lock for :func:`release`; None if another run has claimed it. A dead process lets go."""
     lock = FileLock(path.with_name(f".{path.stem}.lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

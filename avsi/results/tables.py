@@ -165,6 +165,7 @@ def markdown_table(frame: pd.DataFrame) -> str:
         The table's lines. Columns of numbers are right-aligned, the first column and columns of words left-aligned.
 
     Example:
+        >>> import pandas as pd
         >>> print(markdown_table(pd.DataFrame({"accuracy %": ["98.80 ± 0.11"]}, pd.Index(["SI"], name="method"))))
         | method | accuracy % |
         | --- | ---: |

@@ -19,10 +19,10 @@ from avsi.consolidation import (
     QuadraticPenalty,
     SIPenalty,
     StabilityWarning,
+    largest_stable_strength,
 )
 from avsi.consolidation.divergence import FirstFault, largest
 from avsi.consolidation.parameters import penalised_parameters
-from avsi.consolidation.stability import largest_stable_strength
 
 
 class Point(nn.Module):
@@ -86,6 +86,12 @@ def test_the_bound_of_plain_sgd_is_the_one_of_the_papers_scale():
         torch.optim.SGD(model.parameters(), lr=0.05), {"theta": model.theta}, {"theta": torch.tensor([3.0])}
     )
     assert 2 * bound * 3.0 * 0.05 == pytest.approx(2)
+
+
+def test_parameters_without_an_importance_do_not_count():
+    model = torch.nn.Linear(2, 1)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert largest_stable_strength(sgd, dict(model.named_parameters()), {"bias": torch.tensor([4.0])}) == 2.5
 
 
 def test_other_optimizers_have_no_bound_and_frozen_learning_rates_neither():

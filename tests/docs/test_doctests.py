@@ -21,9 +21,15 @@ def modules():
 
 @pytest.mark.parametrize("name", modules())
 def test_examples(name, monkeypatch):
+    """Each runs alone, as a reader pastes it, with the object it belongs to."""
     monkeypatch.chdir(ROOT)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        done = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS, report=False)
+    module, runner = importlib.import_module(name), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for example in doctest.DocTestFinder().find(module):
+        own = example.name.removeprefix(name).lstrip(".").partition(".")[0]
+        example.globs = {"__name__": "__main__"} | ({own: getattr(module, own)} if own else {})
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            runner.run(example)
+    done = runner.summarize(verbose=False)
     assert done.attempted
     assert not done.failed

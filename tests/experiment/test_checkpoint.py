@@ -143,6 +143,12 @@ def test_another_gpu_of_the_same_kind_will_do(experiment, tmp_path, monkeypatch)
         go_on(experiment, file)
 
 
+def test_other_code_does_not_go_on(experiment, file, monkeypatch):
+    monkeypatch.setattr("avsi.experiment.checkpoint.code_fingerprint", lambda: "another")
+    with pytest.raises(ExperimentError, match=r"code was .* and is 'another'"):
+        go_on(experiment, file)
+
+
 def trainer(experiment, benchmark):
     streams = {name: list(stream) for name, stream in benchmark.streams.items()}
     trial = Trial(experiment, experiment.method("si"), 0)
@@ -173,7 +179,7 @@ def test_an_incomplete_restoration_is_an_error_of_the_trial(experiment, file, mo
     adam = experiment.optimizer.func
     monkeypatch.setattr(adam, "load_state_dict", lambda self, state: None)
     with pytest.raises(
-        ExperimentError, match=r"cannot go on from the checkpoint .*: .*not the given one after loading"
+        ExperimentError, match=r"cannot resume from the checkpoint .*: .*not the given one after loading"
     ):
         go_on(experiment, file)
 

@@ -17,9 +17,10 @@ from torch.utils.data import Dataset
 from torchvision.transforms import Compose, RandomHorizontalFlip, ToTensor
 from torchvision.transforms.functional import to_pil_image
 
-from avsi.experiment import Experiment, ExperimentError, Method, Setting, Trial, lazy_imports
-from avsi.experiment.description import describe, resolve
+from avsi.experiment import Experiment, ExperimentError, Method, Patience, Setting, Trial, lazy_imports, main
+from avsi.experiment.description import describe
 from avsi.experiment.methods import finetune, joint, scratch, si
+from avsi.experiment.names import resolve
 from avsi.models import MLP, GrowingHead, MultiHead
 from avsi.plugins.schedule import Schedule
 from avsi.scenarios import split_digits
@@ -136,6 +137,34 @@ def test_names_stay_in_the_results_folder(experiment, name):
         replace(experiment, name=name)
     with pytest.raises(ExperimentError, match="cannot name a method"):
         Method(name, Naive)
+
+
+def test_a_comma_is_for_settings(experiment):
+    with pytest.raises(ExperimentError, match="what stands after a comma are its settings"):
+        Method("si,big", Naive)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": "abc"},
+        {"epochs": 2.5},
+        {"epochs": 0},
+        {"at_least": True},
+        {"at_least": 0},
+        {"validation": 1},
+        {"validation": 0.0},
+        {"validation": "much"},
+    ],
+)
+def test_patience_that_cannot_be(change):
+    with pytest.raises(ExperimentError, match=rf"{next(iter(change))} must be .*, got {next(iter(change.values()))!r}"):
+        Patience(**change)
+
+
+def test_loggers_that_are_no_sequence(experiment):
+    with pytest.raises(TypeError, match="loggers must be a sequence of functions"):
+        main(experiment, args=["--smoke"], loggers=lambda trial: None)
 
 
 def test_lazy_imports_give_names_that_are_described_called_and_resolved():

@@ -2,7 +2,7 @@
 
 Run as a command, for it takes minutes: ``python tests/launch/kills.py FOLDER --kills 40``. A kill hits the run itself
 or one of its workers, at a random moment while they train. What is done is noted in the folder: with ``--seconds`` the
-command ends in time, and the same command goes on.
+command ends in time, and the same command resumes.
 """
 
 from __future__ import annotations

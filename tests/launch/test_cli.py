@@ -138,7 +138,7 @@ def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_pa
         main(experiment, args=["--methods", "finetune", "--trials", "2", "--out", str(tmp_path)])
     assert stop.value.code == code
     assert signal.getsignal(number) is before
-    assert "the same command goes on" in " ".join(capsys.readouterr().err.split())
+    assert "the same command resumes" in " ".join(capsys.readouterr().err.split())
     assert len(files(tmp_path, "seed-*.json")) == 1
 
 
@@ -151,7 +151,9 @@ def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_pa
         ),
         (["--protocol", "x"], r"no protocol 'x'; there is: only the default one"),
         (["--trials", "0"], "trials must be at least 1 and at most 100000, got 0"),
-        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--epochs", "0"], "epochs must be a whole number of at least 1, got 0"),
+        (["--set", "epochs=2.5"], "epochs must be a whole number of at least 1, got 2.5"),
+        (["--set", "batch_size=True"], "batch_size takes a value of type int, got True"),
         (["--seed", "-1"], "seed must be at least 0 and at most 4294967294, got -1"),
         (["--seed", "4294967296"], "seed must be at least 0 and at most 4294967294, got 4294967296"),
         (["--trials", "9999999999"], "trials must be at least 1 and at most 100000, got 9999999999"),
@@ -182,7 +184,7 @@ def test_mistakes_are_explained_before_any_work(experiment, tmp_path, capsys, ar
 
 def test_ray_that_is_not_installed(experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ExperimentError, match=r"Ray is not installed; pip install 'avsi\[ray\]'"):
+    with pytest.raises(ExperimentError, match=r"Ray is not installed; .* pip install '\.\[ray\]' in a clone"):
         run(experiment, Options(engine="ray", out=tmp_path))
 
 

@@ -228,14 +228,14 @@ def test_workers_end_with_a_run_that_is_stopped(script, gate, number):
     assert "Traceback" not in error
     if number == signal.SIGINT:
         assert run.returncode == 130
-        assert "the same command goes on" in " ".join(error.split())
+        assert "the same command resumes" in " ".join(error.split())
 
 
 def test_a_trial_of_a_run_that_was_killed_is_taken_over(script, gate):
     first = script.start("--methods", "gated", "a", "--trials", "1")
     assert int(gate.wait()) == first.pid
     second = script.start("--methods", "gated", "a", "--trials", "1")
-    read_until(second.stderr, "waiting for trials that another run has in hand: 1")
+    read_until(second.stderr, "waiting for trials that another run has claimed: 1")
     assert script.ran() == {"a": 1}
     first.kill()
     assert gate.wait() in ("", str(second.pid))  # the first's end, or already the second

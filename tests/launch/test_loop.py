@@ -134,7 +134,7 @@ def test_a_trial_in_other_hands_is_left_to_them(run, monkeypatch, workers):
     monkeypatch.setattr(loop.time, "sleep", other_run_finishes)
     run("si", "finetune", executor=executor)
     assert run.ran == [("finetune", 0)]
-    assert "waiting for trials that another run has in hand: 1" in run.output
+    assert "waiting for trials that another run has claimed: 1" in run.output
 
 
 def test_a_trial_that_others_let_go_unfinished_is_run(run, monkeypatch):
@@ -144,7 +144,7 @@ def test_a_trial_that_others_let_go_unfinished_is_run(run, monkeypatch):
     assert run.ran == [("finetune", 0), ("si", 0)]
 
 
-def test_a_trial_is_in_hand_while_it_runs_and_not_afterwards(run):
+def test_a_trial_is_claimed_while_it_runs_and_not_afterwards(run):
     held = []
 
     class Trying(Invented):
@@ -280,7 +280,7 @@ def test_logs_of_a_trial_that_starts_over_are_replaced(run):
     checkpoint_path(run.path("si")).touch()
     run("si", tensorboard=True)
     assert run.jobs[-1].setting.tensorboard == log.parent
-    assert log.exists()  # that trial goes on
+    assert log.exists()  # that trial resumes
     run("si", tensorboard=True, rerun=True)
     assert not log.exists()
     run("finetune")

@@ -245,3 +245,15 @@ def test_whole_numbers_are_the_same_trial(swept):
     method = swept.method("si")
     files = {Trial(swept, candidate(swept, method, {"si.strength": value}), 0).file for value in (1, 1.0)}
     assert files == {Trial(swept, method, 0).file}
+
+
+def test_a_second_sweep_of_a_parameter_keeps_what_the_first_one_tried(swept, tmp_path):
+    def sweep(values, experiment=swept):
+        run(experiment, Options(sweep=(f"si.strength={values}",), trials=1, epochs=1, quiet=True, out=tmp_path))
+        (study,), _ = read_studies(tmp_path / swept.name)
+        return set(study.run.index[study.run.candidate_of == "si"])
+
+    assert sweep("0.1,1.0") == {"si,strength=0.1", "si,strength=1.0"}
+    assert sweep("1,10") == {"si,strength=0.1", "si,strength=1", "si,strength=10"}
+    # Those of another protocol are not among them.
+    assert sweep("1,10", replace(swept, batch_size=16)) == {"si,strength=1", "si,strength=10"}

@@ -33,6 +33,7 @@ COMPARISONS = {
     "proximal": "three tasks of three epochs",
     "fisher_table": "van de Ven",
     "close_the_gap": "continual-learning-baselines",
+    "output_layer": "Split MNIST as in the DHP paper",
 }
 # See test_analyses.py.
 ANALYSES = {"quadratic", "importance_correlation", "importance_and_curvature", "dhp_dynamics", "task_by_task"}
@@ -40,7 +41,7 @@ ANALYSES = {"quadratic", "importance_correlation", "importance_and_curvature", "
 
 def test_every_script_is_covered_here():
     """At full length where it is a matter of a minute, else shortened or only its command line."""
-    parts = {"analysis", "dhp_parts", "migrate", "overview"}
+    parts = {"analysis", "dhp_parts", "overview"}
     assert {path.stem for path in SCRIPTS.glob("*.py")} == COMPARISONS.keys() | ANALYSES | parts
 
 

@@ -1,0 +1,138 @@
+"""What a user's own functions and classes do: edited, they are others, and their trials other trials."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from functools import cache, partial
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from avsi.experiment.names import Name
+
+INSTALLED = {"site-packages", "dist-packages"}
+RECORDED = {"avsi", "avalanche", "torch", "torchvision", "numpy", "sklearn"}
+"""Packages whose versions are in every result, wherever they lie."""
+
+
+@cache
+def is_own(module: str) -> bool:
+    """Whether a module is a user's own: not Python's, not installed, and not of a package whose version is recorded."""
+    top = module.partition(".")[0]
+    if top in RECORDED or top in sys.stdlib_module_names:
+        return False
+    loaded = sys.modules.get(module)
+    try:
+        file = (
+            getattr(loaded, "__file__", None) if loaded else getattr(importlib.util.find_spec(module), "origin", None)
+        )
+    except (ImportError, ValueError):
+        return False
+    return module == "__main__" if file is None else not INSTALLED & set(Path(file).parts)
+
+
+@cache  # for the file may be edited while trials run
+def source_fingerprint(value: Any) -> str:
+    """Compute ten digits of the SHA-256 of what a user's own function or class does.
+
+    All that it names of the user's own counts: functions, classes, and constants, which are numbers, strings, partials
+    and dataclasses and collections of them. Comments, docstrings and layout do not count.
+
+    Args:
+        value: The function or class.
+
+    Returns:
+        The digits.
+    """
+    found: dict[Any, Any] = {}
+    pending = [value]
+    while pending:
+        item = inspect.unwrap(pending.pop())
+        if item in found:
+            continue
+        text, used = _text_and_globals(item)
+        constants = []
+        for name, thing in sorted(used.items()):
+            parts = list(_parts(thing))
+            pending += filter(_is_definition, parts)
+            constants.append((name, [repr(part) for part in parts if not _is_definition(part)]))
+        found[item] = item.__qualname__, text, constants
+    return hashlib.sha256(repr(sorted(map(repr, found.values()))).encode()).hexdigest()[:10]
+
+
+def _text_and_globals(item: Any) -> tuple[Any, dict[str, Any]]:
+    # What a function or class does, and the global things that it names.
+    namespace = vars(sys.modules[item.__module__])
+    try:
+        if "<" in item.__qualname__:  # within a line, or within a function
+            raise OSError
+        tree = ast.parse(textwrap.dedent(inspect.getsource(item)))
+    except (OSError, TypeError):  # typed into Python
+        functions = (
+            [item] if isinstance(item, FunctionType) else [getattr(m, "__func__", m) for m in vars(item).values()]
+        )
+        codes = [function.__code__ for function in functions if isinstance(function, FunctionType)]
+        names = {name for code in codes for name in _names(code)}
+        return [_what_it_does(code) for code in codes], {name: namespace[name] for name in names & namespace.keys()}
+    used = {}
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() if ast.get_docstring(node) is not None:
+                node.body[0] = ast.Pass()
+            case ast.Attribute(value=ast.Name(id=module), attr=name) if isinstance(namespace.get(module), ModuleType):
+                used[f"{module}.{name}"] = getattr(namespace[module], name, None)
+            case ast.Name(id=name) if name in namespace:
+                used[name] = namespace[name]
+    return ast.unparse(tree), used
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = [_names(item) for item in code.co_consts if isinstance(item, CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def _what_it_does(code: CodeType) -> list[Any]:
+    # Not where it stands.
+    names = [list(names) for names in (code.co_names, code.co_varnames, code.co_freevars)]
+    return [code.co_code.hex(), [_constant(item) for item in code.co_consts], *names]
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, CodeType):
+        return _what_it_does(value)
+    if isinstance(value, frozenset):  # whose order is another one in each process
+        return ["frozenset", *sorted(map(repr, value))]
+    return repr(value)
+
+
+def _parts(value: Any) -> Iterator[Any]:
+    # The user's own definitions in a global value, and its constants.
+    match value:
+        case Name() if is_own(value.module):
+            yield value.resolve()
+        case partial():
+            yield from _parts([value.func, *value.args, *sorted(value.keywords.items())])
+        case list() | tuple():
+            for item in value:
+                yield from _parts(item)
+        case dict():
+            yield from _parts(list(value.items()))
+        case set() | frozenset():
+            yield from sorted(map(repr, value))
+        case None | bool() | int() | float() | complex() | str() | bytes() | Path():
+            yield value
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            yield from _parts([getattr(value, field.name) for field in fields(value)])
+        case _ if is_own(getattr(value, "__module__", None) or "") and _is_definition(value):
+            yield value
+
+
+def _is_definition(value: Any) -> bool:
+    return isinstance(inspect.unwrap(value), FunctionType | type)

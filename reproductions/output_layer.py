@@ -1,0 +1,67 @@
+"""What the DHP paper's output layers contribute without plasticity: split MNIST as in its Table 1.
+
+Networks with DHP differ from plain ones in more than traces: their output layers have no bias, start as Listing 1 has
+it, and have a second set of weights. The paper's controls ("matched") have all three, and no traces. Here one comes
+after the other: plain layers; without bias; with Listing 1's initialisation, too; with two sets of weights, too, which
+is the matched control.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from split_mnist import DHP, NETWORK
+
+from avsi.experiment import Method, lazy_imports, main
+from avsi.experiment.methods import finetune, si
+
+with lazy_imports():
+    from dhp_parts import slow_linear
+    from torch.nn import Linear
+
+    from avsi.models import MatchedLinear, MultiHead
+
+
+def with_layer(method: Method, name: str, label: str, layer: Callable[..., Any]) -> Method:
+    """Give a method's network other output layers.
+
+    Args:
+        method: The method.
+        name: What its name ends with.
+        label: What its label ends with.
+        layer: Builds the output layer of a task from the numbers of features and of classes.
+
+    Returns:
+        The method.
+    """
+    return replace(
+        method,
+        name=f"{method.name}_{name}",
+        label=f"{method.label}, {label}",
+        model=partial(NETWORK, head=partial(MultiHead, head=layer)),
+    )
+
+
+EXPERIMENT = replace(
+    DHP,
+    name="output_layer",
+    title="Split MNIST, output layers without plasticity",
+    protocol="",
+    source="Split MNIST as in the DHP paper (ICLR 2020 submission); it has no such table.",
+    methods=tuple(
+        with_layer(method, *layer)
+        for method in (finetune(), si(1.0, damping=1e-3))
+        for layer in (
+            ("plain", "plain", Linear),
+            ("no_bias", "no bias", partial(Linear, bias=False)),
+            ("one_set", "Listing 1's initialisation", slow_linear),
+            ("two_sets", "matched", MatchedLinear),
+        )
+    ),
+    paper={},
+    trials=5,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)

@@ -1,0 +1,141 @@
+"""A user's own code is part of what a trial is."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+
+from avsi.experiment.description import describe
+from avsi.experiment.sources import is_own
+from avsi.models import MLP
+
+MODULE = '''
+from dataclasses import dataclass
+from functools import cache, partial
+import parts
+from parts import Base
+from avsi.experiment import lazy_imports
+with lazy_imports():
+    from parts import late
+
+RATE = 0.1
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes."""
+    hidden: int = 16
+
+SIZES = Sizes(8)
+TABLE = {"a": [1, partial(int, "3")], "b": {"x", "y", "z"}}
+
+def helper(x):
+    """Help."""
+    return x + RATE  # a comment
+
+@cache
+def cached():
+    return 5
+
+class Network(Base):
+    """A network."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = SIZES.hidden
+
+    def forward(self, x):
+        return helper(x) + parts.other(x) + cached() + late(x) + len(TABLE)
+
+def unrelated():
+    return 1
+
+BUILD = lambda: Network()
+'''
+PARTS = """
+import nothing_of_use
+
+def other(x):
+    return x
+
+def late(x):
+    return 2 * x
+
+def unused(x):
+    return 3 * x
+
+class Base:
+    scale = 1
+"""
+
+
+def described(folder: Path, module: str = MODULE, parts: str = PARTS, *, what: str = "Network", how: str = "import"):
+    """What a fresh process describes a thing of a module as."""
+    for name, text in {"mine": module, "parts": parts, "nothing_of_use": ""}.items():
+        (folder / f"{name}.py").write_text(text)
+    show = f"from avsi.experiment.description import describe; print(describe({what}))"
+    if how == "import":
+        command = ["-c", f"from mine import {what}; {show}"]
+    else:
+        (folder / "script.py").write_text(f"{module}\n{show}\n")
+        command = ["script.py"] if how == "run" else ["-c", f"{module}\n{show}"]
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return described(tmp_path_factory.mktemp("base"))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("helper(x) + parts", "helper(x) - parts"),
+        ("return x + RATE", "return x - RATE"),
+        ("RATE = 0.1", "RATE = 0.2"),
+        ("Sizes(8)", "Sizes(9)"),
+        ('"3"', '"4"'),
+        ("return 5", "return 6"),
+        ("scale = 1", "scale = 2"),
+        ("def other(x):\n    return x", "def other(x):\n    return -x"),
+        ("return 2 * x", "return 4 * x"),
+    ],
+)
+def test_what_is_edited_is_another(edit, base, tmp_path):
+    module, parts = (text.replace(*edit) for text in (MODULE, PARTS))
+    assert (module, parts) != (MODULE, PARTS)
+    now = described(tmp_path, module, parts)
+    assert now.startswith("{'name': 'mine.Network', 'source': ")
+    assert now != base
+
+
+def test_what_says_and_does_the_same_is_the_same(base, tmp_path):
+    module = MODULE.replace("# a comment", "# another").replace("A network.", "It.").replace("return 1", "return 2")
+    module = module.replace("return x + RATE", "return (\n        x + RATE\n    )")
+    assert described(tmp_path, module, PARTS.replace("3 * x", "5 * x")) == base
+
+
+@pytest.mark.parametrize("how", ["import", "run", "typed"])
+@pytest.mark.parametrize("what", ["Network", "BUILD"])
+def test_scripts_lambdas_and_what_is_typed_in(how, what, tmp_path):
+    was, again = (described(tmp_path, what=what, how=how) for _ in range(2))
+    assert was == again
+    for edit in (("helper(x) + parts", "helper(x) - parts"), ("RATE = 0.1", "RATE = 0.2"), ("x + RATE", "x - RATE")):
+        assert described(tmp_path, MODULE.replace(*edit), what=what, how=how) != was
+
+
+def test_installed_and_recorded_packages_go_by_their_versions():
+    assert describe(partial(MLP, head=torch.nn.Linear)) == {
+        "call": "avsi.models.MLP", "args": [], "kwargs": {"head": "torch.nn.Linear"}
+    }  # fmt: skip
+    modules = [module.__name__ for module in (numpy, torch, os, pytest, sys)]
+    assert not any(map(is_own, [*modules, "avsi.models", "no_such_module", ""]))
+    assert is_own(__name__)
