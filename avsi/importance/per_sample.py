@@ -11,18 +11,17 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from avsi.importance.closed_forms import AddClosedForm, ClosedForm, Phi, add_linear, add_shared, chunks, closed_form_of
-from avsi.importance.graph import Call, Users, find_entry, only_user, recorded, trace
+from avsi.importance.closed_forms import Phi, chunks
+from avsi.importance.graph import Call, Users, recorded, trace
 from avsi.importance.layouts import Layout, Seen, find_layout, reaches_beyond_first, rounding
 from avsi.importance.samples import Batch
+from avsi.importance.uses import Calls, Closed, Key, Use, find_homes, find_uses
 
 CPU_INPUT_BYTES = 2**24
 """Most that a layer's input should take on a CPU. Far larger ones are mapped anew in each pass, which costs a third."""
 
 Cotangents = Callable[[Tensor, Tensor | None], Iterator[Tensor]]
 """(outputs, targets) -> tensors like the outputs, one for each derivative that is taken."""
-
-Calls = dict[nn.Module, list[Call]]
 
 
 @dataclass(frozen=True)
@@ -41,49 +40,6 @@ class Objective:
     phi: Phi
     targets_are_classes: bool = False
     needs_classes: bool = False
-
-
-@dataclass(frozen=True)
-class _Home:
-    """Where a parameter lives, if that layer has a closed form for it."""
-
-    module: nn.Module
-    name: str
-    form: ClosedForm
-
-
-@dataclass
-class _Use:
-    """A closed form, what to give it in a batch, and what to add to."""
-
-    add: AddClosedForm
-    module: nn.Module | None
-    inputs: Any
-    edge: Any
-    totals: dict[str, Tensor]
-    rows: Tensor | None  # the inputs, with samples as in the gradient; or else those of the product that the edge is of
-    shared: torch.Size | None = None  # shape of what is added to each sample where the edge is
-    is_movable: bool = True  # whether samples need not be first
-
-    def takes(self, layout: Layout, samples: int) -> bool:
-        """Whether samples are where they should be."""
-        fits = self.rows is None or layout.fits(self.rows, samples)
-        return fits and (self.is_movable or layout == Layout(0))
-
-    def arranged(self, grads: list[Tensor], layout: Layout, samples: int) -> tuple[Any, list[Tensor]]:
-        """Inputs and gradients, samples first."""
-        if layout == Layout(0) and self.shared is None:
-            return self.inputs, grads
-        grads = [layout.samples_first(gradient, samples) for gradient in grads]
-        if self.shared is None:
-            return layout.samples_first(self.inputs, samples), grads
-        shape = (samples, *(1,) * (grads[0].dim() - 1 - len(self.shared)), *self.shared)
-        grads = [gradient.sum_to_size(shape).reshape(samples, *self.shared) for gradient in grads]
-        return self.inputs.expand(samples, *self.inputs.shape) if self.module else None, grads
-
-
-Key = nn.Module | str  # a layer, or the name of a parameter that enters outside of it
-Closed = dict[Key, tuple[_Use, Layout]]
 
 
 class PerSampleSums:
@@ -111,7 +67,7 @@ class PerSampleSums:
         self._parameters = parameters
         self._objective = objective
         self._workspace = workspace
-        self._homes = _find_homes(model, parameters)
+        self._homes = find_homes(model, parameters)
         self._layers = {home.module: None for home in self._homes.values()}
         self._layouts: dict[int | None, dict[Key, Layout]] = {}  # by task
         self._saved_bytes: dict[int | None, int] = {}  # by task
@@ -254,7 +210,7 @@ class PerSampleSums:
             mixed = (few_outputs[0] - outputs[0]).abs().max() > tolerance * scale
             if few_outputs.requires_grad:
                 users = trace(few_outputs)
-                uses = {key: use for name in self._parameters for key, use in self._candidates(name, users, few_calls)}
+                uses = {key: use for name in self._parameters for key, use in self._uses_of(name, users, few_calls)}
                 edges: list[Any] = [use.edge for use in uses.values()]
                 cotangent = torch.zeros_like(few_outputs)
                 cotangent[0] = torch.linspace(1, 2, few_outputs.shape[1])  # not constant: outputs may have a fixed sum
@@ -297,7 +253,7 @@ class PerSampleSums:
         closed: Closed = {}
         others = []
         for name, parameter in self._parameters.items():
-            for key, use in self._candidates(name, users, calls):
+            for key, use in self._uses_of(name, users, calls):
                 alone = Layout(0, "slow" if use.is_movable else "alone")  # one sample has all that there is
                 layout = alone if size == 1 else layouts.get(key)
                 if layout and use.takes(layout, size):
@@ -308,31 +264,8 @@ class PerSampleSums:
                     others.append(name)
         return closed, others
 
-    def _candidates(self, name: str, users: Users, calls: Calls) -> Iterator[tuple[Key, _Use]]:
-        # The closed forms of a parameter in its layer, or where its layer's output is added; else where itself enters.
-        parameter, total, home = self._parameters[name], self.totals[name], self._homes.get(name)
-        made = calls.get(home.module, []) if home else []
-        if home and len(made) == 1 and only_user(users, id(parameter)):
-            (call,) = made
-            if (
-                (call.edge and call.edge.node in users)
-                and (call.inputs is not None and call.inputs._version == call.version)
-                and home.form.applies(home.module, call.inputs)
-            ):
-                of_layer = home.form.add, home.module, call.inputs.detach()
-                movable = home.form.pointwise
-                yield home.module, _Use(*of_layer, call.edge, {home.name: total}, call.inputs.detach(), None, movable)
-                if isinstance(home.module, nn.Embedding) and call.shape is not None:
-                    output = torch.empty(call.shape, device="meta")
-                    entry = find_entry(users, call.edge.node, output)
-                    if entry and not entry.is_matrix and _has_all(entry.value, output):
-                        found = _Use(*of_layer, entry.edge, {home.name: total}, entry.rows, entry.value.shape)
-                        yield name, found
-        entry = find_entry(users, id(parameter), total)
-        if entry and entry.is_matrix:
-            yield name, _Use(add_linear, None, entry.rows, entry.edge, {"weight": entry.value}, entry.rows)
-        elif entry:
-            yield name, _Use(add_shared, None, None, entry.edge, {name: entry.value}, entry.rows, entry.value.shape)
+    def _uses_of(self, name: str, users: Users, calls: Calls) -> Iterator[tuple[Key, Use]]:
+        return find_uses(name, self._parameters[name], self.totals[name], self._homes.get(name), users, calls)
 
     def _add_closed(self, batch: Batch, outputs: Tensor, closed: Closed) -> list[str]:
         # Gives back those parameters whose gradients do not have the samples where they should be.
@@ -448,18 +381,6 @@ class PerSampleSums:
         return gradients + cotangents + 2 * self._saved_bytes[task]
 
 
-def _find_homes(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[str, _Home]:
-    names = {id(parameter): name for name, parameter in parameters.items()}
-    homes = {}
-    for module in model.modules():
-        form = closed_form_of(module)
-        for local in form.parameters if form else ():
-            parameter = module._parameters.get(local)
-            if form and parameter is not None and id(parameter) in names:
-                homes[names[id(parameter)]] = _Home(module, local, form)
-    return homes
-
-
 def _precise(dtype: torch.dtype) -> torch.dtype:
     # the type to sum in
     return torch.promote_types(dtype, torch.float32)
@@ -467,11 +388,6 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
 
 def _has_rows(call: Call, samples: int) -> bool:
     return call.inputs is not None and call.inputs.dim() > 0 and len(call.inputs) == samples
-
-
-def _has_all(view: Tensor, tensor: Tensor) -> bool:
-    # whether a view has all elements, in the same order
-    return view.numel() == tensor.numel() and view.is_contiguous()
 
 
 def _random_state(device: torch.device) -> Tensor:

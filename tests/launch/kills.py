@@ -19,7 +19,7 @@ import psutil
 
 SCRIPT = Path(__file__).parents[2] / "reproductions" / "split_digits.py"
 ARGUMENTS = ["--workers", "2", "--methods", "finetune", "si", "dhp+si", "--trials", "2"]
-TIMES = {"started", "wall_time_s", "train_time_s", "resumed", "code"}  # code may be edited between the kills
+TIMES = {"started", "wall_time_s", "train_time_s", "resumed"}
 
 
 def start(out: Path, arguments: list[str]) -> subprocess.Popen:
