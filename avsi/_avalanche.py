@@ -53,6 +53,16 @@ INSTANCE_NAMES: dict[str, dict[str, str]] = {
         "_eval_streams": "what is evaluated on while training",
         "_distributed_check": "part of a strategy's attributes, which checkpoints list",
     },
+    "avalanche.training.plugins:EvaluationPlugin": {
+        "_metric_values": "values that wait to be logged: a callback that nobody hears passes them on nevertheless",
+        "_update_metrics_and_loggers": "what every callback of the evaluator calls; ours do where somebody listens",
+    },
+    "avalanche.benchmarks.scenarios:CLExperience": {
+        "_origin_stream": "the stream, where there is one; the public property raises an error where there is none",
+    },
+    "avalanche.benchmarks.scenarios.dataset_scenario:DatasetExperience": {
+        "_dataset": "what `dataset` gives, which can only be read: smoke tests shorten it",
+    },
     "avalanche.benchmarks.utils:AvalancheDataset": {
         "_flat_data": "the samples under a data set's wrapper",
         "_data_attributes": "what is appended to each sample, such as task labels",

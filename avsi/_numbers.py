@@ -1,10 +1,12 @@
-"""Numbers as users give them: of Python, numpy or torch."""
+"""Numbers and flags as users give them, of Python, numpy or torch; what is of the wrong kind is a TypeError."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
+
+import numpy as np
 
 
 def as_number(value: Any) -> int | float | None:
@@ -35,13 +37,33 @@ def check_count(name: str, value: Any, *, least: int = 1) -> int:
         The count, as Python's own number.
 
     Raises:
-        ValueError: If it is not an integer, or too small.
+        TypeError: If it is no whole number.
+        ValueError: If it is too small.
     """
     number = as_number(value)
-    if not isinstance(number, int) or number < least:
-        wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    if not isinstance(number, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
     return number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Check a truth value; nothing that merely counts as one.
+
+    Args:
+        name: What it is, for the error.
+        value: The truth value.
+
+    Returns:
+        The truth value, as Python's own.
+
+    Raises:
+        TypeError: If it is neither True nor False.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def check_number(name: str, value: Any, wanted: str, holds: Callable[[float], bool]) -> float:

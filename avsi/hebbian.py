@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from avsi._numbers import check_count, check_number
+from avsi._numbers import check_count, check_flag, check_number
 from avsi.importance.closed_forms import CLOSED_FORMS, ClosedForm, Grads, Phi, add_linear
 
 EtaConstraint = Literal["project", "none", "sigmoid"]
@@ -40,6 +40,9 @@ class LabelSource:
 
     def __deepcopy__(self, memo: Mapping[int, Any]) -> LabelSource:
         return self
+
+    def __reduce__(self) -> tuple[type[LabelSource], tuple[()]]:
+        return LabelSource, ()  # what is loaded from a file is not at work
 
 
 class TakesTargets:
@@ -145,8 +148,8 @@ class DHPLinear(TakesTargets, nn.Module):
         fast_parameters: Names of the parameters that are not slow weights, and not to be consolidated.
 
     Raises:
-        ValueError: If a size is not a positive integer, eta is out of range, or another argument is none of its values.
-        TypeError: If eta is no number.
+        ValueError: If a size is not positive, eta is out of range, or ``eta_constraint`` is none of its values.
+        TypeError: If a size is no whole number, eta no number, or a flag neither True nor False.
 
     Examples:
         >>> import torch
@@ -190,12 +193,9 @@ class DHPLinear(TakesTargets, nn.Module):
             raise ValueError(
                 f'with eta_constraint="sigmoid" eta must lie between 0 and 1, which it never reaches, got {eta!r}'
             )
-        for name, flag in (("per_connection_eta", per_connection_eta), ("unit_features", unit_features)):
-            if not isinstance(flag, bool):
-                raise ValueError(f"{name} must be True or False, got {flag!r}")
-        self.per_connection_eta = per_connection_eta
+        self.per_connection_eta = check_flag("per_connection_eta", per_connection_eta)
         self.eta_constraint = eta_constraint
-        self.unit_features = unit_features
+        self.unit_features = check_flag("unit_features", unit_features)
         shape = (self.out_features, self.in_features)
 
         def empty(*size: int) -> nn.Parameter:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from avsi.consolidation import StabilityWarning
 from avsi.consolidation.arguments import check_strengths
-from avsi.experiment.strategy_state import random_states, restore_random_states
+from avsi.experiment.strategy_state import NotKeptError, random_states, restore_random_states
 from avsi.plugins import ConsolidationPlugin
 from avsi.plugins.early_stopping import validation_error
 from avsi.snapshot import Snapshot
@@ -75,7 +75,7 @@ def choose_strength(
     experience: Any,
     validation: Any,
     *,
-    learning_rates: Sequence[float],
+    learning_rates: Iterable[float],
     strength: float | None = None,
     margin: float = 0.2,
     decay: float = 0.5,
@@ -118,8 +118,8 @@ def choose_strength(
         The choice, with all attempts.
 
     Raises:
-        RuntimeError: If training diverges at every learning rate, or no strength tried is weak enough. An argument that
-            is out of range is a ValueError.
+        RuntimeError: If training diverges at every learning rate, or no strength tried is weak enough.
+        ValueError: If an argument is out of range, or the strategy is on a device whose random states are not known.
 
     Examples:
         >>> from avsi.models import MLP, MultiHead
@@ -141,10 +141,15 @@ def choose_strength(
         True
     """
     first = _plugin(strategy).strength if strength is None else float(strength)
-    _check(learning_rates, first, margin, decay, attempts)
+    rates = [float(rate) for rate in learning_rates]
+    _check(rates, first, margin, decay, attempts)
     tried: list[Attempt] = []
-    snapshot, device = Snapshot(strategy, leave=[strategy.evaluator]), str(strategy.device)
-    random = random_states(device)
+    device = str(strategy.device)
+    try:
+        random = random_states(device)
+    except NotKeptError:
+        raise ValueError(f"choose_strength works on cpu and cuda, got {device}; move the strategy") from None
+    snapshot = Snapshot(strategy, leave=[strategy.evaluator])
 
     def attempt(learning_rate: float, strength: float) -> float | None:
         accuracy = None
@@ -163,7 +168,7 @@ def choose_strength(
         tried.append(Attempt(learning_rate, strength, accuracy))
         return accuracy
 
-    plasticity = {rate: attempt(rate, 0.0) for rate in map(float, learning_rates)}
+    plasticity = {rate: attempt(rate, 0.0) for rate in rates}
     learned = {rate: accuracy for rate, accuracy in plasticity.items() if accuracy is not None}
     if not learned:
         raise RuntimeError(f"training diverges at every learning rate of {list(plasticity)}; give smaller ones")

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Collection, Iterator
 from enum import Enum
 from io import IOBase
 from pathlib import PurePath
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from avalanche.benchmarks import CLExperience, CLScenario, CLStream
 from avalanche.benchmarks.utils.flat_data import FlatData
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from avsi._generators import is_generator, set_state, state_of
 from avsi.plugins.batches import InMemoryBatches, InMemoryLoader
 
 LEAVES = (
@@ -25,9 +26,12 @@ LEAVES = (
 )
 """What is put back as the same object and not looked into: code, files, and data, which training only reads."""
 
+EMPTY = object()
+"""Stands for what a slot holds that holds nothing."""
+
 
 class Snapshot:
-    """All that can be reached from an object through attributes, containers and tensors, as it is now.
+    """All that can be reached from an object through attributes, containers, tensors and arrays, as it is now.
 
     :meth:`restore` brings it back in place, as often as wanted: every object and every tensor is the same one as
     before, with what it held. So a model that grew has its old shape again, an optimizer its old state and parameters,
@@ -53,7 +57,8 @@ class Snapshot:
 
     def __init__(self, root: Any, leave: Collection[Any] = ()) -> None:
         self._tensors: list[tuple[Tensor, Tensor, bool, Tensor | None]] = []
-        self._holders: list[tuple[Any, Any]] = []  # objects, containers and generators, each with what it holds
+        self._holders: list[tuple[Any, Any]] = []  # containers, arrays and generators, each with what it holds
+        self._slots: list[tuple[MemberDescriptorType, Any, Any]] = []  # with the object, and what it holds in there
         seen, waiting = {id(item): item for item in leave}, [root]
         while waiting:
             value = waiting.pop()
@@ -67,10 +72,13 @@ class Snapshot:
             gradient = value.grad if value.is_leaf else None
             self._tensors.append((value, value.detach().clone(), value.requires_grad, gradient))
             yield gradient
-        elif isinstance(value, torch.Generator):
-            self._holders.append((value, value.get_state()))
-        elif isinstance(value, random.Random):
-            self._holders.append((value, value.getstate()))
+        elif is_generator(value):
+            self._holders.append((value, state_of(value)))
+        elif isinstance(value, np.ndarray):
+            if value.flags.writeable:
+                self._holders.append((value, value.copy()))
+            if value.dtype.hasobject:
+                yield from value.flat
         elif isinstance(value, dict):
             self._holders.append((value, dict(value)))
             yield from value.keys()
@@ -80,19 +88,29 @@ class Snapshot:
             yield from value
         elif isinstance(value, tuple):
             yield from value
-        elif hasattr(value, "__dict__") and not isinstance(value, LEAVES):
-            yield from self._remember(vars(value))
+        elif not isinstance(value, LEAVES):
+            for slot in _slots(type(value)):
+                held = _read(slot, value)
+                self._slots.append((slot, value, held))
+                yield held
+            if hasattr(value, "__dict__"):
+                yield from self._remember(vars(value))
 
     def restore(self) -> None:
         """Bring everything back."""
         for holder, held in self._holders:
-            if isinstance(holder, torch.Generator):
-                holder.set_state(held)
-            elif isinstance(holder, random.Random):
-                holder.setstate(held)
+            if is_generator(holder):
+                set_state(holder, held)
+            elif isinstance(holder, np.ndarray):
+                holder[...] = held
             else:
                 holder.clear()
                 holder.extend(held) if isinstance(holder, list | deque) else holder.update(held)
+        for slot, owner, held in self._slots:
+            if held is not EMPTY:
+                slot.__set__(owner, held)
+            elif _read(slot, owner) is not EMPTY:
+                slot.__delete__(owner)
         with torch.no_grad():
             for tensor, value, requires_grad, gradient in self._tensors:
                 if tensor.shape != value.shape or tensor.dtype != value.dtype or tensor.device != value.device:
@@ -102,3 +120,16 @@ class Snapshot:
                 if tensor.is_leaf:
                     tensor.requires_grad_(requires_grad)
                     tensor.grad = gradient
+
+
+def _slots(kind: type) -> Iterator[MemberDescriptorType]:
+    for base in kind.__mro__:
+        if "__slots__" in vars(base):
+            yield from (slot for slot in vars(base).values() if isinstance(slot, MemberDescriptorType))
+
+
+def _read(slot: MemberDescriptorType, owner: Any) -> Any:
+    try:
+        return slot.__get__(owner)
+    except AttributeError:
+        return EMPTY

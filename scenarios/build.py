@@ -20,8 +20,8 @@ from avalanche.benchmarks.utils import (
 from torch import Tensor
 
 from avsi._avalanche import know_targets
+from avsi._numbers import check_count, check_number
 from avsi.data import ImageSet, load
-from avsi.data.arguments import check_count, check_fraction
 from avsi.data.catalog import PUBLISHED
 from avsi.data.dataset import BatchTransform, ImageDataset, scale
 from avsi.scenarios import draws
@@ -343,7 +343,7 @@ def build(
         The benchmark.
 
     Raises:
-        TypeError: If a transform is no function.
+        TypeError: If a transform is no function, or ``validation`` no number.
         ValueError: If ``scenario`` or ``validation`` is out of range, there is no task, or an experience or, by
             ``validation``, one of its classes is left without images.
 
@@ -362,7 +362,7 @@ def build(
     for name, transform in (("train_transform", train_transform), ("eval_transform", eval_transform)):
         if transform is not None and not callable(transform):
             raise TypeError(f"{name} must be a function of one input, got {transform!r}")
-    validation = check_fraction("validation", validation)
+    validation = check_number("validation", validation, "a fraction in [0, 1)", lambda share: 0 <= share < 1)
     if not tasks:
         raise ValueError("a benchmark needs at least one task")
     streams: dict[str, list[TaskAwareSupervisedClassificationDataset]] = {"train": [], "test": []}

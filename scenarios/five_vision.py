@@ -41,7 +41,12 @@ def five_vision(
 
     Returns:
         The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
+
+    Raises:
+        TypeError: If ``datasets`` is a single name.
     """
+    if isinstance(datasets, str):
+        raise TypeError(f"datasets must be a sequence of names, got {datasets!r}; write [{datasets!r}]")
     tasks = sequence(load_all(datasets, dataset_root, download), size=32, channels=3, normalise=normalise)
     missing = [name for name in DATASETS if name not in datasets]
     notes = []

@@ -114,13 +114,21 @@ def test_initialisation_is_the_papers():
     assert repr(per_connection) == "DHPLinear(400, 16, eta=0.0001, per_connection_eta=True)"
 
 
-@pytest.mark.parametrize("bad", [0, -1, 2.0, True])
-def test_bad_sizes(bad):
-    with pytest.raises(ValueError, match="in_features must be a positive integer"):
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (0, ValueError, "must be at least 1"),
+        (-1, ValueError, "must be at least 1"),
+        (2.0, TypeError, "must be a whole number"),
+        (True, TypeError, "must be a whole number"),
+    ],
+)
+def test_bad_sizes(bad, error, message):
+    with pytest.raises(error, match=f"in_features {message}"):
         DHPLinear(bad, 2)
-    with pytest.raises(ValueError, match="out_features must be a positive integer"):
+    with pytest.raises(error, match=f"out_features {message}"):
         DHPLinear(2, bad)
-    with pytest.raises(ValueError, match="in_features must be a positive integer"):
+    with pytest.raises(error, match=f"in_features {message}"):
         MatchedLinear(bad, 2)
 
 
@@ -165,6 +173,19 @@ def test_a_pass_without_labels_can_be_differentiated_after_a_later_update(traini
     layer.train()
     layer(*batch())
     assert torch.equal(torch.autograd.grad(early, layer.alpha)[0], expected)
+
+
+def test_a_layer_saved_in_training_needs_labels_once_it_is_loaded():
+    source = avsi.hebbian.LabelSource()
+    source.active = True
+    layers = nn.ModuleList([make(), make()])
+    for layer in layers:
+        layer.label_source = source
+    loaded = pickle.loads(pickle.dumps(layers))
+    with pytest.raises(RuntimeError, match="needs the labels"):
+        loaded[0](batch()[0])
+    assert loaded[0].label_source is loaded[1].label_source
+    assert copy.deepcopy(layers)[0].label_source is source
 
 
 def test_several_passes_before_one_backward_pass():
@@ -266,7 +287,7 @@ def test_a_sigmoid_never_reaches_its_borders(bad):
 @pytest.mark.parametrize("name", ["per_connection_eta", "unit_features"])
 @pytest.mark.parametrize("bad", ["no", 1, None])
 def test_bad_flags(name, bad):
-    with pytest.raises(ValueError, match=f"{name} must be True or False, got {bad!r}"):
+    with pytest.raises(TypeError, match=f"{name} must be True or False, got {bad!r}"):
         DHPLinear(2, 2, **{name: bad})
 
 

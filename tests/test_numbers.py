@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from avsi._numbers import as_number, check_count, check_number
+from avsi._numbers import as_number, check_count, check_flag, check_number
 
 
 @pytest.mark.parametrize(
@@ -34,18 +34,29 @@ def test_numbers_of_every_kind(value, number):
 )
 def test_what_is_no_number(value):
     assert as_number(value) is None
-    with pytest.raises(ValueError, match="size must be a positive integer, got"):
+    with pytest.raises(TypeError, match="size must be a whole number, got"):
         check_count("size", value)
 
 
 def test_counts():
     assert check_count("size", np.int32(2)) == 2
-    for bad in (0, -1, 2.0, np.float64(2), float("nan"), torch.tensor(0)):
-        with pytest.raises(ValueError, match="size must be a positive integer, got"):
+    for bad in (0, -1, torch.tensor(0)):
+        with pytest.raises(ValueError, match=f"size must be at least 1, got {int(bad)}"):
+            check_count("size", bad)
+    for bad in (2.0, np.float64(2), float("nan")):
+        with pytest.raises(TypeError, match="size must be a whole number, got"):
             check_count("size", bad)
     assert check_count("seed", 0, least=0) == 0
-    with pytest.raises(ValueError, match="seed must be an integer of at least 0, got -1"):
+    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
         check_count("seed", -1, least=0)
+
+
+def test_flags():
+    assert check_flag("flag", np.True_) is True
+    assert check_flag("flag", False) is False
+    for bad in (1, "no", None, torch.tensor(True)):
+        with pytest.raises(TypeError, match="flag must be True or False, got"):
+            check_flag("flag", bad)
 
 
 def test_numbers_in_a_range():

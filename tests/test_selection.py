@@ -138,10 +138,11 @@ def test_arguments_of_training_are_passed_on(benchmark):
         def before_training(self, strategy, **kwargs):
             assert kwargs == {"reset_optimizer_state": True}
 
-    choose_strength(
+    choice = choose_strength(
         make(MAS, 0.1, [Told()]), benchmark.train_stream[0], benchmark.valid_stream[0],
-        learning_rates=(0.05,), reset_optimizer_state=True,
+        learning_rates=iter((0.05,)), reset_optimizer_state=True,
     )  # fmt: skip
+    assert choice.learning_rate == 0.05
 
 
 def test_strengths_of_any_strategy(benchmark):
@@ -163,6 +164,10 @@ def test_what_cannot_be_chosen(benchmark):
     model = seeded_mlp()
     with pytest.raises(ValueError, match="Naive has 0 consolidation plugins"):
         choose_strength(naive(model, SGD(model.parameters(), lr=0.1), strategy=Naive), task, valid, learning_rates=(1,))
+    strategy = make(MAS, 0.1)
+    strategy.device = torch.device("mps")
+    with pytest.raises(ValueError, match="choose_strength works on cpu and cuda, got mps; move the strategy"):
+        choose_strength(strategy, task, valid, learning_rates=(0.1,))
     strategy = make(MAS, 0.1, [TooFast()])
     before = fingerprint(strategy_state(strategy))
     with pytest.raises(RuntimeError, match=r"every learning rate of \[10.0, 20.0\]"):

@@ -2,6 +2,7 @@
 
 import random
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -114,6 +115,66 @@ def test_what_a_tensor_is_comes_back():
     assert layer.weight.requires_grad
     assert layer.state.numpy().tobytes() == bits.numpy().tobytes()
     assert (torch.rand(2, generator=generator).tolist(), own.random()) == drawn
+
+
+class Slots:
+    __slots__ = ("__hidden", "later", "value")
+
+    def __init__(self):
+        self.__hidden, self.value = 1, [2]
+
+    def change(self):
+        self.__hidden, self.later = 3, 4
+        self.value.append(5)
+
+    def read(self):
+        return self.__hidden, self.value, hasattr(self, "later")
+
+
+class OneSlot(Slots):
+    __slots__ = "alone"  # a single name may be given so
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    held: list
+
+
+def test_slots_come_back():
+    plain, child, frozen = Slots(), OneSlot(), Frozen([1])
+    child.alone = "before"
+    values = plain.value, child.value
+    snapshot = Snapshot([plain, child, frozen])
+    for _ in range(2):
+        plain.change()
+        child.change()
+        child.alone = child.value = "after"
+        object.__setattr__(frozen, "held", [2])
+        snapshot.restore()
+        assert plain.read() == child.read() == (1, [2], False)
+        assert (plain.value, child.value) == values
+        assert plain.value is values[0]
+        assert child.value is values[1]
+        assert child.alone == "before"
+        assert frozen.held == [1]
+
+
+def test_numpy_comes_back():
+    numbers, objects = np.array([-0.0, np.nan]), np.array([[1], "two"], dtype=object)
+    constant = np.zeros(2)
+    constant.flags.writeable = False
+    new, old = np.random.default_rng(0), np.random.RandomState(0)
+    bits, drawn = numbers.tobytes(), (np.random.default_rng(0).random(), np.random.RandomState(0).random_sample())
+    snapshot = Snapshot({"arrays": [numbers, objects, constant], "generators": [new, old]})
+    numbers[:] = 7
+    objects[0].append(2)
+    objects[1] = "three"
+    new.random(3)
+    old.random_sample(3)
+    snapshot.restore()
+    assert numbers.tobytes() == bits
+    assert objects.tolist() == [[1], "two"]
+    assert (new.random(), old.random_sample()) == drawn
 
 
 def test_data_are_not_copied(digits):

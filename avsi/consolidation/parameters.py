@@ -40,7 +40,7 @@ def penalised_parameters(model: nn.Module, exclude: Sequence[str]) -> dict[str, 
         Parameter by name. A shared parameter appears under its first name, and is excluded under any of its names.
 
     Raises:
-        ValueError: If a pattern matches no parameter, or a layer with penalised parameters makes sparse gradients.
+        ValueError: If a pattern matches no parameter, or an embedding that is penalised makes sparse gradients.
         TypeError: If a parameter is neither float32 nor float64.
     """
     named = dict(model.named_parameters())
@@ -52,20 +52,18 @@ def penalised_parameters(model: nn.Module, exclude: Sequence[str]) -> dict[str, 
     free = {id(p) for name, p in every_name.items() if any(fnmatchcase(name, pattern) for pattern in exclude)}
     free |= {id(getattr(layer, name)) for layer in model.modules() for name in getattr(layer, "fast_parameters", ())}
     chosen = {name: p for name, p in named.items() if p.requires_grad and id(p) not in free}
+    penalised = {id(parameter) for parameter in chosen.values()}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse and id(module.weight) in penalised:
+            raise ValueError(
+                f"layer {name!r} ({type(module).__name__}) makes sparse gradients, which cannot be penalised; make it "
+                "with sparse=False, or name its weight in exclude"
+            )
     for name, parameter in chosen.items():
         if parameter.dtype not in {torch.float32, torch.float64}:
             raise TypeError(
                 f"parameter {name} is {parameter.dtype}; importances need float32 or float64 parameters "
                 "(torch.autocast keeps them so)"
-            )
-    penalised = set(map(id, chosen.values()))
-    for name, module in model.named_modules():
-        if getattr(module, "sparse", False) is not True:
-            continue
-        if any(id(parameter) in penalised for parameter in module.parameters(recurse=False)):
-            raise ValueError(
-                f"layer {name!r} ({type(module).__name__}) makes sparse gradients; use sparse=False, or leave its "
-                "parameters out with exclude"
             )
     return chosen
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import platformdirs
 
+from avsi._numbers import check_flag
 from avsi.data import preparing, store
-from avsi.data.arguments import check_flag
 from avsi.data.catalog import SPLITS, check_known
 from avsi.data.digits import load_digits
 from avsi.data.imageset import ImageSet

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from avsi.consolidation import OnlineEWCPenalty
 from avsi.consolidation.arguments import Strength
+from avsi.importance.state import undisturbed
 from avsi.plugins import ConsolidationPlugin
 
 
@@ -32,19 +33,19 @@ class BatchedEWCPenalty(OnlineEWCPenalty):
         """Decay Omega and add the squares of the gradients of batches (x, y) or (x, y, task_labels)."""
         if self.model is None or batches is None:
             raise TypeError("consolidate() needs the task's data: batches of (x, y) or (x, y, task_labels)")
-        training, count = self.model.training, 0
-        self.model.eval()
+        count = 0
         summed = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-        for batch in batches:
-            for x, y, *tasks in zip(*(tensor.split(self.batch_size) for tensor in batch), strict=True):
-                with torch.enable_grad():
+        with undisturbed(self.model, parameters.values()):
+            for batch in batches:
+                for x, y, *tasks in zip(*(tensor.split(self.batch_size) for tensor in batch), strict=True):
                     loss = nn.functional.cross_entropy(self.model(x, *tasks), y)
                     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-                for total, gradient in zip(summed.values(), gradients, strict=True):
-                    if gradient is not None:
-                        total += gradient.square()
-                count += 1
-        self.model.train(training)
+                    for total, gradient in zip(summed.values(), gradients, strict=True):
+                        if gradient is not None:
+                            total += gradient.square()
+                    count += 1
+        if not count:
+            raise ValueError("batches yielded no samples; note that an iterator can be used only once")
         return {name: self.gamma * self.importance[name] + total / count for name, total in summed.items()}
 
 

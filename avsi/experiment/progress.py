@@ -12,7 +12,7 @@ from avalanche.training.plugins import SupervisedPlugin
 
 from avsi.experiment.events import Said, Step, Tell
 from avsi.metrics import accuracy_row
-from avsi.plugins import MASPlugin, OnlineEWCPlugin
+from avsi.plugins import ConsolidationPlugin
 from avsi.plugins.early_stopping import EarlyStopping
 
 PAUSE = 0.2  # seconds at least between two steps that are told
@@ -51,7 +51,7 @@ class TrialProgress(SupervisedPlugin):
             self._index, self._tasks, self.task = current, len(stream), f"task {current + 1}/{len(stream)}"
             self._seen = set(range(current + 1))
         for plugin in strategy.plugins:
-            if isinstance(plugin, EarlyStopping | MASPlugin | OnlineEWCPlugin):  # which go through data by themselves
+            if isinstance(plugin, EarlyStopping | ConsolidationPlugin):  # which go through data by themselves
                 plugin.track = self.passing
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -73,8 +73,9 @@ def fisher_diagonal(
 
     Raises:
         ValueError: If `labels` is none of these; also if there are no samples, names are unknown, labels or outputs are
-            not valid, or a single output leaves a classifier no choice. Batches of another form are a TypeError, and a
-            model that mixes the samples of a batch or draws random numbers is a RuntimeError.
+            not valid, or a single output leaves a classifier no choice. Batches of another form and numbers that are
+            not whole are a TypeError, and a model that mixes the samples of a batch or draws random numbers is a
+            RuntimeError.
 
     Examples:
         >>> import torch
@@ -151,7 +152,7 @@ def _means(
     if max_samples is not None:
         max_samples = check_count("max_samples", max_samples)
     if not isinstance(as_number(seed), int):
-        raise ValueError(f"seed must be an integer, got {seed!r}")
+        raise TypeError(f"seed must be a whole number, got {seed!r}")
     selected = _select(model, parameters)
     _refuse_inexact_layers(model)
     if not selected:

@@ -10,6 +10,26 @@ from torch import nn
 
 
 @contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Hold a model in evaluation mode.
+
+    Args:
+        model: The model.
+
+    Yields:
+        Nothing; afterwards, also after an error, every submodule is in the mode that it was in.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:  # not eval(), which a model may override
+            module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
 def undisturbed(model: nn.Module, differentiated: Iterable[nn.Parameter]) -> Iterator[None]:
     """Evaluate and differentiate a model as it stands, then restore all that this changes.
 
@@ -26,7 +46,6 @@ def undisturbed(model: nn.Module, differentiated: Iterable[nn.Parameter]) -> Ite
         Nothing.
     """
     wanted = {id(parameter) for parameter in differentiated}
-    training = [(module, module.training) for module in model.modules()]
     requires_grad = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     buffers = [
         (module, name, buffer, buffer._version, buffer.detach().clone())
@@ -39,17 +58,14 @@ def undisturbed(model: nn.Module, differentiated: Iterable[nn.Parameter]) -> Ite
     fused_attention = torch.backends.mha.get_fastpath_enabled()
     device_type = next((parameter.device.type for parameter in model.parameters()), "cpu")
     try:
-        for module, _ in training:  # not eval(), which a model may override
-            module.training = False
         for parameter, _ in requires_grad:
             parameter.requires_grad_(id(parameter) in wanted)
         torch.backends.mha.set_fastpath_enabled(False)
-        with torch.inference_mode(mode=False), torch.enable_grad(), torch.autocast(device_type, enabled=False):
+        plain = torch.autocast(device_type, enabled=False)
+        with evaluating(model), torch.inference_mode(mode=False), torch.enable_grad(), plain:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused_attention)
-        for module, flag in training:
-            module.training = flag
         for parameter, flag in requires_grad:
             parameter.requires_grad_(flag)
         with torch.no_grad():

@@ -23,7 +23,8 @@ class SplitCIFARNet(HeadedModel):
         init: Initialises the hidden layers; see :class:`HeadedModel`.
 
     Raises:
-        ValueError: If ``head`` is neither a positive integer nor a function.
+        ValueError: If ``head`` is a number that is not positive.
+        TypeError: If ``head`` is neither a whole number nor a function.
 
     Examples:
         >>> import torch
@@ -76,9 +77,8 @@ class VisionMixtureNet(HeadedModel):
         init: Initialises the hidden layers; see :class:`HeadedModel`.
 
     Raises:
-        ValueError: If the slope or the probability is out of range, or ``head`` neither a positive integer nor a
-            function.
-        TypeError: If one of the first two is no number.
+        ValueError: If the slope or the probability is out of range, or ``head`` a number that is not positive.
+        TypeError: If one of the first two is no number, or ``head`` neither a whole number nor a function.
 
     Examples:
         >>> import torch

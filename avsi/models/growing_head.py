@@ -33,8 +33,8 @@ class GrowingHead(DynamicModule):
         seen: Which classes have been trained on, (classes,).
 
     Raises:
-        ValueError: If a size is not a positive integer, or the mask's value is not finite.
-        TypeError: If the mask's value is no number.
+        ValueError: If a size is not positive, or the mask's value is not finite.
+        TypeError: If a size is no whole number, or the mask's value no number.
 
     Examples:
         >>> import torch

@@ -29,7 +29,8 @@ class HeadedModel(MultiTaskModule):
         init: Initialises each layer of the features, see ``avsi.models.initialisation``; default: PyTorch's own.
 
     Raises:
-        ValueError: If ``head`` is neither a positive integer nor a function.
+        ValueError: If ``head`` is a number that is not positive.
+        TypeError: If ``head`` is neither a whole number nor a function.
 
     Examples:
         >>> import torch

@@ -34,7 +34,8 @@ class MatchedLinear(nn.Module):
         extra_weight: theta', of the same shape.
 
     Raises:
-        ValueError: If a size is not a positive integer.
+        ValueError: If a size is not positive.
+        TypeError: If a size is no whole number.
 
     Examples:
         >>> import torch

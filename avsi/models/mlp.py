@@ -23,8 +23,8 @@ class MLP(HeadedModel):
         init: Initialises the hidden layers; see :class:`HeadedModel`.
 
     Raises:
-        ValueError: If a size is not a positive integer or the probability is out of range.
-        TypeError: If the probability is no number.
+        ValueError: If a size is not positive or the probability is out of range.
+        TypeError: If a size is no whole number, or the probability no number.
 
     Examples:
         >>> import torch

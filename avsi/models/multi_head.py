@@ -27,7 +27,8 @@ class MultiHead(TakesTargets, MultiTaskModule):
             dimension of its parameters and buffers (what has no dimensions is kept as it is).
 
     Raises:
-        ValueError: If ``in_features`` is not a positive integer.
+        ValueError: If ``in_features`` is not positive.
+        TypeError: If it is no whole number.
 
     Examples:
         >>> import torch
@@ -74,11 +75,11 @@ class MultiHead(TakesTargets, MultiTaskModule):
             classes: The number of classes wanted.
 
         Raises:
-            ValueError: If the task is not an integer, or the number of classes not a positive one.
+            TypeError: If the task or the number of classes is no whole number. One below 1 is a ValueError.
         """
         number = as_number(task)
         if not isinstance(number, int):
-            raise ValueError(f"a task label must be an integer, got {task!r}")
+            raise TypeError(f"a task label must be a whole number, got {task!r}")
         key, classes = str(number), check_count("classes", classes)
         old = self.heads[key] if key in self.heads else None  # noqa: SIM401 (ModuleDict has no get)
         if old is not None and number_of_classes(old) >= classes:
@@ -106,13 +107,15 @@ class MultiHead(TakesTargets, MultiTaskModule):
             number, so that they get probability 0 and can never win. With ``task_labels=None`` a dict by task.
 
         Raises:
-            ValueError: If there is not one target per sample.
+            ValueError: If there is not one target per sample, or the batch is empty and holds no task label.
         """
         if task_labels is None:
             return {int(key): head(x) for key, head in self.heads.items()}
         targets = self.shown_targets if targets is None else targets
         if isinstance(task_labels, int):
             return self.forward_single_task(x, task_labels, targets)
+        if not len(task_labels):
+            raise ValueError("the batch is empty, so no task's head can be chosen; leave out batches without samples")
         first, last = (int(bound) for bound in torch.aminmax(task_labels))
         if first == last:
             return self.forward_single_task(x, first, targets)

@@ -28,7 +28,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 from torch.utils.data.dataloader import default_collate
 
-from avsi.data.arguments import check_flag
+from avsi._generators import generators_of, set_state, state_of
+from avsi._numbers import check_flag
 from avsi.data.dataset import BatchTransform, ImageDataset
 from avsi.data.imageset import check_whole
 
@@ -105,7 +106,8 @@ class InMemoryBatches(SupervisedPlugin):
         self._copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_copies": {}}  # in a copy of the plugin identities are others
+        # In a copy or another process the images may be other objects, and others may have their identities.
+        return vars(self) | {"_copies": {}}
 
     def before_training_epoch(self, strategy: Any, **_: Any) -> None:
         """Replace the training loader, now that every plugin has had its chance to set one.
@@ -512,12 +514,15 @@ def _apply(steps: Sequence[Callable[[Tensor], Tensor]], images: Tensor) -> Tenso
 
 def _batch_problem(transform: BatchTransform, few: Tensor, of_one: Callable[[Tensor], Any]) -> str:
     # Tries the transform on two images: it must do to a batch what is done to each image, and draw no random numbers.
-    before = _random_states(few.device)
+    own = generators_of(transform)
+    before = _random_states(few.device), [*map(state_of, own)]
     try:
         batch, single = transform(few), default_collate([*map(of_one, few)])
-        drew = _random_states(few.device) != before
+        drew = (_random_states(few.device), [*map(state_of, own)]) != before
     finally:
-        _restore(before, few.device)
+        _restore(before[0], few.device)
+        for generator, state in zip(own, before[1], strict=True):
+            set_state(generator, state)
     if drew:
         return "draws random numbers"
     return "" if torch.equal(batch, single) else "gives an image another value in a batch than alone"

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from avalanche.training.plugins import SupervisedPlugin
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class ClassAccuracy(SupervisedPlugin):
@@ -17,11 +17,12 @@ class ClassAccuracy(SupervisedPlugin):
 
     def __init__(self) -> None:
         super().__init__()
-        self._counts: list[tuple[Tensor, Tensor]] = []
+        # For each experience the number of classes known of, and for each batch the labels and whether they were hit.
+        self._seen: list[tuple[int, list[tuple[Tensor, Tensor]]]] = []
 
     def start(self) -> None:
         """Forget earlier evaluations."""
-        self._counts = []
+        self._seen = []
 
     def rows(self) -> list[list[float | None]]:
         """Compute the accuracies.
@@ -30,24 +31,21 @@ class ClassAccuracy(SupervisedPlugin):
             For each experience evaluated since :meth:`start` the accuracy on its classes 0, 1, ..., in [0, 1]; None
             where a class has no sample.
         """
-        return [
-            [right / all_ if all_ else None for right, all_ in zip(correct.tolist(), total.tolist(), strict=True)]
-            for correct, total in self._counts
-        ]
+        return [self._row(size, batches) for size, batches in self._seen]
+
+    @staticmethod
+    def _row(size: int, batches: list[tuple[Tensor, Tensor]]) -> list[float | None]:
+        labels, hit = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
+        total = labels.bincount(minlength=size)  # more than are known of, if there are
+        correct = labels[hit].bincount(minlength=len(total))
+        return [right / all_ if all_ else None for right, all_ in zip(correct.tolist(), total.tolist(), strict=True)]
 
     def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Count anew."""
+        """Begin a row."""
         known = getattr(strategy.experience, "classes_in_this_experience", None) or [0]  # not all benchmarks say
-        zeros = torch.zeros(int(max(known)) + 1, dtype=torch.long, device=strategy.device)
-        self._counts.append((zeros, zeros.clone()))
+        nothing = torch.empty(0, dtype=torch.int64, device=strategy.device)
+        self._seen.append((int(max(known)) + 1, [(nothing, nothing.bool())]))
 
     def after_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Count a batch; on a GPU without waiting for it."""
-        labels, size = strategy.mb_y, len(self._counts[-1][0])
-        right = strategy.mb_output.argmax(1) == labels
-        found = [torch.bincount(labels, weights, size).long() for weights in (right.double(), None)]
-        more = (0, len(found[0]) - size)  # classes that were not known of
-        correct, total = (
-            nn.functional.pad(counts, more) + new for counts, new in zip(self._counts[-1], found, strict=True)
-        )
-        self._counts[-1] = correct, total
+        """Note a batch's hits; on a GPU without waiting for it."""
+        self._seen[-1][1].append((strategy.mb_y, strategy.mb_output.argmax(1) == strategy.mb_y))

@@ -12,6 +12,7 @@ from avalanche.models import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 
 from avsi._numbers import check_count
+from avsi.importance.state import evaluating
 from avsi.plugins.consolidation import ConsolidationPlugin
 from avsi.plugins.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
 
@@ -23,8 +24,9 @@ class EarlyStopping(SupervisedPlugin):
     the error "increases for more than 5 epochs", which is a weaker condition than the one it names first.
 
     Weights and buffers (Hebbian traces among them) become those of the epoch with the lowest validation error, the
-    first of several, also where training ends with the last epoch. The running state of consolidation plugins goes back
-    with them: the path integral of Synaptic Intelligence is that of the path to the restored weights.
+    first of several, also where training ends with the last epoch, or a plugin stops it in the middle of one. The
+    running state of consolidation plugins goes back with them: the path integral of Synaptic Intelligence is that of
+    the path to the restored weights.
 
     Avalanche's own ``EarlyStoppingPlugin`` knows no least number of epochs, does not go back when training ends with
     the last epoch, and has the validation stream evaluated by the strategy's evaluator, which spoils its BWT.
@@ -39,7 +41,8 @@ class EarlyStopping(SupervisedPlugin):
         track: Shows the progress of the pass over the validation data.
 
     Raises:
-        ValueError: If a number of epochs is no positive integer.
+        ValueError: If a number of epochs is not positive.
+        TypeError: If it is no whole number.
 
     Examples:
         >>> import torch
@@ -98,8 +101,9 @@ class EarlyStopping(SupervisedPlugin):
         patience_ends = epoch - self._best_epoch >= self.patience and epoch >= self.at_least
         if patience_ends:
             strategy.stop_training()
+        ends = strategy._stop_training or epoch == strategy.train_epochs
         # Here, not after the experience: consolidation plugins measure there, in an order that is not ours.
-        if (patience_ends or epoch == strategy.train_epochs) and epoch != self._best_epoch:
+        if ends and epoch != self._best_epoch:
             strategy.model.load_state_dict(self._best["model"])
             for plugin, state in zip(self._consolidation(strategy), self._best["plugins"], strict=True):
                 plugin.load_state_dict(state)
@@ -126,11 +130,8 @@ def validation_error(strategy: Any, experiences: Sequence[Any], track: Track = s
         The error, in [0, 1].
     """
     accuracy = Accuracy()
-    modes = [(module, module.training) for module in strategy.model.modules()]  # some may be held in evaluation mode
-    strategy.model.eval()
-    for x, y, *tasks in evaluation_batches(strategy, experiences, track, "validation"):
-        x, y, *tasks = (tensor.to(strategy.device) for tensor in (x, y, *tasks))
-        accuracy.update(avalanche_forward(strategy.model, x, tasks[0] if tasks else None), y)
-    for module, training in modes:
-        module.training = training
+    with evaluating(strategy.model):
+        for x, y, *tasks in evaluation_batches(strategy, experiences, track, "validation"):
+            x, y, *tasks = (tensor.to(strategy.device) for tensor in (x, y, *tasks))
+            accuracy.update(avalanche_forward(strategy.model, x, tasks[0] if tasks else None), y)
     return 1.0 - accuracy.result()

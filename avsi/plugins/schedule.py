@@ -28,6 +28,7 @@ class Schedule(SupervisedPlugin):
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Make the experience's scheduler."""
         self._rates = [group["lr"] for group in strategy.optimizer.param_groups]
+        self._forget_base(strategy)  # of an experience that was interrupted
         self._scheduler = self._make(strategy.optimizer)
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -38,7 +39,14 @@ class Schedule(SupervisedPlugin):
         """Set the learning rates back."""
         for group, rate in zip(strategy.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
+        self._forget_base(strategy)
         self._scheduler, self._rates = None, []
+
+    @staticmethod
+    def _forget_base(strategy: Any) -> None:
+        # Schedulers keep the rate that they begin with in the optimizer, and take over one that they find there.
+        for group in strategy.optimizer.param_groups:
+            group.pop("initial_lr", None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what outlasts an experience.

@@ -20,7 +20,8 @@ class StopAfter(SupervisedPlugin):
         iterations: How many, at least 1.
 
     Raises:
-        ValueError: If it is no positive integer.
+        ValueError: If it is not positive.
+        TypeError: If it is no whole number.
 
     Examples:
         >>> import torch

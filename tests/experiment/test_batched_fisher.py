@@ -1,5 +1,6 @@
 """Squares of mini-batch gradients, for comparison with the Fisher information."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -49,3 +50,27 @@ def test_a_subset_of_the_samples_is_drawn_anew_for_each_task():
     many = OnlineEWCPenalty(model, 1.0, max_samples=1000)
     many.consolidate([(x, y)])
     torch.testing.assert_close(many.importance["weight"], fisher_diagonal(model, [(x, y)])["weight"])
+
+
+class BrokenError(Exception):
+    pass
+
+
+def test_the_model_is_as_before_also_after_an_error():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    model[1].eval()  # held
+    x, y = torch.randn(8, 3), torch.randint(0, 2, (8,))
+    penalty = BatchedEWCPenalty(model, 1.0, batch_size=4)
+
+    def breaking():
+        yield x, y
+        raise BrokenError
+
+    penalty.consolidate([(x, y)])
+    assert [module.training for module in model] == [True, False, True]
+    with pytest.raises(BrokenError):
+        penalty.consolidate(breaking())
+    assert [module.training for module in model] == [True, False, True]
+    with pytest.raises(ValueError, match="batches yielded no samples"):
+        penalty.consolidate([])

@@ -4,6 +4,7 @@ import pytest
 
 from avsi.experiment import Patience, Setting, Trial
 from avsi.experiment.events import Said, Step
+from avsi.experiment.methods import batched_ewc, mas
 from avsi.experiment.progress import TrialProgress
 
 
@@ -80,10 +81,9 @@ def test_telling_changes_nothing(experiment):
     assert again["weights"] == result["weights"]
 
 
-def test_importance_passes_are_told(experiment):
-    from avsi.experiment.methods import mas
-
-    events, _ = told(replace(experiment, methods=(mas(1.0),)), "mas")
+@pytest.mark.parametrize("method", [mas(1.0), batched_ewc(1.0)], ids=lambda method: method.name)
+def test_importance_passes_are_told(experiment, method):
+    events, _ = told(replace(experiment, methods=(method,)), method.name)
     activities = {step.activity.rsplit(" ", 1)[0] for step in steps(events)}
     assert len(activities - {"epoch", "learned", "evaluation", "validation"}) == 1
 

@@ -19,6 +19,7 @@ from avalanche.training import Cumulative
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from avsi.experiment import Experiment, Method, Patience, Setting, Trial, running
 from avsi.experiment.events import Said
@@ -208,6 +209,7 @@ class Warming(MLP):
 
 WARMING = replace(KEPT, name="warming", model=partial(Warming, 64, (8,), MultiHead))
 RECORDED = replace(SPLIT, name="recorded", batch_size=8)  # dynamics are recorded every 100 steps
+SCHEDULED = replace(KEPT, name="scheduled", epochs=3, scheduler=partial(CosineAnnealingLR, T_max=3))
 STOPPING = replace(SPLIT, name="stopping", epochs=4, patience=Patience(epochs=1, at_least=1, validation=0.2))
 
 CASES = [
@@ -218,6 +220,7 @@ CASES = [
     *((GROWING, name) for name in ("finetune", "si", "online_ewc")),
     (WARMING, "finetune"),
     (RECORDED, "dhp"),
+    (SCHEDULED, "si"),
     *((STOPPING, name) for name in ("finetune", "dhp+si", "scratch")),
 ]
 

@@ -970,11 +970,11 @@ def test_refuses_parameters_without_gradients():
         ),
         ({"parameters": ["weight", "wieght"]}, ValueError, "no parameters named 'wieght'; it has weight, bias"),
         ({"parameters": "weight"}, TypeError, "put it in a list"),
-        ({"max_samples": 0}, ValueError, "max_samples must be a positive integer, got 0"),
-        ({"max_samples": 1.5}, ValueError, "max_samples must be a positive integer, got 1.5"),
-        ({"max_samples": "3"}, ValueError, "max_samples must be a positive integer, got '3'"),
-        ({"workspace_bytes": 0}, ValueError, "workspace_bytes must be a positive integer, got 0"),
-        ({"seed": 0.5}, ValueError, "seed must be an integer, got 0.5"),
+        ({"max_samples": 0}, ValueError, "max_samples must be at least 1, got 0"),
+        ({"max_samples": 1.5}, TypeError, "max_samples must be a whole number, got 1.5"),
+        ({"max_samples": "3"}, TypeError, "max_samples must be a whole number, got '3'"),
+        ({"workspace_bytes": 0}, ValueError, "workspace_bytes must be at least 1, got 0"),
+        ({"seed": 0.5}, TypeError, "seed must be a whole number, got 0.5"),
     ],
 )
 def test_refuses_bad_arguments(arguments, error, message):

@@ -135,13 +135,15 @@ def test_the_state_of_smaller_heads_is_refused_and_so_is_a_foreign_one():
         head.load_state_dict({"heads.a.weight": torch.zeros(2, 4)}, strict=True)
 
 
-@pytest.mark.parametrize("bad", [0, 1.5])
-def test_bad_growing_heads(bad):
-    with pytest.raises(ValueError, match="in_features must be a positive integer"):
+@pytest.mark.parametrize(
+    ("bad", "error", "message"), [(0, ValueError, "must be at least 1"), (1.5, TypeError, "must be a whole number")]
+)
+def test_bad_growing_heads(bad, error, message):
+    with pytest.raises(error, match=f"in_features {message}"):
         GrowingHead(bad)
-    with pytest.raises(ValueError, match="initial_classes must be a positive integer"):
+    with pytest.raises(error, match=f"initial_classes {message}"):
         GrowingHead(4, initial_classes=bad)
-    with pytest.raises(ValueError, match=f"classes must be a positive integer, got {bad}"):
+    with pytest.raises(error, match=f"classes {message}, got {bad}"):
         GrowingHead(4).resize(bad)
 
 

@@ -128,27 +128,43 @@ def test_unknown_task_is_named():
         head(torch.randn(2, 4), 7)
 
 
-@pytest.mark.parametrize("size", [0, -1, 2.0, True])
-def test_bad_sizes(size):
-    with pytest.raises(ValueError, match="in_features must be a positive integer"):
+def test_an_empty_batch_has_no_task():
+    head = MultiHead(4)
+    head.resize(0, 2)
+    with pytest.raises(ValueError, match="the batch is empty, so no task's head can be chosen"):
+        head(torch.randn(0, 4), torch.empty(0, dtype=torch.int64))
+    assert head(torch.randn(0, 4), 0).shape == (0, 2)
+
+
+KIND, RANGE = (TypeError, "must be a whole number"), (ValueError, "must be at least 1")
+
+
+@pytest.mark.parametrize(("size", "answer"), [(0, RANGE), (-1, RANGE), (2.0, KIND), (True, KIND)])
+def test_bad_sizes(size, answer):
+    error, message = answer
+    with pytest.raises(error, match=f"in_features {message}, got {size}"):
         MultiHead(size)
-    with pytest.raises(ValueError, match="must be a positive integer"):
+    with pytest.raises(error, match=f"a hidden layer's size {message}, got {size}"):
         MLP(4, (size,))
 
 
-@pytest.mark.parametrize("size", [0, -2, 2.0, None, "3"])
-def test_bad_resizing(size):
+@pytest.mark.parametrize(("size", "answer"), [(0, RANGE), (-2, RANGE), (2.0, KIND), (None, KIND), ("3", KIND)])
+def test_bad_resizing(size, answer):
     head = MultiHead(4)
-    with pytest.raises(ValueError, match=f"classes must be a positive integer, got {size!r}"):
+    error, message = answer
+    with pytest.raises(error, match=f"classes {message}, got {size!r}"):
         head.resize(5, size)
-    with pytest.raises(ValueError, match=r"a task label must be an integer, got 1\.5"):
+    with pytest.raises(TypeError, match=r"a task label must be a whole number, got 1\.5"):
         head.resize(1.5, 2)
     assert len(head.heads) == 0
 
 
-@pytest.mark.parametrize("head", [0, -1, 2.5, "10", None, True])
-def test_bad_heads(head):
-    with pytest.raises(ValueError, match=f"head, as a number of classes, must be a positive integer, got {head!r}"):
+@pytest.mark.parametrize(
+    ("head", "answer"), [(0, RANGE), (-1, RANGE), (2.5, KIND), ("10", KIND), (None, KIND), (True, KIND)]
+)
+def test_bad_heads(head, answer):
+    error, message = answer
+    with pytest.raises(error, match=f"head, as a number of classes, {message}, got {head!r}"):
         MLP(4, (4,), head)
 
 

@@ -1,6 +1,7 @@
 import copy
 import pickle
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -348,6 +349,108 @@ TRANSFORMS = {
 }
 
 
+OWN = {"torch": torch.Generator(), "numpy": np.random.default_rng(0), "old numpy": np.random.RandomState(0)}
+OWN["python"] = random.Random(0)
+DRAW = {
+    "torch": lambda generator: float(torch.rand((), generator=generator)),
+    "numpy": lambda generator: generator.random(),
+    "old numpy": lambda generator: generator.random_sample(),
+    "python": lambda generator: generator.random(),
+}
+
+
+class Rarely:
+    """Flips few images, by a random generator of its own."""
+
+    def __init__(self, kind):
+        self.kind, self.generator = kind, copy.deepcopy(OWN[kind])
+
+    def __call__(self, x):
+        return x.flip(-1) if DRAW[self.kind](self.generator) < 0.05 else x
+
+    def method(self, x):
+        return self(x)
+
+
+class SlottedRarely:
+    __slots__ = ("generator",)
+
+    def __init__(self, kind):
+        self.generator = [Rarely(kind)]
+
+    def __call__(self, x):
+        return self.generator[0](x)
+
+
+class RarelyByGlobal:
+    def __call__(self, x):
+        return self.helped(x)
+
+    def helped(self, x):
+        return flip_rarely(x)
+
+
+def flip_rarely(x):
+    return x.flip(-1) if OWN_GENERATOR.random() < 0.05 else x
+
+
+def flip_rarely_by(kind, x, generator):
+    return x.flip(-1) if DRAW[kind](generator) < 0.05 else x
+
+
+def by_closure(kind):
+    generator = copy.deepcopy(OWN[kind])
+    return lambda x: flip_rarely_by(kind, x, generator)
+
+
+OWN_GENERATOR = np.random.default_rng(0)
+HOLDERS = {
+    "attribute": Rarely,
+    "slot": SlottedRarely,
+    "method": lambda kind: Rarely(kind).method,
+    "closure": by_closure,
+    "partial": lambda kind: partial(flip_rarely_by, kind, generator=copy.deepcopy(OWN[kind])),
+    "compose": lambda kind: v2.Compose([v2.Normalize([0.5], [0.25]), v2.Lambda(Rarely(kind))]),
+}
+
+
+def assert_drawn_for_each_image(make, image_by_image=True):
+    expected = list(
+        SingleDatasetDataLoader(make_avalanche_dataset(image_data(), transform_groups=make()), batch_size=8)
+    )
+    loader = SingleDatasetDataLoader(make_avalanche_dataset(image_data(), transform_groups=make()), batch_size=8)
+    fast = InMemoryLoader(loader)
+    assert [bool(origin.steps) for origin in fast.samples.sources] == [image_by_image]
+    for batch, other in zip(expected, fast, strict=True):
+        assert_same_batch(batch, other)
+
+
+@pytest.mark.parametrize("kind", DRAW)
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_transforms_with_a_generator_of_their_own_are_applied_image_by_image(holder, kind):
+    """Even if the images that it is tried on came out alike, and the trial leaves the generator as it was."""
+    assert_drawn_for_each_image(lambda: {"train": HOLDERS[holder](kind), "eval": None})
+
+
+@pytest.mark.parametrize("transform", [flip_rarely, RarelyByGlobal(), lambda x: flip_rarely(x)])
+def test_generators_of_a_module_are_known_too(transform):
+    start = OWN_GENERATOR.bit_generator.state
+
+    def make():
+        OWN_GENERATOR.bit_generator.state = start
+        return {"train": transform, "eval": None}
+
+    assert_drawn_for_each_image(make)
+
+
+def test_a_generator_that_is_not_used_is_no_reason():
+    class Still(Rarely):
+        def __call__(self, x):
+            return -x
+
+    assert_drawn_for_each_image(lambda: {"train": Still("torch"), "eval": None}, image_by_image=False)
+
+
 @pytest.mark.parametrize("kind", ["transform_groups", "frozen_transform_groups"])
 @pytest.mark.parametrize("case", TRANSFORMS)
 def test_transformation_groups_are_applied_as_avalanche_applies_them(case, kind):
@@ -516,12 +619,13 @@ def test_images_are_copied_to_a_device_once(digits):
     assert place(images).device.type == "meta"
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda plugin: pickle.loads(pickle.dumps(plugin))])
-def test_a_copy_of_the_plugin_looks_images_up_anew(copied):
-    """Copies are found by the identity of the images, which may be another tensor's where the plugin is copied to."""
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda plugin: pickle.loads(pickle.dumps(plugin))])
+def test_copies_of_the_plugin_hold_no_images(duplicate):
+    """They are known by identity, which other tensors have in another process or once the original is gone."""
     plugin, images = InMemoryBatches(on_device=True), torch.zeros(3)
-    assert plugin._place(torch.device("cpu"))(images) is images
-    assert copied(plugin)._place(torch.device("cpu"))(images) is images
+    plugin._place(torch.device("cpu"))(images)
+    assert duplicate(plugin)._copies == {}
+    assert len(plugin._copies) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -6,6 +6,7 @@ from training import naive, seeded_mlp
 from avsi import MASPlugin, SIPlugin
 from avsi.plugins import early_stopping
 from avsi.plugins.early_stopping import EarlyStopping, validation_error
+from avsi.plugins.stop_after import StopAfter
 from avsi.scenarios import split_digits
 
 
@@ -27,7 +28,7 @@ class Snapshots(SupervisedPlugin):
             self.omega.append({k: v.clone() for k, v in self.si.path_integral.items()})
 
 
-def run(benchmark, monkeypatch, errors, patience, epochs):
+def run(benchmark, monkeypatch, errors, patience, epochs, plugins=()):
     """Train one task with validation errors given in advance."""
     given = iter(errors)
     monkeypatch.setattr(early_stopping, "validation_error", lambda *_: next(given))
@@ -36,7 +37,10 @@ def run(benchmark, monkeypatch, errors, patience, epochs):
     stopping = EarlyStopping(benchmark.valid_stream, *patience)
     model = seeded_mlp()
     strategy = naive(
-        model, torch.optim.Adam(model.parameters(), lr=1e-2), [si, MASPlugin(0.0), snapshots, stopping], epochs=epochs
+        model,
+        torch.optim.Adam(model.parameters(), lr=1e-2),
+        [si, MASPlugin(0.0), snapshots, *plugins, stopping],
+        epochs=epochs,
     )
     strategy.train(benchmark.train_stream[0], eval_streams=[])
     return model, si, snapshots, stopping
@@ -66,6 +70,14 @@ def test_stops_in_time_and_goes_back_to_the_best_epoch(benchmark, monkeypatch, e
     delta = model.features[1].weight.detach() - start.features[1].weight.detach()
     expected = (omega / (delta**2 + 1e-3)).clamp(min=0)
     torch.testing.assert_close(si.importance["features.1.weight"], expected)
+
+
+def test_goes_back_when_something_else_ends_training(benchmark, monkeypatch):
+    model, si, snapshots, stopping = run(benchmark, monkeypatch, [1, 5, 5, 5], (9, 9), 9, [StopAfter(22)])
+    assert stopping.errors == [[1, 5, 5]]  # in the middle of the third epoch
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, snapshots.weights[0][name])
+        assert torch.equal(si.anchor[name], value)
 
 
 def test_validation_error_is_the_share_of_wrong_answers(benchmark):
@@ -120,8 +132,17 @@ def test_a_layer_held_in_evaluation_mode_stays_so(benchmark):
     assert not held.training
     assert all(layer.training for layer in model.modules() if layer is not held)
 
+    def broken(*_):
+        raise KeyboardInterrupt
+
+    held.register_forward_pre_hook(broken)
+    with pytest.raises(KeyboardInterrupt):
+        validation_error(strategy, [benchmark.valid_stream[0]])
+    assert not held.training
+    assert all(layer.training for layer in model.modules() if layer is not held)
+
 
 @pytest.mark.parametrize("name", ["patience", "at_least"])
 def test_epochs_are_positive_integers(benchmark, name):
-    with pytest.raises(ValueError, match=f"{name} must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         EarlyStopping(benchmark.valid_stream, **{name: 0})

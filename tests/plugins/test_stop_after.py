@@ -29,7 +29,7 @@ def test_it_is_the_same_as_that_many_epochs(digits):
     assert torch.equal(*ends)
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, "x"])
-def test_other_numbers_are_refused(wrong):
-    with pytest.raises(ValueError, match="iterations must be"):
+@pytest.mark.parametrize(("wrong", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("x", TypeError)])
+def test_other_numbers_are_refused(wrong, error):
+    with pytest.raises(error, match="iterations must be"):
         StopAfter(wrong)

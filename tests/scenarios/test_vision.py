@@ -279,3 +279,8 @@ def test_finished_results_still_hold():
 def test_data_sets_that_scenarios_use_are_known():
     assert set(PRESENT) | {"svhn", "mnist_background"} <= set(DATASETS)
     assert sum(published_counts("svhn", "train")) == 73_257
+
+
+def test_names_of_data_sets_are_a_sequence():
+    with pytest.raises(TypeError, match=r"datasets must be a sequence of names, got 'mnist'; write \['mnist'\]"):
+        five_vision(datasets="mnist")

@@ -1,0 +1,50 @@
+"""A schedule for each experience, of which nothing outlasts it."""
+
+from functools import partial
+
+import pytest
+import torch
+from avalanche.training.plugins import SupervisedPlugin
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
+from training import naive, seeded_mlp
+
+from avsi.plugins.schedule import Schedule
+
+
+class Rates(SupervisedPlugin):
+    """Notes the rates that epochs are trained with; an experience may be interrupted."""
+
+    def __init__(self):
+        super().__init__()
+        self.rates, self.interrupt = [], False
+
+    def before_training_epoch(self, strategy, **kwargs):
+        self.rates += [group["lr"] for group in strategy.optimizer.param_groups]
+
+    def after_training_epoch(self, strategy, **kwargs):
+        if self.interrupt:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_a_rate_that_was_changed_between_experiences_is_the_new_base(digits, interrupt):
+    model = seeded_mlp()
+    optimizer, rates = SGD(model.parameters(), lr=0.1), Rates()
+    strategy = naive(
+        model, optimizer, [Schedule(partial(LambdaLR, lr_lambda=lambda epoch: 0.5**epoch)), rates], epochs=2
+    )
+    rates.interrupt = interrupt
+    if interrupt:
+        with pytest.raises(KeyboardInterrupt):
+            strategy.train(digits.train_stream[0], eval_streams=[])
+    else:
+        strategy.train(digits.train_stream[0], eval_streams=[])
+        assert "initial_lr" not in optimizer.param_groups[0]
+    assert rates.rates == [0.1, 0.05][: 2 - interrupt]
+    rates.rates, rates.interrupt = [], False
+    optimizer.param_groups[0]["lr"] = 0.001
+    strategy.train(digits.train_stream[1], eval_streams=[])
+    assert rates.rates == [0.001, 0.0005]
+    assert optimizer.param_groups[0]["lr"] == 0.001
+    assert torch.isfinite(next(model.parameters())).all()
