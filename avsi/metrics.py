@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics, forgetting_metrics
-
 from avsi._numbers import as_number
 
 
@@ -25,6 +23,8 @@ def evaluation_metrics() -> list:
         >>> [str(metric) for metric in evaluator.metrics]
         ['Top1_Acc_Exp', 'Top1_Acc_Stream', 'StreamBWT', 'StreamForgetting']
     """
+    from avalanche.evaluation.metrics import accuracy_metrics, bwt_metrics, forgetting_metrics  # figures need none
+
     metrics = [*accuracy_metrics(experience=True, stream=True), *bwt_metrics(stream=True)]
     return [*metrics, *forgetting_metrics(stream=True)]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import avsi  # noqa: F401  before Avalanche: it keeps back a warning that users can do nothing about
@@ -20,9 +21,49 @@ from avsi.experiment.spec import ExperimentError
 from avsi.launch.cli import exits_explained
 from avsi.plugins import SIPlugin
 from avsi.plugins.batches import InMemoryBatches
-from avsi.plugins.evaluation import EvaluationPlugin
+from avsi.plugins.evaluation import silent_evaluator
+from avsi.scenarios import Source
 
 Options = TypeVar("Options")
+LAYERS = {"features.1.weight": "first layer", "features.3.weight": "second layer", "head.weight": "output layer"}
+"""Weights of an MLP of two hidden layers, and what tables call them."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What analyses of networks have in common: their data, and where results go."""
+
+    dataset: str = "mnist"
+    """Data set of grey images."""
+    data_root: Path | None = None
+    """Folder of prepared data sets; default: $AVSI_DATA, else the user's cache folder."""
+    download: bool = True
+    """Obtain missing data sets from their publishers."""
+    out: Path = Path("results")
+    """Folder for results; they go into a folder in it that is named after the analysis."""
+
+    def load(self) -> Source:
+        """Load the data set.
+
+        Returns:
+            The data set.
+        """
+        return Source.load(self.dataset, self.data_root, self.download)
+
+
+def check_least(options: Any, **least: int) -> None:
+    """Refuse options that are too small.
+
+    Args:
+        options: The options.
+        **least: The least values, by name.
+
+    Raises:
+        ExperimentError: If one is smaller.
+    """
+    for name, value in least.items():
+        if getattr(options, name) < value:
+            raise ExperimentError(f"{name} must be at least {value}, got {getattr(options, name)}")
 
 
 def run_analysis(
@@ -95,9 +136,6 @@ def train_plainly(
         epochs: Epochs per experience.
         device: A torch device.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No loggers specified")
-        silent = EvaluationPlugin()
     strategy = Naive(
         model=model,
         optimizer=optimizer,
@@ -105,7 +143,7 @@ def train_plainly(
         train_mb_size=batch_size,
         train_epochs=epochs,
         device=device,
-        evaluator=silent,
+        evaluator=silent_evaluator(),
         plugins=[*plugins, InMemoryBatches(on_device=device != "cpu")],
     )
     for experience in experiences:

@@ -45,7 +45,7 @@ class Options:
 
 
 def find_trial(folder: Path, method: str, seed: int) -> dict:
-    """Read the trial asked for; where there are several experiments in the folder, that of the first one that has it.
+    """Read the trial asked for; where several protocols are in the folder, the published one comes first.
 
     Args:
         folder: An experiment's folder of results.
@@ -61,7 +61,8 @@ def find_trial(folder: Path, method: str, seed: int) -> dict:
     if not folder.is_dir():
         raise ExperimentError(f"{folder} is not a folder; give an experiment's folder of results")
     known = trials(folder.resolve().parent)
-    known = known[known.experiment == folder.resolve().name]
+    known = known[(known.experiment == folder.resolve().name) & (known.candidate_of == "")]
+    known = known.sort_values("deviation", kind="stable")  # "" is the published protocol
     found = known[(known.method == method) & (known.seed == seed)].to_dict("records")
     if not found:
         names = ", ".join(known.method[known.hebbian_dynamics.astype(bool)].unique()) or "none"
@@ -116,7 +117,9 @@ def draw(trial: dict) -> Figure:
             axes.spines[side].set_visible(False)
     if len(layers) > 1:
         figure.axes[0].legend(frameon=False, fontsize=8)
-    figure.suptitle(f"{trial['experiment']}: {trial['method']}, seed {trial['seed']}", x=0.01, ha="left", fontsize=11)
+    changed = f" ({trial['deviation']})" if trial["deviation"] else ""
+    title = f"{trial['experiment']}: {trial['method']}, seed {trial['seed']}{changed}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return figure
 
 

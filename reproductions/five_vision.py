@@ -14,19 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from avsi.experiment import Experiment, lazy_imports, main
-from avsi.experiment.methods import (
-    avalanche_ewc,
-    avalanche_mas,
-    avalanche_si,
-    dhp_table,
-    dropout,
-    joint,
-    mas,
-    of_matched_networks,
-    online_ewc,
-    scratch,
-    si,
-)
+from avsi.experiment.methods import dhp_table, mas, of_matched_networks, online_ewc, references, si
 
 with lazy_imports():
     from torch.optim import SGD
@@ -53,12 +41,7 @@ EXPERIMENT = Experiment(
             eta=0.0001,
             per_connection_eta=True,
         ),
-        dropout(partial(VisionMixtureNet, dropout=0.5)),
-        avalanche_si(0.1, damping=0.1),
-        avalanche_ewc(100.0),
-        avalanche_mas(1.0),
-        scratch(),
-        joint(),
+        *references(si=0.1, damping=0.1, ewc=100.0, mas=1.0, network=VisionMixtureNet),
     ),
     paper=of_matched_networks(
         {

@@ -17,18 +17,7 @@ from permuted_mnist import DHP as PERMUTED
 from permuted_mnist import NETWORK, SI
 
 from avsi.experiment import lazy_imports, main
-from avsi.experiment.methods import (
-    avalanche_ewc,
-    avalanche_mas,
-    avalanche_si,
-    dhp_table,
-    dropout,
-    joint,
-    mas,
-    of_matched_networks,
-    online_ewc,
-    scratch,
-)
+from avsi.experiment.methods import dhp_table, mas, of_matched_networks, online_ewc, references
 
 with lazy_imports():
     from avsi.scenarios import imbalanced_permuted_mnist
@@ -40,12 +29,7 @@ EARLY_STOPPING = replace(
     scenario=partial(imbalanced_permuted_mnist, permute_first=True),
     methods=(
         *dhp_table(NETWORK, (SI(1.0), online_ewc(50.0), mas(0.01)), classes=10, eta=0.001),
-        dropout(partial(NETWORK, head=10, dropout=0.5)),
-        avalanche_si(1.0, damping=0.1),
-        avalanche_ewc(400.0),
-        avalanche_mas(0.1),
-        scratch(),
-        joint(),
+        *references(si=1.0, damping=0.1, ewc=400.0, mas=0.1, network=partial(NETWORK, head=10)),
     ),
     paper=of_matched_networks(
         {

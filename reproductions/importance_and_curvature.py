@@ -11,24 +11,22 @@ sensitivity. By layer: Pearson's correlation, and Spearman's, of ranks, which do
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 import torch
-from analysis import RecordingSI, run_analysis, train_plainly
-from rich.console import Console
+from analysis import LAYERS, DataOptions, RecordingSI, check_least, run_analysis, train_plainly
 
 from avsi import fisher_diagonal, mas_importance
+from avsi.experiment import ExperimentError
 from avsi.files import write_json, write_text
 from avsi.models import MLP, glorot_uniform
-from avsi.results import markdown_table, terminal_table
-from avsi.scenarios import Source, build, permute
-
-LAYERS = {"features.1.weight": "first layer", "features.3.weight": "second layer", "head.weight": "output layer"}
+from avsi.results import markdown_table, say, terminal_table
+from avsi.results.store import prepare
+from avsi.scenarios import build, permute
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(DataOptions):
     """What to measure and where to write it."""
 
     epochs: int = 10
@@ -37,14 +35,16 @@ class Options:
     """SI's xi."""
     seeds: int = 3
     """Number of networks."""
-    dataset: str = "mnist"
-    """Data set of grey images."""
-    data_root: Path | None = None
-    """Folder of prepared data sets; default: $AVSI_DATA, else the user's cache folder."""
-    download: bool = True
-    """Obtain missing data sets from their publishers."""
-    out: Path = Path("results")
-    """Folder for results; they go into its folder importance_and_curvature."""
+
+    def check(self) -> None:
+        """Refuse what cannot be measured.
+
+        Raises:
+            ExperimentError: If an option is out of range.
+        """
+        check_least(self, epochs=1, seeds=1)
+        if not 0 < self.damping < float("inf"):
+            raise ExperimentError(f"damping must be finite and greater than 0, got {self.damping}")
 
 
 def measure(options: Options, seed: int) -> pd.DataFrame:
@@ -57,7 +57,7 @@ def measure(options: Options, seed: int) -> pd.DataFrame:
     Returns:
         A row for each layer and measure.
     """
-    source = Source.load(options.dataset, options.data_root, options.download)
+    source = options.load()
     (experience,) = build(permute(source, tasks=1), scenario="domain").train_stream
     torch.manual_seed(seed)
     model = MLP(source.train.images[0].numel(), (256, 256), len(source.classes), init=glorot_uniform)
@@ -90,15 +90,16 @@ def main(options: Options) -> None:
     Args:
         options: What to measure and where to write it.
     """
+    options.check()
+    folder = prepare(options.out) / "importance_and_curvature"
     found = pd.concat([measure(options, seed) for seed in range(options.seeds)])
     means = found.groupby(["layer", "measure"], sort=False)[["pearson", "spearman"]].mean()
     table = means.map("{:.2f}".format).reset_index().set_index("layer")
-    folder = options.out / "importance_and_curvature"
     protocol = f"{options.dataset}, {options.epochs} epochs, xi = {options.damping:g}, mean of {options.seeds} seeds."
     write_json(folder / "correlations.json", {"protocol": protocol, "rows": found.to_dict("records")})
     text = f"# SI's importance and measures at the end point\n\nCorrelations over weights: {protocol}\n\n"
     write_text(folder / "summary.md", text + markdown_table(table))
-    Console().print(terminal_table(table), markup=False, highlight=False)
+    say(terminal_table(table))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from analysis import RecordingSI, correlations, run_analysis, train_plainly
+from analysis import LAYERS, DataOptions, RecordingSI, check_least, correlations, run_analysis, train_plainly
 from matplotlib.figure import Figure
 
 from avsi.experiment import ExperimentError
@@ -27,14 +27,13 @@ from avsi.launch.cli import check_device
 from avsi.models import MLP, glorot_uniform
 from avsi.results import heat_map, markdown_table, save_figure, say, terminal_table
 from avsi.results.store import prepare
-from avsi.scenarios import Source, build, permute
+from avsi.scenarios import build, permute
 
-LAYERS = {"features.1.weight": "first layer", "features.3.weight": "second layer", "head.weight": "output layer"}
 DAMPING = 0.1
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(DataOptions):
     """What to measure and where to write it; the defaults are the paper's protocol."""
 
     strengths: tuple[float, ...] = (0.0, 0.1)
@@ -47,18 +46,10 @@ class Options:
     """Sizes of the hidden layers."""
     batch_size: int = 256
     """Training batch size."""
-    dataset: str = "mnist"
-    """Data set whose pixels are permuted."""
     seed: int = 0
     """Decides permutations, initial weights and batches."""
     device: str = "auto"
     """Torch device, such as cpu or cuda:0; auto: the first GPU where there is one, else the CPU."""
-    data_root: Path | None = None
-    """Folder of prepared data sets; default: $AVSI_DATA, else the user's cache folder."""
-    download: bool = True
-    """Obtain missing data sets from their publishers."""
-    out: Path = Path("results")
-    """Folder for results; they go into a folder importance_correlation in it, whose name says what was changed."""
 
     def check(self) -> None:
         """Refuse what cannot be measured.
@@ -66,9 +57,7 @@ class Options:
         Raises:
             ExperimentError: If an option is out of range.
         """
-        for name, least in (("tasks", 2), ("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ExperimentError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_least(self, tasks=2, epochs=1, batch_size=1, seed=0)
         if min(self.hidden) < 1:
             raise ExperimentError(f"hidden layers need at least 1 unit, got {self.hidden}")
         if not self.strengths or not all(0 <= c < float("inf") for c in self.strengths):
@@ -108,7 +97,7 @@ def measure(options: Options, strength: float) -> dict:
     Returns:
         For "omega" and "normalised", layer -> correlations between tasks, (tasks, tasks).
     """
-    source = Source.load(options.dataset, options.data_root, options.download)
+    source = options.load()
     stream = build(permute(source, tasks=options.tasks, seed=options.seed), scenario="domain").train_stream
     torch.manual_seed(options.seed)
     inputs, classes = source.train.images[0].numel(), len(source.classes)

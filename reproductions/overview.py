@@ -4,17 +4,28 @@ Writes README.md beside this script, from the results beside it:
 
     python reproductions/overview.py
 
-Numbers come from the results' files alone. Verdicts and causes are judgements, written below by hand.
+Numbers come from the results' files alone, the papers' from the scripts. Verdicts and causes are judgements, written
+below by hand.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import eta_sensitivity
+import five_vision
+import imbalanced_permuted_mnist
 import numpy as np
 import pandas as pd
+import permuted_mnist
+import plasticity
+import split_cifar
+import split_mnist
+import transfer
 
+from avsi.experiment import Experiment, Reported
 from avsi.files import write_text
 from avsi.results import trials
 from avsi.scenarios.imbalanced_permuted_mnist import TABLE_2
@@ -43,28 +54,31 @@ class Cell:
     Attributes:
         label: What it is called.
         method: The method whose trials count.
-        paper: What the paper reports, in percent or in words.
+        paper: What the paper reports, in words; None: the number that the experiment's script has.
         task: The only task that counts, from 1; None: the mean over tasks.
         thinned: Whether test sets count as thinned out like the training data.
     """
 
     label: str
     method: str
-    paper: str | float = ""
+    paper: str | None = None
     task: int | None = None
     thinned: bool = False
 
-    def text(self, finished: pd.DataFrame) -> str:
+    def text(self, finished: pd.DataFrame, reported: Reported) -> str:
         """Write it out.
 
         Args:
             finished: The experiment's finished trials.
+            reported: What the paper reports for the method.
 
         Returns:
             Such as "SI 99.12 ± 0.05 (98.9), n = 10"; that it was not run where there are no trials.
         """
         rows = finished[finished.method == self.method]
-        paper = f" ({self.paper})" if self.paper != "" else ""
+        number = reported.accuracy if self.task is None else dict(enumerate(reported.tasks, 1)).get(self.task)
+        paper = self.paper if self.paper is not None else number
+        paper = "" if paper in {None, ""} else f" ({paper})"
         if rows.empty:
             return f"{self.label} not run{paper}"
         if self.thinned:
@@ -84,16 +98,16 @@ class Item:
 
     Attributes:
         what: Paper, number, benchmark and reading.
-        experiment: Folder of its results.
         command: The script and its arguments.
+        experiment: What is run; None: an analysis, which is no comparison of methods.
         cells: Its numbers.
         verdict: Reproduced, partly, not, or partial data; what is missing.
         cause: The cause of a difference, as far as it was found by experiment.
     """
 
     what: str
-    experiment: str
     command: str
+    experiment: Experiment | None = None
     cells: tuple[Cell, ...] = ()
     verdict: str = "not run"
     cause: str = ""
@@ -107,50 +121,70 @@ class Item:
         Returns:
             A line for each number.
         """
+        if self.experiment is None:
+            return ""
+        experiment = self.experiment
         finished = results[
-            (results.experiment == self.experiment) & (results.deviation == "") & (results.status == "finished")
+            (results.experiment == experiment.name) & (results.deviation == "") & (results.status == "finished")
         ]
-        return "<br>".join(cell.text(finished) for cell in self.cells)
+        return "<br>".join(
+            cell.text(finished, experiment.reported(experiment.method(cell.method))) for cell in self.cells
+        )
 
 
-class Curvature(Item):
-    """SI's importance against measures at the end point, whose numbers are correlations."""
+@dataclass(frozen=True, kw_only=True)
+class Analysis(Item):
+    """An analysis, whose numbers are in a file of its own.
+
+    Attributes:
+        file: The file, in the folder of results.
+        lines: Writes its content out.
+    """
+
+    file: str
+    lines: Callable[[dict[str, Any]], list[str]]
 
     def ours(self, results: pd.DataFrame) -> str:
-        """Write the correlations out.
+        """Write its numbers out.
 
         Args:
             results: Not needed.
 
         Returns:
-            A line for each layer and measure; that it was not run where there is no file.
+            A line for each number; that it was not run where there is no file.
         """
-        file = RESULTS / self.experiment / "correlations.json"
-        if not file.is_file():
-            return "not run"
-        found = pd.DataFrame(json.loads(file.read_text())["rows"])
-        means = found.groupby(["layer", "measure"], sort=False)[["spearman", "pearson"]].mean()
-        lines = [
-            f"{layer}, {measure}: rank correlation {row.spearman:.2f}, Pearson's {row.pearson:.2f}"
-            for (layer, measure), row in means.iterrows()
-        ]
-        return "<br>".join([*lines, f"n = {found.seed.nunique()}"])
+        path = RESULTS / self.file
+        return "<br>".join(self.lines(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else "not run"
 
 
-class Quadratic(Item):
-    """The analysis of quadratic losses, whose numbers are relative errors."""
+def curvature(found: dict[str, Any]) -> list[str]:
+    """Write out how SI's importance correlates with measures at the end point.
 
-    def ours(self, results: pd.DataFrame) -> str:
-        """Write the relative errors out.
+    Args:
+        found: What importance_and_curvature.py wrote.
 
-        Args:
-            results: Not needed.
+    Returns:
+        A line for each layer and measure, and the number of networks.
+    """
+    rows = pd.DataFrame(found["rows"])
+    means = rows.groupby(["layer", "measure"], sort=False)[["spearman", "pearson"]].mean()
+    lines = [
+        f"{layer}, {measure}: rank correlation {row.spearman:.2f}, Pearson's {row.pearson:.2f}"
+        for (layer, measure), row in means.iterrows()
+    ]
+    return [*lines, f"n = {rows.seed.nunique()}"]
 
-        Returns:
-            A line for each equation.
-        """
-        found = json.loads((RESULTS / self.experiment / "quadratic.json").read_text())["comparisons"]
-        return "<br>".join(f"{case['case']}: relative error {100 * case['error']:.2f} %" for case in found)
+
+def quadratic(found: dict[str, Any]) -> list[str]:
+    """Write out the relative errors of the analysis of quadratic losses.
+
+    Args:
+        found: What quadratic.py wrote.
+
+    Returns:
+        A line for each equation.
+    """
+    return [f"{case['case']}: relative error {100 * case['error']:.2f} %" for case in found["comparisons"]]
 
 
 def thinned_accuracy(classes: Sequence[Sequence[float]]) -> float:
@@ -165,47 +199,33 @@ def thinned_accuracy(classes: Sequence[Sequence[float]]) -> float:
     return float(np.mean([np.average(row, weights=counts) for row, counts in zip(classes, TABLE_2, strict=True)]))
 
 
-def table_1(paper: Sequence[float], matched: bool = True, **reading: bool) -> tuple[Cell, ...]:
+def table_1(matched: bool = True, **reading: bool) -> tuple[Cell, ...]:
     """List the methods of a column of the DHP paper's Table 1.
 
     Args:
-        paper: Its accuracies, in the order below; methods without DHP have matched networks there.
-        matched: Whether the matched networks were run.
+        matched: Whether the matched networks were run, which methods without DHP have there.
         **reading: Further arguments of `Cell`.
 
     Returns:
-        The cells; plain networks too, without a value of the paper's.
+        The cells; plain networks too, which have the paper's values only where matched ones were not run.
     """
     plain = {"finetune": "fine-tuning", "si": "SI", "online_ewc": "Online EWC", "mas": "MAS"}
     hebbian = {"dhp": "DHP"} | {f"dhp+{name}": f"DHP + {label}" for name, label in list(plain.items())[1:]}
-    controls = [
-        Cell(f"{label}, matched", f"{name}_matched", value, **reading)
-        for (name, label), value in zip(plain.items(), paper[:4], strict=True)
-        if matched
-    ]
-    alone = [
-        Cell(label, name, "" if matched else value, **reading)
-        for (name, label), value in zip(plain.items(), paper[:4], strict=True)
-    ]
-    together = [
-        Cell(label, name, value, **reading) for (name, label), value in zip(hebbian.items(), paper[4:], strict=True)
-    ]
-    return (*controls, *alone, *together)
+    controls = plain.items() if matched else ()
+    return (
+        *(Cell(f"{label}, matched", f"{name}_matched", **reading) for name, label in controls),
+        *(Cell(label, name, "" if matched else None, **reading) for name, label in plain.items()),
+        *(Cell(label, name, **reading) for name, label in hebbian.items()),
+    )
 
-
-# Table 1: fine-tuning, SI, Online EWC, MAS, then DHP alone and with them.
-PERMUTED = (76.73, 84.72, 86.24, 88.52, 78.49, 85.20, 87.30, 89.53)
-IMBALANCED = (76.44, 85.92, 87.18, 87.32, 80.85, 85.39, 87.43, 88.80)
-SPLIT = (90.43, 97.77, 97.65, 98.24, 98.23, 99.15, 98.96, 98.43)
-VISION = (60.02, 81.26, 78.61, 78.51, 62.94, 81.75, 79.10, 80.66)
 
 TABLE_4 = {"split": "reproduced: within 0.13 points of each other (0.15), 0.2 to 0.3 above the paper"}
 
 ITEMS = (
     Item(
         "SI, Figure 3: split MNIST",
-        "split_mnist_zenke",
         "split_mnist.py",
+        split_mnist.ZENKE,
         (
             Cell("SI, c = 1", "si", "near 100"),
             Cell("fine-tuning", "finetune", "falls"),
@@ -221,51 +241,57 @@ ITEMS = (
     ),
     Item(
         "SI, Figure 4: permuted MNIST",
-        "permuted_mnist_zenke",
         "permuted_mnist.py --protocol zenke",
-        (Cell("SI, c = 0.1", "si", 96.9), Cell("fine-tuning", "finetune", 57.4)),
+        permuted_mnist.ZENKE,
+        (Cell("SI, c = 0.1", "si"), Cell("fine-tuning", "finetune")),
     ),
     Item(
         "SI, Figure 6: split CIFAR-10/100",
-        "split_cifar",
         "split_cifar.py",
+        split_cifar.EXPERIMENT,
         (
-            Cell("SI, c = 0.01", "si", 73.5),
-            Cell("SI, c = 0.1", "si_0.1", 72.0),
-            Cell("fine-tuning", "finetune", 62.5),
-            Cell("from scratch", "scratch", 71.1),
+            Cell("SI, c = 0.01", "si"),
+            Cell("SI, c = 0.1", "si_0.1"),
+            Cell("fine-tuning", "finetune"),
+            Cell("from scratch", "scratch"),
         ),
     ),
     Item(
         "SI, Figure 5: correlation of importances",
-        "importance_correlation",
         "importance_correlation.py",
         verdict="not run at full size; shortened, its first layer agrees and its second does not",
     ),
-    Quadratic("SI, section 4: quadratic losses", "quadratic", "quadratic.py", verdict="reproduced"),
-    Curvature(
+    Analysis(
+        "SI, section 4: quadratic losses",
+        "quadratic.py",
+        verdict="reproduced",
+        file="quadratic/quadratic.json",
+        lines=quadratic,
+    ),
+    Analysis(
         "SI, section 4: importance and measures at the end point",
-        "importance_and_curvature",
         "importance_and_curvature.py",
         verdict="reproduced: correlated, as the paper says without numbers; the output layer least with MAS",
+        file="importance_and_curvature/correlations.json",
+        lines=curvature,
     ),
     Item(
         "Workshop, Figure 3, left: CIFAR-10",
-        "transfer_cifar",
         "transfer.py",
+        transfer.CIFAR,
         (Cell("SI, task 2", "si", task=2), Cell("fine-tuning, task 2", "finetune", task=2)),
     ),
     Item(
         "Workshop, Figure 3, right: MNIST with backgrounds",
-        "transfer_mnist_background",
         "transfer.py --protocol mnist_background",
+        transfer.MNIST_BACKGROUND,
         (Cell("SI, task 2", "si", task=2), Cell("fine-tuning, task 2", "finetune", task=2)),
     ),
     Item(
         "DHP, Table 1 and Figure 2b: split MNIST",
-        "split_mnist_dhp",
         "split_mnist.py --protocol dhp",
-        table_1(SPLIT),
+        split_mnist.DHP,
+        table_1(),
         "partly: SI, Online EWC and all rows with DHP at or above the paper; MAS with plain networks 0.1 below; "
         "fine-tuning far above; what plasticity contributes is not reproduced",
         "With SI, Online EWC and MAS the matched networks reach what DHP reaches: the gain over plain networks is that "
@@ -273,43 +299,43 @@ ITEMS = (
     ),
     Item(
         "DHP, Table 1 and Figure 2a: permuted MNIST, early stopping",
-        "permuted_mnist_dhp",
         "permuted_mnist.py",
-        table_1(PERMUTED, matched=False),
+        permuted_mnist.DHP,
+        table_1(matched=False),
         "partly: all above the paper, one seed, without the matched networks; an optimizer that is not fused, "
         "validation images drawn another way than by today's script",
         "Tasks take 10 to 72 epochs. Strengths chosen on validation data.",
     ),
     Item(
         "DHP, Table 1 and Figure 2a: permuted MNIST, ten epochs",
-        "permuted_mnist_ten_epochs",
         "permuted_mnist.py --protocol ten_epochs",
-        table_1(PERMUTED),
+        permuted_mnist.TEN_EPOCHS,
+        table_1(),
     ),
     Item(
         "DHP, Table 1 and Figure 5: imbalanced permuted MNIST, early stopping, whole test sets",
-        "imbalanced_permuted_mnist",
         "imbalanced_permuted_mnist.py",
-        table_1(IMBALANCED, matched=False),
+        imbalanced_permuted_mnist.EARLY_STOPPING,
+        table_1(matched=False),
         "partly: DHP + SI above the paper, the others 0.8 to 3.8 below; one seed, as above",
         "On validation data, thinned out like the training data, accuracies are 3.0 to 3.8 points higher.",
     ),
     Item(
         "DHP, Table 1 and Figure 5: imbalanced permuted MNIST, ten epochs, thinned test sets",
-        "imbalanced_permuted_mnist_ten_epochs",
         "imbalanced_permuted_mnist.py --protocol ten_epochs",
-        table_1(IMBALANCED, thinned=True),
+        imbalanced_permuted_mnist.TEN_EPOCHS,
+        table_1(thinned=True),
     ),
     Item(
         "DHP, Table 1 and Figure 6: vision mixture without SVHN",
-        "five_vision_without_svhn",
         "five_vision.py --protocol without_svhn",
-        table_1(("",) * 8),
+        five_vision.WITHOUT_SVHN,
+        table_1(),
     ),
     Item(
         "DHP, Figure 3: what moves eta (permuted MNIST, five tasks)",
-        "plasticity",
         "plasticity.py",
+        plasticity.EXPERIMENT,
         (
             Cell("eta projected onto [0, 1]", "dhp"),
             Cell("eta free", "dhp_free"),
@@ -325,20 +351,15 @@ ITEMS = (
     ),
     *(
         Item(
-            f"DHP, Table 4: initial eta, {name}",
-            f"eta_sensitivity_{name}",
-            f"eta_sensitivity.py --protocol {name}",
-            tuple(Cell(f"eta = {eta}", f"dhp_{eta}", value) for eta, value in zip(etas, values, strict=True)),
-            TABLE_4.get(name, "not run"),
+            f"DHP, Table 4: initial eta, {experiment.protocol}",
+            f"eta_sensitivity.py --protocol {experiment.protocol}",
+            experiment,
+            tuple(Cell(method.name.replace("dhp_", "eta = "), method.name) for method in experiment.methods),
+            TABLE_4.get(experiment.protocol, "not run"),
         )
-        for etas in (("0.1", "0.01", "0.001", "0.0005", "0.0001"),)
-        for name, values in {
-            "permuted": (77.43, 78.60, 78.49, 78.05, 77.83),
-            "imbalanced": (80.00, 80.13, 80.85, 80.40, 80.47),
-            "split": (98.43, 98.47, 98.32, 98.37, 98.43),
-        }.items()
+        for experiment in (eta_sensitivity.PERMUTED, eta_sensitivity.IMBALANCED, eta_sensitivity.SPLIT)
     ),
-    Item("DHP, Figure 8: split CIFAR-10/100", "split_cifar", "split_cifar.py", (Cell("DHP", "dhp", 61.28),)),
+    Item("DHP, Figure 8: split CIFAR-10/100", "split_cifar.py", split_cifar.EXPERIMENT, (Cell("DHP", "dhp"),)),
 )
 
 

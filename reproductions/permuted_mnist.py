@@ -27,16 +27,14 @@ from functools import partial
 
 from avsi.experiment import Experiment, Patience, lazy_imports, main
 from avsi.experiment.methods import (
-    avalanche_ewc,
-    avalanche_mas,
     avalanche_si,
     dhp_table,
-    dropout,
     finetune,
     joint,
     mas,
     of_matched_networks,
     online_ewc,
+    references,
     scratch,
     si,
 )
@@ -70,12 +68,7 @@ DHP = Experiment(
             classes=10,
             eta=0.001,
         ),
-        dropout(partial(NETWORK, head=10, dropout=0.5)),
-        avalanche_si(0.1, damping=0.1),
-        avalanche_ewc(100.0),
-        avalanche_mas(0.1),
-        scratch(),
-        joint(),
+        *references(si=0.1, damping=0.1, ewc=100.0, mas=0.1, network=partial(NETWORK, head=10)),
     ),
     paper=of_matched_networks(
         {

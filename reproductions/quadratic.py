@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from analysis import RecordingSI, run_analysis, train_plainly
+from analysis import RecordingSI, check_least, run_analysis, train_plainly
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -62,10 +62,7 @@ class Options:
         Raises:
             ExperimentError: If an option is out of range.
         """
-        if self.parameters < 2:
-            raise ExperimentError(f"parameters must be at least 2, got {self.parameters}")
-        if self.starts < 1:
-            raise ExperimentError(f"starts must be at least 1, got {self.starts}")
+        check_least(self, parameters=2, starts=1)
         if not 0 < self.step <= 0.1:
             raise ExperimentError(f"step must be in (0, 0.1], where gradient descent follows the flow, got {self.step}")
 

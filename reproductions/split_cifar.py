@@ -10,17 +10,7 @@ MNIST, not tuned here. DHP is in Figure 8 of the DHP paper, which states no hype
 from functools import partial
 
 from avsi.experiment import Experiment, Reported, lazy_imports, main
-from avsi.experiment.methods import (
-    avalanche_ewc,
-    avalanche_mas,
-    avalanche_si,
-    dhp_table,
-    joint,
-    mas,
-    online_ewc,
-    scratch,
-    si,
-)
+from avsi.experiment.methods import dhp_table, mas, online_ewc, references, si
 
 with lazy_imports():
     from torch.optim import Adam
@@ -44,11 +34,7 @@ EXPERIMENT = Experiment(
     methods=(
         *dhp_table(NETWORK, (si(0.01, damping=1e-3), online_ewc(400.0), mas(1.5)), eta=0.001),
         si(0.1, damping=1e-3, name="si_0.1"),
-        avalanche_si(0.1, damping=1e-3),
-        avalanche_ewc(400.0),
-        avalanche_mas(1.5),
-        scratch(),
-        joint(),
+        *references(si=0.1, damping=1e-3, ewc=400.0, mas=1.5),
     ),
     paper={
         "finetune": Reported(62.5, tasks=(45.9, 54.9, 57.0, 68.7, 67.5, 81.0)),

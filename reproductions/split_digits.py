@@ -11,18 +11,7 @@ Fisher information with them; Online EWC takes the expectation over labels here.
 from functools import partial
 
 from avsi.experiment import Experiment, lazy_imports, main
-from avsi.experiment.methods import (
-    avalanche_ewc,
-    avalanche_mas,
-    avalanche_si,
-    dhp_table,
-    dropout,
-    joint,
-    mas,
-    online_ewc,
-    scratch,
-    si,
-)
+from avsi.experiment.methods import dhp_table, mas, online_ewc, references, si
 
 with lazy_imports():
     from torch.optim import Adam
@@ -44,12 +33,7 @@ EXPERIMENT = Experiment(
     reset_optimizer=True,
     methods=(
         *dhp_table(NETWORK, (si(1.0, damping=1e-3), online_ewc(1e4, labels="exact"), mas(0.5))),
-        dropout(partial(NETWORK, head=MultiHead, dropout=0.5)),
-        avalanche_si(1.0, damping=1e-3),
-        avalanche_ewc(1e4),
-        avalanche_mas(0.5),
-        scratch(),
-        joint(),
+        *references(si=1.0, damping=1e-3, ewc=1e4, mas=0.5, network=partial(NETWORK, head=MultiHead)),
     ),
     trials=5,
 )

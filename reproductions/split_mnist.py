@@ -15,16 +15,14 @@ from functools import partial
 
 from avsi.experiment import Experiment, lazy_imports, main
 from avsi.experiment.methods import (
-    avalanche_ewc,
-    avalanche_mas,
     avalanche_si,
     dhp_table,
-    dropout,
     finetune,
     joint,
     mas,
     of_matched_networks,
     online_ewc,
+    references,
     scratch,
     si,
 )
@@ -65,12 +63,7 @@ DHP = Experiment(
     reset_optimizer=False,
     methods=(
         *dhp_table(NETWORK, (si(1.0, damping=1e-3), online_ewc(400.0), mas(1.5)), eta=0.001),
-        dropout(partial(NETWORK, head=MultiHead, dropout=0.5)),
-        avalanche_si(1.0, damping=1e-3),
-        avalanche_ewc(400.0),
-        avalanche_mas(1.5),
-        scratch(),
-        joint(),
+        *references(si=1.0, damping=1e-3, ewc=400.0, mas=1.5, network=partial(NETWORK, head=MultiHead)),
     ),
     paper=of_matched_networks(
         {

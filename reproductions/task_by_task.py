@@ -9,10 +9,11 @@ validation data of all tasks, and gives one strength for all; it is a sweep of t
     python reproductions/task_by_task.py results --benchmark split_digits
 
 Each method begins with a strength far above the script's own. Benchmarks are those of the DHP paper's Table 1
-(protocols dhp of split_mnist.py, ten_epochs of permuted_mnist.py) and of split_digits.py.
+(protocols dhp of split_mnist.py, ten_epochs of permuted_mnist.py) and of split_digits.py. The table is made of all runs
+with the same margin and protocol that lie in the results folder.
 """
 
-import warnings
+import json
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,20 +23,21 @@ import pandas as pd
 import permuted_mnist
 import split_digits
 import split_mnist
-import torch
 import tyro
 from analysis import run_analysis
 from avalanche.training.determinism.rng_manager import RNGManager
 
-from avsi.experiment import Experiment, Setting
-from avsi.experiment.names import resolve
-from avsi.experiment.running import make_benchmark
-from avsi.files import write_json
+from avsi.experiment import Experiment, ExperimentError, Setting
+from avsi.experiment.running import make_benchmark, make_strategy
+from avsi.files import write_json, write_text
+from avsi.launch.cli import check_device
+from avsi.launch.settings import value_of
 from avsi.metrics import average_accuracy
-from avsi.plugins import EvaluationPlugin
-from avsi.plugins.batches import InMemoryBatches
+from avsi.plugins.divergence import DivergencePlugin
 from avsi.plugins.early_stopping import validation_error
+from avsi.plugins.evaluation import silent_evaluator
 from avsi.results import markdown_table, say, terminal_table, trials
+from avsi.results.store import prepare
 from avsi.selection import choose_strength
 
 EXPERIMENTS = {
@@ -45,6 +47,7 @@ EXPERIMENTS = {
 }
 LEARNING_RATES = (1 / 3, 1.0, 3.0)  # times the script's own
 BEGIN = 256.0  # times the script's own strength
+MARGIN = 0.2  # the survey's
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,45 @@ class Options:
     """The methods."""
     seed: int = 0
     """Seed of the trials."""
-    margin: float = 0.2
+    margin: float = MARGIN
     """By how much, as a share, a task's accuracy may fall."""
     epochs: int | None = None
     """Epochs per task; default: the protocol's."""
+    device: str = "auto"
+    """Torch device, such as cpu or cuda:0; auto: the first GPU where there is one, else the CPU."""
+    data_root: Path | None = None
+    """Folder of prepared data sets; default: $AVSI_DATA, else the user's cache folder."""
+    download: bool = True
+    """Obtain missing data sets from their publishers."""
+
+    def check(self) -> None:
+        """Refuse what cannot be run.
+
+        Raises:
+            ExperimentError: If a method is not there or has no strength, or a number is out of range.
+        """
+        experiment = self.experiment
+        known = [method.name for method in experiment.methods if value_of(experiment, method, "strength") is not None]
+        lacking = [name for name in self.methods if experiment.method(name).name not in known]
+        if lacking or not self.methods:
+            lack = f"{', '.join(lacking)} has no strength to choose" if lacking else "there is no method"
+            raise ExperimentError(f"{lack}; give --methods one or more of {', '.join(known)}")
+        if not 0 <= self.margin < 1:
+            raise ExperimentError(f"margin must be in [0, 1), got {self.margin}")
+        if self.seed < 0:
+            raise ExperimentError(f"seed must be at least 0, got {self.seed}")
+
+    @property
+    def experiment(self) -> Experiment:
+        """The benchmark's experiment, with a tenth of the training images held out."""
+        experiment = EXPERIMENTS[self.benchmark].with_epochs(self.epochs)
+        return replace(experiment, scenario=partial(experiment.scenario, validation=0.1))
+
+    @property
+    def folder(self) -> Path:
+        """Where the runs with this margin and protocol are."""
+        margin = "" if self.margin == MARGIN else f"-margin-{self.margin:g}"
+        return self.results / f"task_by_task_{self.benchmark}{self.experiment.suffix}{margin}"
 
 
 def run(experiment: Experiment, name: str, options: Options) -> dict[str, Any]:
@@ -76,24 +114,15 @@ def run(experiment: Experiment, name: str, options: Options) -> dict[str, Any]:
     Returns:
         The method, its mean test accuracy in percent after the last task, and what was chosen for each.
     """
-    method, benchmark = experiment.method(name), make_benchmark(experiment, options.seed, Setting())
-    RNGManager.set_random_seeds(options.seed)
-    model = resolve(method.model or experiment.model)()
-    optimizer = resolve(method.optimizer or experiment.optimizer)(model.parameters())
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No loggers specified")
-        evaluator = EvaluationPlugin()
-    strategy = resolve(method.strategy)(
-        model=model,
-        optimizer=optimizer,
-        criterion=torch.nn.CrossEntropyLoss(),
-        train_mb_size=experiment.batch_size,
-        train_epochs=experiment.epochs,
-        eval_mb_size=512,
-        plugins=[build() for build in resolve(method.plugins)] + [InMemoryBatches()],
-        evaluator=evaluator,
+    method = experiment.method(name)
+    benchmark = make_benchmark(
+        experiment, options.seed, Setting(data_root=options.data_root, download=options.download)
     )
-    rate, strength = optimizer.param_groups[0]["lr"], BEGIN * method.strategy.keywords["strength"]
+    RNGManager.set_random_seeds(options.seed)
+    device = check_device(options.device)
+    strategy = make_strategy(experiment, method, device, silent_evaluator(), [DivergencePlugin()])
+    rate = strategy.optimizer.param_groups[0]["lr"]
+    strength = BEGIN * value_of(experiment, method, "strength")
     chosen = []
     for experience, valid in zip(benchmark.train_stream, benchmark.streams["valid"], strict=True):
         choice = choose_strength(
@@ -112,24 +141,101 @@ def run(experiment: Experiment, name: str, options: Options) -> dict[str, Any]:
     return {"method": name, "accuracy": 100 * average_accuracy([tests]), "tasks": tests, "choices": chosen}
 
 
-def best_of_grid(folder: Path, experiment: Experiment, method: str, seed: int) -> float | None:
+def protocol(description: dict[str, Any]) -> dict[str, Any]:
+    """Say how a trial is trained, whatever its method and the share of images held out.
+
+    Args:
+        description: The trial's description.
+
+    Returns:
+        The description without these two.
+    """
+    scenario = description.get("scenario")
+    if not isinstance(scenario, dict):
+        scenario = {"call": scenario, "args": [], "kwargs": {}}
+    arguments = {name: value for name, value in scenario.get("kwargs", {}).items() if name != "validation"}
+    return description | {"scenario": scenario | {"kwargs": arguments}, "method": None}
+
+
+def best_of_grid(known: pd.DataFrame, experiment: Experiment, method: str, seed: int) -> float | None:
     """Look up what the best of a grid reaches.
 
     Args:
-        folder: The results folder.
-        experiment: The experiment.
+        known: All trials of the results folder.
+        experiment: The experiment; sweeps of a changed one do not count.
         method: The method.
         seed: The seed.
 
     Returns:
         Test accuracy, in percent, of the candidate with the highest validation accuracy; None if there is no sweep.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        frame = trials(folder)
-    tried = frame[(frame.experiment == experiment.name) & (frame.candidate_of == method) & (frame.seed == seed)]
-    tried = tried[tried.validation_accuracy.notna()]
+    wanted = protocol(experiment.describe(experiment.method(method)))
+    tried = known[(known.experiment == experiment.name) & (known.candidate_of == method) & (known.seed == seed)]
+    tried = tried[tried.validation_accuracy.notna() & tried.description.notna()]
+    same = tried.description.map(lambda description: protocol(description) == wanted).astype(bool)
+    tried = tried[same]
     return None if tried.empty else 100 * float(tried.accuracy[tried.validation_accuracy.astype(float).idxmax()])
+
+
+def read_runs(folder: Path, experiment: Experiment) -> list[dict[str, Any]]:
+    """Read all runs of a folder; a file that is none is left out, and that is said.
+
+    Args:
+        folder: The folder.
+        experiment: Their experiment.
+
+    Returns:
+        The runs, in the order of the experiment's methods.
+    """
+    order, runs = [method.name for method in experiment.methods], []
+    for file in sorted(folder.glob("*.json")):
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            runs.append((order.index(found["method"]), found["seed"], found))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            say(f"{file} is left out ({error!r})")
+    return [found for *_, found in sorted(runs, key=lambda run: run[:2])]
+
+
+def tabulate(options: Options) -> pd.DataFrame:
+    """Tabulate all runs with the same margin and protocol, beside the best of a grid.
+
+    Args:
+        options: What was run.
+
+    Returns:
+        A row for each method and seed.
+    """
+    experiment, known, rows = options.experiment, trials(options.results), []
+    for found in read_runs(options.folder, experiment):
+        grid = best_of_grid(known, experiment, found["method"], found["seed"])
+        rows.append(
+            {
+                "method": experiment.method(found["method"]).label,
+                "seed": str(found["seed"]),
+                "task by task %": f"{found['accuracy']:.2f}",
+                "best of the grid %": "" if grid is None else f"{grid:.2f}",
+                "trainings": str(sum(len(choice["attempts"]) + 1 for choice in found["choices"])),
+                "strengths": ", ".join(f"{choice['strength']:.3g}" for choice in found["choices"]),
+            }
+        )
+    return pd.DataFrame(rows).set_index("method")
+
+
+def write_summary(options: Options) -> pd.DataFrame:
+    """Write the table of all runs with the same margin and protocol.
+
+    Args:
+        options: What was run.
+
+    Returns:
+        The table.
+    """
+    experiment, table = options.experiment, tabulate(options)
+    changed = f" ({experiment.deviation})" if experiment.deviation else ""
+    heading = f"# {experiment.title}{changed}: strengths chosen task by task, margin {options.margin:g}"
+    write_text(options.folder / "summary.md", f"{heading}\n\n{markdown_table(table)}")
+    return table
 
 
 def analyse(options: Options) -> None:
@@ -138,29 +244,13 @@ def analyse(options: Options) -> None:
     Args:
         options: What to run.
     """
-    options.results.mkdir(parents=True, exist_ok=True)
-    experiment = EXPERIMENTS[options.benchmark].with_epochs(options.epochs)
-    experiment = replace(experiment, scenario=partial(experiment.scenario, validation=0.1))
-    rows = []
+    options.check()
+    options = replace(options, device=check_device(options.device))
+    prepare(options.results)
     for name in options.methods:
-        found = run(experiment, name, options)
-        path = options.results / f"task_by_task_{options.benchmark}{experiment.suffix}" / f"{name}-{options.seed}.json"
-        write_json(path, found | {"margin": options.margin, "seed": options.seed})
-        grid = best_of_grid(options.results, experiment, name, options.seed)
-        strengths = ", ".join(f"{choice['strength']:.3g}" for choice in found["choices"])
-        rows.append(
-            {
-                "method": experiment.method(name).label,
-                "task by task %": f"{found['accuracy']:.2f}",
-                "best of the grid %": "" if grid is None else f"{grid:.2f}",
-                "trainings": str(sum(len(choice["attempts"]) + 1 for choice in found["choices"])),
-                "strengths": strengths,
-            }
-        )
-    table = pd.DataFrame(rows).set_index("method")
-    heading = f"# {experiment.title}: strengths chosen task by task, margin {options.margin:g}, seed {options.seed}"
-    (path.parent / "summary.md").write_text(f"{heading}\n\n{markdown_table(table)}", encoding="utf-8")
-    say(terminal_table(table))
+        found = run(options.experiment, name, options) | {"margin": options.margin, "seed": options.seed}
+        write_json(options.folder / f"{name}-{options.seed}.json", found)
+    say(terminal_table(write_summary(options)))
 
 
 if __name__ == "__main__":

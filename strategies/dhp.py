@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
-
-import torch
-from torch import nn, optim
+from typing import Unpack
 
 from avsi.plugins import DHPPlugin
-from avsi.plugins.evaluation import default_evaluator
-from avsi.strategies.template import MethodTemplate
+from avsi.strategies.template import MethodTemplate, Template
 
 
 class DHP(MethodTemplate):
     """Fine-tuning of a model with Hebbian traces in its head ("DHP softmax"); the plugin is ``strategy.dhp``.
 
     With a consolidation plugin among ``plugins``, an ``avsi.SIPlugin`` say, it is the paper's DHP + SI: only slow
-    weights are consolidated.
+    weights are consolidated. The model has one or more :class:`avsi.models.DHPLinear`.
 
     Args:
-        model: A model with one or more :class:`avsi.models.DHPLinear`.
-        optimizer: Any optimizer of ``torch.optim`` that evaluates the loss once per step.
-        criterion: Task loss. Default: cross entropy.
-        train_mb_size: Samples per training batch.
-        train_epochs: Epochs per experience.
-        eval_mb_size: Samples per batch in evaluation. Default: as in training.
-        device: Where to train.
-        plugins: Further plugins.
-        evaluator: Metrics and loggers, or a function that makes them. Default: Avalanche's.
-        eval_every: Evaluate in training after so many epochs or iterations; 0 after each experience, -1 never.
-        peval_mode: What ``eval_every`` counts: ``"epoch"`` or ``"iteration"``.
+        **template: ``model``, ``optimizer``, ``train_mb_size``, ``train_epochs`` and what else every strategy takes,
+            see :class:`~avsi.strategies.template.MethodTemplate`.
 
     Raises:
         ValueError: If a number of samples or epochs is no positive integer.
@@ -51,33 +37,6 @@ class DHP(MethodTemplate):
         ['features.1.bias', 'features.1.weight', 'head.heads.0.weight']
     """
 
-    def __init__(
-        self,
-        *,
-        model: nn.Module,
-        optimizer: optim.Optimizer,
-        criterion: Callable[..., Any] | None = None,
-        train_mb_size: int = 1,
-        train_epochs: int = 1,
-        eval_mb_size: int | None = None,
-        device: str | torch.device = "cpu",
-        plugins: Sequence[Any] | None = None,
-        evaluator: Any = default_evaluator,
-        eval_every: int = -1,
-        peval_mode: Literal["epoch", "iteration"] = "epoch",
-    ) -> None:
+    def __init__(self, **template: Unpack[Template]) -> None:
         self.dhp = DHPPlugin()
-        super().__init__(
-            own=self.dhp,
-            model=model,
-            optimizer=optimizer,
-            criterion=criterion,
-            train_mb_size=train_mb_size,
-            train_epochs=train_epochs,
-            eval_mb_size=eval_mb_size,
-            device=device,
-            plugins=plugins,
-            evaluator=evaluator,
-            eval_every=eval_every,
-            peval_mode=peval_mode,
-        )
+        super().__init__(own=self.dhp, **template)

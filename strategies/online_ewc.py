@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
-
-import torch
-from torch import nn, optim
+from collections.abc import Iterable
+from typing import Unpack
 
 from avsi.consolidation.arguments import Strength
 from avsi.consolidation.online_ewc import Mode
 from avsi.consolidation.penalty import PenaltyStep
 from avsi.importance.estimators import Labels
 from avsi.plugins import OnlineEWCPlugin
-from avsi.plugins.evaluation import default_evaluator
-from avsi.strategies.template import MethodTemplate
+from avsi.strategies.template import MethodTemplate, Template
 
 
 class OnlineEWC(MethodTemplate):
     """Fine-tuning with Online EWC (Schwarz et al. 2018), exact per sample; the plugin is ``strategy.online_ewc``.
 
     Args:
-        model: The model.
-        optimizer: Any first-order optimizer of ``torch.optim``.
-        criterion: Task loss, the mean over the batch. Default: cross entropy.
         strength: lambda, see :class:`avsi.OnlineEWCPlugin`.
         gamma: How much of the old importance stays.
         labels: Which labels the Fisher information is taken over.
@@ -32,14 +25,8 @@ class OnlineEWC(MethodTemplate):
         seed: Seed of what is drawn.
         exclude: Glob patterns of parameter names to leave out.
         penalty: ``"explicit"`` or ``"proximal"``, see :class:`avsi.consolidation.QuadraticPenalty`.
-        train_mb_size: Samples per training batch.
-        train_epochs: Epochs per experience.
-        eval_mb_size: Samples per batch in evaluation. Default: as in training.
-        device: Where to train.
-        plugins: Further plugins.
-        evaluator: Metrics and loggers, or a function that makes them. Default: Avalanche's.
-        eval_every: Evaluate in training after so many epochs or iterations; 0 after each experience, -1 never.
-        peval_mode: What ``eval_every`` counts: ``"epoch"`` or ``"iteration"``.
+        **template: ``model``, ``optimizer``, ``train_mb_size``, ``train_epochs`` and what else every strategy takes,
+            see :class:`~avsi.strategies.template.MethodTemplate`.
 
     Raises:
         ValueError: If a value is out of range.
@@ -63,9 +50,6 @@ class OnlineEWC(MethodTemplate):
     def __init__(
         self,
         *,
-        model: nn.Module,
-        optimizer: optim.Optimizer,
-        criterion: Callable[..., Any] | None = None,
         strength: Strength,
         gamma: float = 1.0,
         labels: Labels = "empirical",
@@ -74,14 +58,7 @@ class OnlineEWC(MethodTemplate):
         seed: int | None = None,
         exclude: Iterable[str] = (),
         penalty: PenaltyStep = "explicit",
-        train_mb_size: int = 1,
-        train_epochs: int = 1,
-        eval_mb_size: int | None = None,
-        device: str | torch.device = "cpu",
-        plugins: Sequence[Any] | None = None,
-        evaluator: Any = default_evaluator,
-        eval_every: int = -1,
-        peval_mode: Literal["epoch", "iteration"] = "epoch",
+        **template: Unpack[Template],
     ) -> None:
         self.online_ewc = OnlineEWCPlugin(
             strength,
@@ -93,17 +70,4 @@ class OnlineEWC(MethodTemplate):
             exclude=exclude,
             penalty=penalty,
         )
-        super().__init__(
-            own=self.online_ewc,
-            model=model,
-            optimizer=optimizer,
-            criterion=criterion,
-            train_mb_size=train_mb_size,
-            train_epochs=train_epochs,
-            eval_mb_size=eval_mb_size,
-            device=device,
-            plugins=plugins,
-            evaluator=evaluator,
-            eval_every=eval_every,
-            peval_mode=peval_mode,
-        )
+        super().__init__(own=self.online_ewc, **template)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Required, TypedDict
 
 import torch
 from avalanche.training.templates import SupervisedTemplate
@@ -11,26 +11,43 @@ from torch import nn, optim
 
 from avsi._numbers import check_count
 from avsi.plugins.batches import InMemoryBatches
+from avsi.plugins.evaluation import default_evaluator
+
+
+class Template(TypedDict, total=False):
+    """What every strategy takes beside its method's own arguments; see `MethodTemplate`."""
+
+    model: Required[nn.Module]
+    optimizer: Required[optim.Optimizer]
+    criterion: Callable[..., Any] | None
+    train_mb_size: int
+    train_epochs: int
+    eval_mb_size: int | None
+    device: str | torch.device
+    plugins: Sequence[Any] | None
+    evaluator: Any
+    eval_every: int
+    peval_mode: Literal["epoch", "iteration"]
 
 
 class MethodTemplate(SupervisedTemplate):
-    """Avalanche's ``SupervisedTemplate`` with a method's plugin.
+    """Avalanche's ``SupervisedTemplate`` with a method's plugin, and the arguments that every strategy here takes.
 
     Image data sets of avsi's scenarios are read in whole batches (:class:`avsi.InMemoryBatches`, last of the plugins
     unless there is one), and metrics are called only where they listen; results are those of ``SupervisedTemplate``,
     bit for bit. To do without, use the plugin with Avalanche's ``Naive``.
 
     Args:
-        own: The method's plugin.
+        own: The method's plugin, which each strategy makes of its own arguments.
         model: The model.
-        optimizer: The optimizer.
-        criterion: Task loss.
+        optimizer: Any first-order optimizer of ``torch.optim`` that evaluates the loss once per step.
+        criterion: Task loss, the mean over the batch. Default: cross entropy.
         train_mb_size: Samples per training batch.
         train_epochs: Epochs per experience.
-        eval_mb_size: Samples per batch in evaluation.
+        eval_mb_size: Samples per batch in evaluation. Default: as in training.
         device: Where to train.
         plugins: Further plugins.
-        evaluator: Metrics and loggers, or a function that makes them.
+        evaluator: Metrics and loggers, or a function that makes them. Default: Avalanche's.
         eval_every: Evaluate in training after so many epochs or iterations; 0 after each experience, -1 never.
         peval_mode: What ``eval_every`` counts: ``"epoch"`` or ``"iteration"``.
 
@@ -44,15 +61,15 @@ class MethodTemplate(SupervisedTemplate):
         own: Any,
         model: nn.Module,
         optimizer: optim.Optimizer,
-        criterion: Callable[..., Any] | None,
-        train_mb_size: int,
-        train_epochs: int,
-        eval_mb_size: int | None,
-        device: str | torch.device,
-        plugins: Sequence[Any] | None,
-        evaluator: Any,
-        eval_every: int,
-        peval_mode: Literal["epoch", "iteration"],
+        criterion: Callable[..., Any] | None = None,
+        train_mb_size: int = 1,
+        train_epochs: int = 1,
+        eval_mb_size: int | None = None,
+        device: str | torch.device = "cpu",
+        plugins: Sequence[Any] | None = None,
+        evaluator: Any = default_evaluator,
+        eval_every: int = -1,
+        peval_mode: Literal["epoch", "iteration"] = "epoch",
     ) -> None:
         counts = {
             "train_mb_size": train_mb_size,

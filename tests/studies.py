@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from avsi.results.store import harmless, trial_file, write_experiment, write_trial
+from avsi.experiment.trial import trial_file
+from avsi.results.store import harmless, write_experiment, write_trial
 from avsi.results.study import make_study
 
 PAPER = {"accuracy": 90.0, "bwt": -0.1, "tasks": [80.0, 85.0, 90.0]}

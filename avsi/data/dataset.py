@@ -28,7 +28,7 @@ def scale(images: Tensor) -> Tensor:
 class ImageDataset(Dataset[tuple[Tensor, int]]):
     """Chosen rows of an image tensor with labels of their own.
 
-    The images are shared, not copied; :meth:`batch` reads many rows at once, indexing reads one.
+    The images are shared, not copied.
 
     Args:
         images: uint8 or floats, (M, ...); (M, C, H, W) as a rule.
@@ -49,18 +49,6 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(self.images[self.rows[index]][None])[0], self.targets[index]
-
-    def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Read several samples at once.
-
-        Args:
-            indices: Positions in this data set, (n,), int64.
-
-        Returns:
-            Inputs (n, ...) and labels (n,).
-        """
-        # index_select copies whole rows; plain indexing takes several times as long.
-        return self.transform(self.images.index_select(0, self.rows[indices])), self.labels[indices]
 
     def select(self, indices: Tensor) -> ImageDataset:
         """Make a data set of some of the samples.

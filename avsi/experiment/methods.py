@@ -118,6 +118,24 @@ def avalanche_mas(strength: float) -> Method:
     return Method("avalanche_mas", partial(AvalancheMAS, lambda_reg=strength), label="Avalanche's own MAS")
 
 
+def references(si: float, damping: float, ewc: float, mas: float, network: Model | None = None) -> tuple[Method, ...]:
+    """What a benchmark's methods are held against: dropout, Avalanche's own methods, from scratch and joint training.
+
+    Args:
+        si: Strength of Avalanche's Synaptic Intelligence.
+        damping: Its xi.
+        ewc: Strength of Avalanche's EWC.
+        mas: Strength of Avalanche's MAS.
+        network: Builds the network, given ``dropout``; None: without that row.
+
+    Returns:
+        The methods.
+    """
+    regularised = () if network is None else (dropout(partial(network, dropout=0.5)),)
+    own = (avalanche_si(si, damping), avalanche_ewc(ewc), avalanche_mas(mas))
+    return (*regularised, *own, scratch(), joint())
+
+
 def plastic(network: Model, classes: int | None = None, **layer: Any) -> Model:
     """Give a network a DHP softmax layer.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from avsi.experiment.events import Said
 from avsi.experiment.names import resolve
 from avsi.experiment.progress import TrialProgress
 from avsi.experiment.provenance import code_fingerprint, describe_data, describe_environment
-from avsi.experiment.spec import Experiment, ExperimentError
+from avsi.experiment.spec import Experiment, ExperimentError, Method
 from avsi.experiment.strategy_state import (
     NotKeptError,
     fingerprint,
@@ -44,7 +43,7 @@ from avsi.plugins.batches import InMemoryBatches, NotInMemoryError, integers
 from avsi.plugins.class_accuracy import ClassAccuracy
 from avsi.plugins.divergence import DivergencePlugin
 from avsi.plugins.early_stopping import EarlyStopping, validation_error
-from avsi.plugins.evaluation import EvaluationPlugin
+from avsi.plugins.evaluation import EvaluationPlugin, silent_evaluator
 from avsi.plugins.hebbian_dynamics import HebbianDynamics
 from avsi.plugins.scalars import Scalars
 from avsi.plugins.schedule import Schedule
@@ -193,28 +192,8 @@ class Trainer:
 
     def strategy(self) -> Any:
         """Make a fresh model with its optimizer and strategy."""
-        experiment, method = self.trial.experiment, self.trial.method
-        layout = {"memory_format": torch.channels_last} if experiment.channels_last else {}
-        model = resolve(method.model or experiment.model)().to(self.device, **layout)
-        plugins = [build() for build in resolve(method.plugins)]
-        plugins += [*self.apart, InMemoryBatches(on_device=self.device != "cpu")]
-        if experiment.scheduler:
-            plugins.append(Schedule(resolve(experiment.scheduler)))
-        strategy = resolve(method.strategy)(
-            model=model,
-            optimizer=resolve(method.optimizer or experiment.optimizer)(model.parameters()),
-            criterion=resolve(experiment.criterion or nn.CrossEntropyLoss)(),
-            train_mb_size=experiment.batch_size,
-            train_epochs=experiment.epochs,
-            eval_mb_size=EVAL_BATCH_SIZE,
-            device=self.device,
-            evaluator=EvaluationPlugin(*evaluation_metrics(), loggers=self.loggers, collect_all=False),
-            plugins=plugins,
-        )
-        if experiment.autocast:  # importances and validation go past these, in float32
-            cast = torch.autocast(strategy.device.type, getattr(torch, experiment.autocast))
-            strategy.forward, strategy.criterion = cast(strategy.forward), cast(strategy.criterion)
-        return strategy
+        evaluator = silent_evaluator(*evaluation_metrics(), loggers=self.loggers, collect_all=False)
+        return make_strategy(self.trial.experiment, self.trial.method, self.device, evaluator, self.apart)
 
     def train(self, strategy: Any, experiences: Any, evaluated: Sequence[Any]) -> None:
         """Train and evaluate, and keep what came of it."""
@@ -303,6 +282,32 @@ def _what_is_known(error: FloatingPointError) -> dict[str, Any]:
     return place | {"cause": f"{error.found}; {error.cause}", "stable_strength": error.stable_strength}
 
 
+def make_strategy(
+    experiment: Experiment, method: Method, device: str, evaluator: EvaluationPlugin, plugins: Sequence[Any]
+) -> Any:
+    """Make a method's strategy, with a fresh model and optimizer, its own plugins and then those given."""
+    layout = {"memory_format": torch.channels_last} if experiment.channels_last else {}
+    model = resolve(method.model or experiment.model)().to(device, **layout)
+    plugins = [*(build() for build in resolve(method.plugins)), *plugins, InMemoryBatches(on_device=device != "cpu")]
+    if experiment.scheduler:
+        plugins.append(Schedule(resolve(experiment.scheduler)))
+    strategy = resolve(method.strategy)(
+        model=model,
+        optimizer=resolve(method.optimizer or experiment.optimizer)(model.parameters()),
+        criterion=resolve(experiment.criterion or nn.CrossEntropyLoss)(),
+        train_mb_size=experiment.batch_size,
+        train_epochs=experiment.epochs,
+        eval_mb_size=EVAL_BATCH_SIZE,
+        device=device,
+        evaluator=evaluator,
+        plugins=plugins,
+    )
+    if experiment.autocast:  # importances and validation go past these, in float32
+        cast = torch.autocast(strategy.device.type, getattr(torch, experiment.autocast))
+        strategy.forward, strategy.criterion = cast(strategy.forward), cast(strategy.criterion)
+    return strategy
+
+
 def make_benchmark(experiment: Experiment, seed: int, setting: Setting) -> Any:
     """Make the Avalanche benchmark of a trial, giving the experiment's ``scenario`` those arguments that it takes."""
     build = resolve(experiment.scenario)
@@ -335,10 +340,9 @@ def _shorten(stream: list[Any], size: int) -> None:
 
 @contextlib.contextmanager
 def _loggers(trial: Trial, setting: Setting) -> Iterator[list[Any]]:
-    # Make a trial's loggers, and keep back a warning of Avalanche's that says only that there are none.
+    # Make a trial's loggers.
     made = [make(trial) for make in resolve(setting.loggers)]
-    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
-        warnings.filterwarnings("ignore", message="No loggers specified")
+    with contextlib.ExitStack() as stack:
         if setting.tensorboard:
             board = TensorboardLogger(str(setting.tensorboard))
             stack.callback(board.writer.close)

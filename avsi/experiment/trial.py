@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 LAST_SEED = 2**32 - 1  # of NumPy
 
 
+def trial_file(folder: Path, seed: int) -> Path:
+    """Name the file of a trial's result, which need not exist, in the folder of its method."""
+    return folder / f"seed-{seed:03d}.json"
+
+
 @dataclass(frozen=True)
 class Setting:
     """Where and with what trials run. Not part of a trial's description: results record device and data.
@@ -94,7 +99,7 @@ class Trial:
     @property
     def file(self) -> Path:
         """The file of its result, below a results folder."""
-        return self.folder / f"seed-{self.seed:03d}.json"
+        return trial_file(self.folder, self.seed)
 
     def run(
         self, setting: Setting | None = None, progress: TrialProgress | None = None, checkpoint: Path | None = None

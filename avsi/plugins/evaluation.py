@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from avalanche.core import BasePlugin, BaseSGDPlugin
@@ -75,6 +76,22 @@ def default_evaluator() -> EvaluationPlugin:
     """
     kinds = {"epoch": True, "experience": True, "stream": True}
     return EvaluationPlugin(accuracy_metrics(**kinds), loss_metrics(**kinds), loggers=default_loggers)
+
+
+def silent_evaluator(*metrics: Any, loggers: Sequence[Any] = (), **options: Any) -> EvaluationPlugin:
+    """Make an evaluator without Avalanche's warning that nothing is logged.
+
+    Args:
+        *metrics: Avalanche's metrics.
+        loggers: Its loggers, mostly none.
+        **options: Further arguments of Avalanche's ``EvaluationPlugin``.
+
+    Returns:
+        The evaluator.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified")
+        return EvaluationPlugin(*metrics, loggers=list(loggers), **options)
 
 
 def _sparing(callback: str) -> Callable[..., Any]:

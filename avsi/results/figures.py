@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from avsi.files import write_bytes
+from avsi.metrics import accuracy_over_seen
 from avsi.results.study import Study
 
 # Known methods look the same in every experiment, and relatives share a colour, as they are 10 places apart; others
@@ -120,8 +121,8 @@ def _draw_accuracy(study: Study, looks: Looks) -> Figure:
 
 def _over_seen(study: Study, name: str) -> pd.DataFrame:
     """Average row t of R over tasks 1 to t: by seed (rows) and t (columns)."""
-    tasks = np.arange(1, study.tasks + 1)
-    return pd.DataFrame(np.tril(_matrices(study, name)).sum(-1) / tasks, columns=tasks)
+    rows = [accuracy_over_seen(matrix) for matrix in _matrices(study, name)]
+    return pd.DataFrame(rows, columns=range(1, study.tasks + 1))
 
 
 def _draw_panels(study: Study, looks: Looks) -> Figure | None:

@@ -3,7 +3,7 @@
     ROOT/<experiment>/experiment.json                    titles, labels, what the paper reports: see STUDY
     ROOT/<experiment>/<method>-<digest>/seed-NNN.json    a trial: see TRIAL
 
-Nothing of the rest of the package is needed here: whoever runs trials gives their names. Files are regular files or
+Whoever runs trials gives their names. Files are regular files or
 they are not read: links and pipes in a results folder are not followed.
 """
 
@@ -21,6 +21,7 @@ from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from avsi.experiment.trial import trial_file
 from avsi.files import write_bytes, write_json
 
 SCHEMA = 1
@@ -114,11 +115,6 @@ def prepare(root: Path) -> Path:
             f"cannot write to the results folder {root} ({reason(error)}); choose another with --out"
         ) from error
     return root
-
-
-def trial_file(folder: Path, seed: int) -> Path:
-    """Name a trial's file, which need not exist, in the folder of its method."""
-    return folder / f"seed-{seed:03d}.json"
 
 
 def write_trial(path: Path, result: Mapping[str, Any]) -> None:

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from avalanche.evaluation.metric_results import MetricValue
@@ -7,7 +9,7 @@ from avalanche.training.plugins import EvaluationPlugin as AvalancheEvaluationPl
 from avalanche.training.plugins import SupervisedPlugin
 from training import naive, seeded_mlp
 
-from avsi.plugins.evaluation import ITERATION, EvaluationPlugin, default_evaluator
+from avsi.plugins.evaluation import ITERATION, EvaluationPlugin, default_evaluator, silent_evaluator
 
 
 def run(digits, evaluator, plugins=()):
@@ -128,3 +130,13 @@ def test_the_default_is_avalanches():
     )
     assert [type(m) for m in evaluator.metrics] == [type(m) for m in stock.metrics]
     assert [type(logger) for logger in evaluator.loggers] == [InteractiveLogger]
+
+
+def test_a_silent_evaluator_is_made_without_a_warning_and_measures():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluator = silent_evaluator(accuracy_metrics(stream=True), collect_all=False)
+    assert isinstance(evaluator, EvaluationPlugin)
+    assert (len(evaluator.metrics), evaluator.loggers, evaluator.collect_all) == (1, [], False)
+    logger = InteractiveLogger()
+    assert silent_evaluator(loggers=[logger]).loggers == [logger]

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from copy import deepcopy
@@ -20,6 +21,7 @@ from avsi.experiment import main
 from avsi.experiment.feature_extraction import FreezeFeatures
 from avsi.experiment.methods import feature_extraction
 from avsi.models import MLP, MultiHead
+from avsi.results import store
 
 REPRODUCTIONS = Path(__file__).parents[2] / "reproductions"
 
@@ -413,6 +415,7 @@ def single_head_trial(scenario, errors):
         "experiment": "e",
         "method": "dhp",
         "seed": 0,
+        "deviation": "",
         "description": {"scenario": scenario},
         "validation_error": errors,
         "accuracy_matrix": [[1.0] * 3] * 3,
@@ -442,6 +445,28 @@ def test_dynamics_where_training_diverged_leave_a_gap(load):
     assert np.isnan(load("dhp_dynamics").draw(trial).axes[1].lines[0].get_ydata()[3])
 
 
+def test_a_shortened_trial_is_drawn_only_where_there_is_no_other_and_says_so(load, tmp_path):
+    """Copies of the published trials beside one of another protocol, whose file comes first."""
+    module, folder = load("dhp_dynamics"), tmp_path / "results" / PUBLISHED.name
+    content = json.loads((PUBLISHED / "experiment.json").read_text())
+    (dhp,) = (method for method in content["methods"] if method["name"] == "dhp")
+    shutil.copytree(PUBLISHED / dhp["folder"], folder / dhp["folder"])
+    trial = json.loads((folder / dhp["folder"] / "seed-000.json").read_text())
+    store.write_trial(folder / "dhp-0123456789" / "seed-000.json", trial | {"digest": "0123456789"})
+    short = dhp | {"folder": "dhp-0123456789", "digest": "0123456789"}
+    store.write_experiment(
+        folder.parent, content | {"methods": [short], "deviation": "1 epoch instead of 10"}, "-1-epochs"
+    )
+    found = module.find_trial(folder, "dhp", 0)
+    assert found["digest"] == "0123456789"
+    title = module.draw(found).get_suptitle()
+    assert title == "split_mnist_dhp: dhp, seed 0 (1 epoch instead of 10)"
+    store.write_experiment(folder.parent, content | {"methods": [dhp]})
+    found = module.find_trial(folder, "dhp", 0)
+    assert found["digest"] == dhp["folder"].rpartition("-")[2]
+    assert module.draw(found).get_suptitle() == "split_mnist_dhp: dhp, seed 0"
+
+
 @pytest.mark.parametrize(
     ("folder", "method", "message"),
     [
@@ -469,3 +494,18 @@ def test_importance_and_curvature_on_digits(load, tmp_path):
         "| first layer | Hessian (Fisher, exact) |"
         in (tmp_path / "importance_and_curvature" / "summary.md").read_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"damping": 0.0}, "damping must be finite and greater than 0, got 0.0"),
+    ],
+)
+def test_bad_options_of_importance_and_curvature(load, arguments, message, tmp_path):
+    module = load("importance_and_curvature")
+    with pytest.raises(ValueError, match=message):
+        module.main(module.Options(out=tmp_path, **arguments))
+    assert not list(tmp_path.iterdir())

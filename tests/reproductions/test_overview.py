@@ -8,6 +8,7 @@ import overview
 import pandas as pd
 import pytest
 
+from avsi.experiment import Reported
 from avsi.scenarios.imbalanced_permuted_mnist import TABLE_2
 
 REPRODUCTIONS = Path(__file__).parents[2] / "reproductions"
@@ -46,6 +47,24 @@ def test_thinned_accuracy_weights_classes_by_their_training_images():
     assert overview.thinned_accuracy(classes) == pytest.approx(4459 / sum(TABLE_2[0]) / 10)
 
 
-def test_what_was_not_run_is_said():
-    nothing = pd.DataFrame({"method": []})
-    assert overview.Cell("SI", "si", 96.9).text(nothing) == "SI not run (96.9)"
+NOTHING = pd.DataFrame({"method": []})
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        (overview.Cell("SI", "si"), "SI not run (96.9)"),
+        (overview.Cell("SI", "si", "near 100"), "SI not run (near 100)"),
+        (overview.Cell("SI", "si", ""), "SI not run"),
+        (overview.Cell("SI", "si", task=2), "SI not run (90.5)"),
+        (overview.Cell("SI", "si", task=3), "SI not run"),
+    ],
+)
+def test_what_was_not_run_is_said_and_the_papers_number_is_the_scripts(cell, expected):
+    assert cell.text(NOTHING, Reported(96.9, tasks=(99.0, 90.5))) == expected
+
+
+def test_an_analysis_that_was_not_run_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(overview, "RESULTS", tmp_path)
+    analyses = [item for item in overview.ITEMS if isinstance(item, overview.Analysis)]
+    assert [item.ours(NOTHING) for item in analyses] == ["not run"] * 2

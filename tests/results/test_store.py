@@ -4,6 +4,7 @@ import os
 import pytest
 from studies import diverged, entry, trial, write
 
+from avsi.experiment.trial import trial_file
 from avsi.files import write_text
 from avsi.results.store import (
     ResultsError,
@@ -11,7 +12,6 @@ from avsi.results.store import (
     prepare,
     read_trial,
     release,
-    trial_file,
     write_trial,
 )
 

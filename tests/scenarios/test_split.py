@@ -73,13 +73,8 @@ def test_class_that_is_not_there_is_named():
         select_classes(load("digits", "test"), [3, 12])
 
 
-def test_batch_reads_what_single_reads_read():
+def test_what_is_held_out_and_what_is_kept_are_all():
     data = select_classes(load("digits", "train"), [7, 2])
-    indices = torch.tensor([5, 0, 100, 5])
-    x, y = data.batch(indices)
-    for row, index in enumerate(indices.tolist()):
-        assert torch.equal(x[row], data[index][0])
-        assert y[row] == data[index][1]
     kept, held = split_stratified(data, 0.25, seed=0)
     assert len(kept) + len(held) == len(data)
 

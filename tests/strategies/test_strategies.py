@@ -8,7 +8,8 @@ from training import naive, seeded_mlp
 
 from avsi import InMemoryBatches, MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.plugins.batches import InMemoryLoader
-from avsi.strategies import MAS, OnlineEWC, SynapticIntelligence
+from avsi.strategies import DHP, MAS, OnlineEWC, SynapticIntelligence
+from avsi.strategies.template import MethodTemplate, Template
 
 
 def test_strategy_is_naive_with_the_plugin(digits):
@@ -81,3 +82,27 @@ def test_bad_arguments_fail_at_construction():
     model = seeded_mlp()
     with pytest.raises(ValueError, match="strength"):
         SynapticIntelligence(model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.01), strength=-1)
+
+
+@pytest.mark.parametrize("strategy", [DHP, MAS, OnlineEWC, SynapticIntelligence])
+def test_signatures_show_the_methods_own_arguments_and_defaults_stand_once(strategy):
+    *own, template = inspect.signature(strategy).parameters.values()
+    assert template.kind is template.VAR_KEYWORD
+    shared = inspect.signature(MethodTemplate).parameters
+    assert shared.keys() - {"own"} == Template.__annotations__.keys()
+    assert not {parameter.name for parameter in own} & shared.keys()
+    assert {name for name in shared if shared[name].default is inspect.Parameter.empty} == {"own", "model", "optimizer"}
+    for parameter in own:
+        assert f"        {parameter.name}: " in strategy.__doc__
+
+
+@pytest.mark.parametrize("strategy", [DHP, MAS, OnlineEWC, SynapticIntelligence])
+def test_unknown_and_missing_arguments_are_named(strategy):
+    model = seeded_mlp()
+    given = {"model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.01)}
+    given |= {} if strategy is DHP else {"strength": 1.0}
+    with pytest.raises(TypeError, match=r"unexpected keyword argument: train_epoch\b"):
+        strategy(**given, train_epoch=3)
+    del given["optimizer"]
+    with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'optimizer'"):
+        strategy(**given)
