@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,28 +153,28 @@ def memory_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def dhp_table(results: dict[str, Any]) -> str:
-    """Steps with Hebbian layers, one table per model."""
-    tables = []
-    for setting in dict.fromkeys(row["setting"] for row in results["rows"]):
-        lines = [f"| {setting} | ms/step | x Linear | x loop |", "|---|---:|---:|---:|"]
-        for row in results["rows"]:
-            if row["setting"] == setting:
-                milliseconds = f"{row['milliseconds per step']:.2f}"
-                lines.append(f"| {row['head']} | {milliseconds} | {row['ratio']:.2f} | {row['ratio to loop']:.2f} |")
-        tables.append("\n".join(lines))
-    return "\n\n".join(tables)
+HEBBIAN = {
+    "ms/step": ("milliseconds per step", ".2f"),
+    "x Linear": ("ratio", ".2f"),
+    "x loop": ("ratio to loop", ".2f"),
+}
+FEEDING = {
+    "s/epoch": ("seconds per epoch", ".3f"),
+    "us/batch": ("microseconds per batch", ".0f"),
+    "ratio": ("ratio", ".2f"),
+}
+"""Column -> key and format."""
 
 
-def data_table(results: dict[str, Any]) -> str:
-    """Feeding a model, one table per setting."""
+def settings_tables(results: dict[str, Any], *, name: str, columns: dict[str, tuple[str, str]]) -> str:
+    """One table per setting, a row for each of what is called by a name."""
     tables = []
     for setting in dict.fromkeys(row["setting"] for row in results["rows"]):
-        lines = [f"| {setting} | s/epoch | us/batch | ratio |", "|---|---:|---:|---:|"]
+        lines = [f"| {setting} | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
         for row in results["rows"]:
             if row["setting"] == setting:
-                times = f"{row['seconds per epoch']:.3f} | {row['microseconds per batch']:.0f}"
-                lines.append(f"| {row['method']} | {times} | {row['ratio']:.2f} |")
+                numbers = [f"{row[key]:{form}}" for key, form in columns.values()]
+                lines.append(f"| {' | '.join([row[name], *numbers])} |")
         tables.append("\n".join(lines))
     return "\n\n".join(tables)
 
@@ -196,9 +197,9 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "importance": ("importance", importance_table),
     "importance machine": ("importance", machine_line),
     "memory": ("memory", memory_table),
-    "dhp": ("dhp", dhp_table),
+    "dhp": ("dhp", partial(settings_tables, name="head", columns=HEBBIAN)),
     "dhp machine": ("dhp", machine_line),
-    "data": ("data", data_table),
+    "data": ("data", partial(settings_tables, name="method", columns=FEEDING)),
     "data machine": ("data", machine_line),
 }
 """By mark in README.md: the file of ``results`` and what makes a table of it."""

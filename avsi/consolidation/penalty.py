@@ -42,10 +42,11 @@ class QuadraticPenalty:
 
     ``penalty="explicit"`` adds the gradient ``2 * strength * Omega * (theta - anchor)`` to ``.grad`` between the
     backward pass and the optimizer's step; no autograd graph is made for it. With SGD that step is unstable where
-    ``lr * 2 * strength * max Omega > 2``; a :class:`StabilityWarning` then names the largest stable strength, once, at
-    the start of the task where it first holds (with momentum the bound is a little higher; with Adam and its like,
-    whose steps have the size of the learning rate whatever the gradient, there is none). The learning rate looked at
-    is that of the task's first step.
+    ``lr * 2 * strength * max Omega > 2``, the maximum over parameters that the task reaches; a
+    :class:`StabilityWarning` then names the largest stable strength, once, before the first step where it holds (with
+    momentum the bound is a little higher; with Adam and its like, whose steps have the size of the learning rate
+    whatever the gradient, there is none). Each parameter is looked at once in a task, when it is first reached, with
+    the learning rate of that step.
 
     ``penalty="proximal"`` takes the implicit step instead, after the optimizer's::
 
@@ -119,23 +120,27 @@ class QuadraticPenalty:
         self.anchor: dict[str, Tensor] = {}
         """The parameters at the end of the last task: parameter name -> tensor of the parameter's shape."""
         self.stable_strength = math.inf
-        """The largest strength at which the explicit step is stable in the running task, as far as that is known."""
+        """The largest strength at which the explicit step is stable for the parameters that the task has reached."""
         self.unstable = False
         """Whether the strength in force is beyond it."""
         self._bound: dict[str, nn.Parameter] = {}
         # What the last backward pass reached: which of the bound parameters, and these with the state for them.
         self._pattern: list[bool] = []
         self._reached: Reached | None = None
+        # Of these, what each optimizer steps, with the lengths of its parameter groups when that was found.
+        self._stepped_by: dict[ref[Any], tuple[list[int], Reached | None]] = {}
         self._peers: list[ref[QuadraticPenalty]] = []  # all penalties on the model
         self._ready = self._in_task = False
         self._seen_gradient = False  # whether the running step's task gradient was looked at already
-        self._pull: tuple[Reached, list[float]] | None = None  # the proximal step that is due after the optimizer's
+        # Proximal steps that are due after the optimizers', by the optimizer's identity.
+        self._pulls: dict[int, tuple[Reached, list[float]]] = {}
         self._unproven = False  # whether a state was loaded that no model has been seen to fit yet
         self._warned = False
+        self._looked_at: set[str] = set()  # parameters whose stability the running task knows
         self._limit = math.inf  # of weights, where the step is unstable
-        self._fault = FirstFault()
-        self._optimizer: ref[Optimizer] | None = None  # the one that is listened to
-        self._stepped = True
+        self._fault, self._fault_from = FirstFault(), 0  # and the step from which on it is noted
+        self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
+        self._stepped = False  # whether the optimizer took the step that was begun, as far as it says so
         if model is not None:
             self.bind()
 
@@ -213,11 +218,13 @@ class QuadraticPenalty:
                 scaler.step(optimizer)
             scaler.update()
 
-        A step that the scaler skips counts for nothing. Where an optimizer runs the backward pass within its step (a
-        closure, as Lightning passes), run the closure first and step without it.
+        A step that the scaler skips counts for nothing. Where several optimizers share a model, enclose the step of
+        each: the penalty enters what the given one steps, and nothing else. Where an optimizer runs the backward pass
+        within its step (a closure, as Lightning passes), run the closure first and step without it.
 
         Args:
-            optimizer: The optimizer. Without it the stability limit is not known, and the proximal step not possible.
+            optimizer: The optimizer. Without it the penalty enters all gradients, the stability limit is not known, and
+                the proximal step not possible.
 
         Returns:
             A context manager.
@@ -225,15 +232,15 @@ class QuadraticPenalty:
         return Step(self, optimizer)
 
     def begin_task(self, optimizer: Any = None) -> None:
-        """Start a task: bind, and look whether the step is stable. The first step after a consolidation does it.
+        """Start a task: bind, and count its steps from 0. The first step after a consolidation does it.
 
         Args:
             optimizer: The optimizer, if known.
         """
         self.bind()
-        self.steps_seen, self._in_task, self._fault = 0, True, FirstFault()
+        self.steps_seen, self._in_task = 0, True
+        self._forget_stability()
         self.check_optimizer(optimizer)
-        self._look_at_stability(optimizer)
 
     def check_optimizer(self, optimizer: Any) -> None:
         """Refuse an optimizer that the penalty cannot work with.
@@ -242,8 +249,13 @@ class QuadraticPenalty:
             optimizer: The optimizer, or None where it is not known.
 
         Raises:
-            TypeError: If it is L-BFGS.
+            TypeError: If it is L-BFGS, or no optimizer.
         """
+        if optimizer is not None and not hasattr(optimizer, "param_groups"):
+            raise TypeError(
+                f"optimizer must be a torch.optim.Optimizer or have its param_groups, got {optimizer!r:.80}; where "
+                "there is none, write penalty.step()"
+            )
         if isinstance(inner_optimizer(optimizer), LBFGS):
             raise TypeError(
                 f"{type(self).__name__} cannot work with torch.optim.LBFGS, which evaluates the loss several times "
@@ -260,33 +272,40 @@ class QuadraticPenalty:
             optimizer: The optimizer, which the proximal step needs.
 
         Raises:
-            ValueError: If the penalty is proximal and there is no optimizer.
+            ValueError: If the penalty is proximal and there is no optimizer, or it holds nothing of the model.
         """
-        if optimizer is not None:
-            self._listen(optimizer)
+        self._stepped = optimizer is None or not self._listen(optimizer)
         # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
         if self.strength == 0 or self.experiences_seen == 0:
             return
         if self.proximal and optimizer is None:
             raise ValueError('penalty="proximal" needs the learning rate: write penalty.step(optimizer)')
-        reached = self._find_reached()
+        reached = self._find_reached() if optimizer is None else self._find_stepped(optimizer)
         if reached is None:
             return
         if not self.proximal:
             reached.add_penalty(2 * self.strength)
             return
         lr = learning_rates(optimizer)
-        self._pull = reached, [2 * self.strength * lr.get(id(parameter), 0.0) for parameter in reached.parameters]
+        rates = [2 * self.strength * lr[id(parameter)] for parameter in reached.parameters]
+        self._pulls[id(optimizer)] = reached, rates
 
     def finish(self) -> None:
-        """End a step: after the optimizer's. A :class:`DivergenceError` says where an unstable one blew weights up."""
+        """End a step: after the optimizer's. A step that the optimizer did not take counts for nothing.
+
+        A :class:`DivergenceError` says where an unstable step blew weights up.
+        """
+        if not self._stepped:
+            self._forget_step()
+            return
         for peer in self._peers:  # proximal steps of all penalties first: they are part of the step that SI looks at
-            if (penalty := peer()) is not None and penalty._pull is not None:
-                (reached, rates), penalty._pull = penalty._pull, None
-                reached.pull(rates)
+            if (penalty := peer()) is not None and penalty._stepped:
+                for reached, rates in penalty._pulls.values():
+                    reached.pull(rates)
+                penalty._pulls = {}
         self._measure_step()
         self.steps_seen += 1
-        self._seen_gradient = False
+        self._seen_gradient = self._stepped = False
         if self.unstable and self._fault.note(largest(self._bound.values()) <= self._limit):
             self._stop(self.steps_seen - 1)
 
@@ -295,7 +314,7 @@ class QuadraticPenalty:
 
     def _forget_step(self) -> None:
         """Forget a step that was begun and not taken."""
-        self._seen_gradient, self._pull = False, None
+        self._seen_gradient, self._pulls, self._stepped = False, {}, False
 
     # Between tasks
 
@@ -328,15 +347,14 @@ class QuadraticPenalty:
         self.importance.update(measured)
         self.experiences_seen += 1
         self.steps_seen, self._in_task = 0, False
-        self.unstable, self.stable_strength = False, math.inf
         self._forget_step()
-        self._forget_reached()
+        self._forget_stability()
 
     @torch.no_grad()
     def check(self) -> None:
         """Look for divergence in the running task, asking the device, and raise a :class:`DivergenceError`."""
         if (step := self._fault.step()) is not None:
-            self._stop(step)
+            self._stop(self._fault_from + step)
         if self._bound and not bool(largest(self._bound.values()) <= HUGE):
             self._stop(max(0, self.steps_seen - 1))
 
@@ -403,19 +421,20 @@ class QuadraticPenalty:
         self._in_task = self.steps_seen > 0
         self._unproven = bool(self.importance)
         self._forget_step()
-        self._forget_reached()
+        self._forget_stability()
 
     def __getstate__(self) -> dict[str, Any]:
         # Without what is looked up anew in the next step: its many views would be pickled with their whole storage.
         transient: dict[str, Any] = {
             "_pattern": [],
             "_reached": None,
-            "_pull": None,
+            "_stepped_by": {},
+            "_pulls": {},
             "_peers": [],
-            "_optimizer": None,
+            "_announcing": set(),
             "_ready": False,
             "_seen_gradient": False,
-            "_stepped": True,
+            "_stepped": False,
         }
         return self.__dict__ | transient
 
@@ -474,11 +493,36 @@ class QuadraticPenalty:
         """
         pattern = [gradient is None for gradient in map(GRADIENT, self._bound.values())]
         if pattern != self._pattern:
+            self._forget_reached()
             names = [name for name, parameter in self._bound.items() if parameter.grad is not None]
-            parameters: list[Tensor] = [self._bound[name] for name in names]
-            state = [[tensors[name] for name in names] for tensors in self._step_state()]
-            self._pattern, self._reached = pattern, Reached(parameters, *state) if names else None
+            self._pattern, self._reached = pattern, self._gather(names)
         return self._reached
+
+    def _find_stepped(self, optimizer: Any) -> Reached | None:
+        # Those of them that an optimizer steps: as a rule, all.
+        reached = self._find_reached()
+        if reached is None:
+            return None
+        key, lengths = ref(inner_optimizer(optimizer)), [len(group["params"]) for group in optimizer.param_groups]
+        known = self._stepped_by.get(key)
+        if known is None or known[0] != lengths:
+            held = learning_rates(optimizer).keys()
+            if self.model is not None and not any(id(parameter) in held for parameter in self.model.parameters()):
+                raise ValueError(
+                    f"the optimizer holds no parameter of the model, so {type(self).__name__} cannot enter its step; "
+                    "build it on the model's parameters as they are now"
+                )
+            names = [name for name, p in self._bound.items() if p.grad is not None and id(p) in held]
+            self._look_at_stability(optimizer, names)
+            every = len(names) == len(reached.parameters)
+            known = self._stepped_by[key] = lengths, reached if every else self._gather(names)
+        return known[1]
+
+    def _gather(self, names: list[str]) -> Reached | None:
+        if not names:
+            return None
+        parameters: list[Tensor] = [self._bound[name] for name in names]
+        return Reached(parameters, *([tensors[name] for name in names] for tensors in self._step_state()))
 
     def _step_state(self) -> tuple[dict[str, Tensor], ...]:
         # The state that a training step works on, in the order in which Reached takes it.
@@ -486,16 +530,23 @@ class QuadraticPenalty:
 
     def _forget_reached(self) -> None:
         """Look the state up again in the next step, because some of its tensors are others now."""
-        self._pattern, self._reached = [], None
+        self._pattern, self._reached, self._stepped_by = [], None, {}
 
-    def _look_at_stability(self, optimizer: Any) -> None:
+    def _forget_stability(self) -> None:
         self.unstable, self.stable_strength, self._limit = False, math.inf, math.inf
-        if optimizer is None or self.proximal or self.strength == 0 or self.experiences_seen == 0:
+        self._looked_at, self._fault, self._fault_from = set(), FirstFault(), 0
+        self._forget_reached()  # so that the next step looks
+
+    def _look_at_stability(self, optimizer: Any, names: list[str]) -> None:
+        # Of those that the task had not reached before.
+        fresh = {name: self._bound[name] for name in names if name not in self._looked_at}
+        if self.proximal or not fresh:
             return
-        self.stable_strength = largest_stable_strength(optimizer, self._bound, self.importance)
-        self.unstable = self.strength > self.stable_strength
-        if not self.unstable:
+        self._looked_at.update(fresh)
+        self.stable_strength = min(self.stable_strength, largest_stable_strength(optimizer, fresh, self.importance))
+        if self.unstable or self.strength <= self.stable_strength:
             return
+        self.unstable, self._fault_from = True, self.steps_seen
         self._limit = GROWTH * max(1.0, float(largest(self.anchor.values())))
         if not self._warned:
             self._warned = True
@@ -507,22 +558,21 @@ class QuadraticPenalty:
                 stacklevel=2,
             )
 
-    def _listen(self, optimizer: Any) -> None:
-        # Asks the optimizer to say when it steps: a GradScaler may keep it from doing so.
+    def _listen(self, optimizer: Any) -> bool:
+        # Asks the optimizer to say when it steps: a GradScaler may keep it from doing so. False if it cannot say.
         inner = inner_optimizer(optimizer)
-        if self._optimizer is not None and self._optimizer() is inner:
-            return
         if not isinstance(inner, Optimizer):
-            self._optimizer = None
-            return
-        self._optimizer = ref(inner)
-        mine = ref(self)
+            return False
+        if ref(inner) not in self._announcing:
+            self._announcing.add(ref(inner))
+            mine = ref(self)
 
-        def note(stepped: Optimizer, *_: Any) -> None:
-            if (penalty := mine()) is not None:
-                penalty._note_step(stepped)
+            def note(stepped: Optimizer, *_: Any) -> None:
+                if (penalty := mine()) is not None:
+                    penalty._note_step(stepped)
 
-        inner.register_step_post_hook(note)
+            inner.register_step_post_hook(note)
+        return True
 
     def _note_step(self, optimizer: Optimizer) -> None:
         # Called by the optimizer, at the end of its step.
@@ -555,16 +605,12 @@ class Step:
                 if other is not penalty:
                     self._early.append(other)
         penalty.add(optimizer)
-        if optimizer is not None:
-            penalty._stepped = penalty._optimizer is None
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        penalty = self._penalty
-        if kind is None and penalty._stepped:
-            penalty.finish()
+        if kind is None:
+            self._penalty.finish()
         else:
-            penalty._forget_step()
-        penalty._stepped = True
+            self._penalty._forget_step()
         for other in self._early:
             if other._seen_gradient:
                 other._forget_step()

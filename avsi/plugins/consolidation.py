@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from avsi._avalanche import _at_task_boundary, stream_length
 from avsi.consolidation.divergence import DivergenceError
+from avsi.consolidation.parameters import unwrap
 from avsi.consolidation.penalty import QuadraticPenalty
 from avsi.plugins.divergence import DivergencePlugin, stop
 from avsi.plugins.evaluation_pass import (
@@ -160,9 +161,19 @@ class ConsolidationPlugin(DivergencePlugin):
             )
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Bind the state to the model's parameters as they are now, and begin a task where there is a boundary."""
+        """Bind the state to the model's parameters as they are now, and begin a task where there is a boundary.
+
+        Raises:
+            ValueError: If the plugin has learned experiences of another model.
+        """
         super().before_training_exp(strategy, *args, **kwargs)
         self._iterations = self._steps = 0
+        if self.experiences_seen and self.core.model not in (None, unwrap(strategy.model)):
+            name = type(self).__name__
+            raise ValueError(
+                f"this {name} has learned from another model; make a new {name} for a new model, or call "
+                "plugin.core.bind(model) first where it is a copy of the old one"
+            )
         self.core.bind(strategy.model)
         if _at_task_boundary(strategy.experience, before=True):
             self.core.begin_task(strategy.optimizer)
@@ -198,7 +209,7 @@ class ConsolidationPlugin(DivergencePlugin):
         self.core.add(strategy.optimizer)
 
     def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """End the step, and stop where it blew weights up."""
+        """End the step, and stop where it blew weights up. One that the strategy left out counts for nothing."""
         self._steps += 1
         try:
             self.core.finish()

@@ -1,5 +1,6 @@
 """The penalties in training loops of one's own: the same numbers in all of them."""
 
+import copy
 import pickle
 import warnings
 from contextlib import ExitStack
@@ -17,6 +18,8 @@ from training import naive
 
 from avsi import MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.consolidation import MASPenalty, OnlineEWCPenalty, SIPenalty
+from avsi.consolidation import penalty as penalty_module
+from avsi.consolidation.stability import learning_rates
 
 PENALTIES = {
     "si": lambda model, **kwargs: SIPenalty(model, 2.0, damping=1e-2, **kwargs),
@@ -24,9 +27,9 @@ PENALTIES = {
     "mas": lambda model, **kwargs: MASPenalty(model, 0.05, **kwargs),
 }
 PLUGINS = {  # the same
-    "si": lambda: SIPlugin(2.0, damping=1e-2),
-    "ewc": lambda: OnlineEWCPlugin(5.0),
-    "mas": lambda: MASPlugin(0.05),
+    "si": lambda **kwargs: SIPlugin(2.0, damping=1e-2, **kwargs),
+    "ewc": lambda **kwargs: OnlineEWCPlugin(5.0, **kwargs),
+    "mas": lambda **kwargs: MASPlugin(0.05, **kwargs),
 }
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05),
@@ -286,6 +289,116 @@ def test_a_gradient_scaler_changes_nothing_and_steps_it_skips_count_for_nothing(
         penalty.consolidate(task)
     torch.testing.assert_close(weights(model), weights(expected), rtol=1e-6, atol=1e-12)
     torch.testing.assert_close(omega(penalty), omega(reference), rtol=1e-6, atol=1e-12)
+
+
+def with_two_optimizers(tasks, name, how, optimizer, **kwargs):
+    model = mlp()
+    optimizers = [OPTIMIZERS[optimizer](part.parameters()) for part in (model[0], model[2])]
+    penalty = PENALTIES[name](model, **kwargs)
+    for task in tasks:
+        for x, y in task:
+            model.zero_grad()
+            cross_entropy(model(x), y).backward()
+            if how == "at once":
+                with penalty.step(optimizers[0]), penalty.step(optimizers[1]):
+                    for each in optimizers:
+                        each.step()
+            else:
+                for each in optimizers:
+                    with penalty.step(each):
+                        each.step()
+        penalty.consolidate(task)
+    return model, penalty
+
+
+@pytest.mark.parametrize("kind", ["explicit", "proximal"])
+@pytest.mark.parametrize("how", ["in turn", "at once"])
+@pytest.mark.parametrize("optimizer", ["momentum", "adam"])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_two_optimizers_on_one_model_are_one_over_all_of_it(tasks, name, optimizer, how, kind):
+    expected, reference = bare_loop([*tasks, tasks[0]], name, optimizer, penalty=kind)
+    model, penalty = with_two_optimizers([*tasks, tasks[0]], name, how, optimizer, penalty=kind)
+    assert torch.equal(weights(model), weights(expected))
+    assert torch.equal(omega(penalty), omega(reference))
+
+
+def test_what_an_optimizer_steps_is_looked_up_once_and_where_it_is_given_more(tasks, monkeypatch):
+    looked = []
+    monkeypatch.setattr(penalty_module, "learning_rates", lambda o: looked.append(o) or learning_rates(o))
+    model = mlp()
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.05)
+    penalty = MASPenalty(model, 0.05)
+    penalty.consolidate(tasks[0])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+    for more in (False, True):
+        if more:
+            optimizer.add_param_group({"params": model[2].parameters()})
+        for x, y in tasks[1]:
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            before = model[2].weight.grad.clone()
+            with penalty.step(optimizer):
+                assert torch.equal(model[2].weight.grad, before) is not more
+                optimizer.step()
+        assert len(looked) == 1 + more
+
+
+def test_an_optimizer_that_holds_nothing_of_the_model_is_refused(tasks):
+    model = mlp()
+    penalty = MASPenalty(model, 0.05)
+    penalty.consolidate(tasks[0])
+    cross_entropy(model(tasks[1][0][0]), tasks[1][0][1]).backward()
+    stale = OPTIMIZERS["sgd"](mlp().parameters())
+    with pytest.raises(ValueError, match=r"holds no parameter of the model, so MASPenalty"), penalty.step(stale):
+        pass
+    with pytest.raises(TypeError, match=r"optimizer must be a torch\.optim\.Optimizer .*, got 0\.1"):
+        MASPenalty(model, 0.05).begin_task(0.1)
+
+
+def test_optimizers_that_take_turns_are_each_listened_to_once(tasks):
+    model = mlp()
+    optimizers = [OPTIMIZERS["sgd"](part.parameters()) for part in (model[0], model[2])]
+    penalty = SIPenalty(model, 1.0)
+    for x, y in tasks[0]:
+        cross_entropy(model(x), y).backward()
+        for optimizer in optimizers:
+            with penalty.step(optimizer):
+                optimizer.step()
+    assert [len(optimizer._optimizer_step_post_hooks) for optimizer in optimizers] == [1, 1]
+    copied, optimizer = copy.deepcopy((penalty, optimizers[0]))  # torch copies an optimizer without its hooks
+    with copied.step(optimizer):
+        optimizer.step()
+    assert copied.steps_seen == penalty.steps_seen + 1
+
+
+@pytest.mark.parametrize("penalty", ["explicit", "proximal"])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_steps_that_an_avalanche_strategy_leaves_out_count_for_nothing(tasks, name, penalty):
+    """As one does whose optimizer_step asks a GradScaler: training is that of the steps that were taken."""
+
+    class Skipping(Naive):
+        def optimizer_step(self):
+            if self.clock.train_epoch_iterations % 2:
+                self.optimizer.step()
+
+    outcomes = []
+    for strategy in (Skipping, Naive):
+        plugin, model = PLUGINS[name](penalty=penalty), mlp()
+        data = []
+        for task in tasks:
+            taken = task if strategy is Skipping else task[1::2]
+            x, y = (torch.cat(column) for column in zip(*taken, strict=True))
+            data.append(AvalancheDataset([TensorDataset(x, y)]))
+            data[-1].targets = y
+        trainer = naive(model, OPTIMIZERS["sgd"](model.parameters()), [plugin], strategy=strategy, batch_size=64)
+        for number, experience in enumerate(benchmark_from_datasets(train=data).train_stream):
+            plugin.batches = lambda _, number=number: tasks[number]
+            trainer.train(experience, eval_streams=[], shuffle=False)
+        outcomes.append((weights(model), omega(plugin)))
+    for skipping, taken in zip(*outcomes, strict=True):
+        assert torch.equal(skipping, taken)
 
 
 @pytest.mark.parametrize("hooks", [False, True])

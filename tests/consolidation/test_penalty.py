@@ -114,6 +114,90 @@ def test_the_warning_comes_once_at_the_start_of_the_task_where_it_first_holds(re
     assert "task 3" in str(recwarn[0].message)
 
 
+class Heads(nn.Module):
+    """A trunk, and a head per task."""
+
+    def __init__(self):
+        super().__init__()
+        self.trunk, self.heads = nn.Linear(4, 4), nn.ModuleList(nn.Linear(4, 2) for _ in range(2))
+
+    def forward(self, x, task):
+        return self.heads[task](self.trunk(x))
+
+
+class OfHeads(QuadraticPenalty):
+    """Importance 1 in the trunk, 100 in the heads."""
+
+    def new_importance(self, parameters, batches):
+        return {name: torch.full_like(p, 1.0 if "trunk" in name else 100.0) for name, p in parameters.items()}
+
+
+@pytest.mark.parametrize("by", ["one optimizer", "two optimizers"])
+def test_stability_is_that_of_parameters_the_task_reaches(by, recwarn):
+    torch.manual_seed(0)
+    model = Heads()
+    parts = [model] if by == "one optimizer" else [model.trunk, model.heads]
+    optimizers = [torch.optim.SGD(part.parameters(), lr=0.1) for part in parts]
+    penalty = OfHeads(model, 1.0, exclude=["heads.1.*"])
+    penalty.consolidate()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1)
+
+    def train(task):
+        model.zero_grad()
+        cross_entropy(model(torch.ones(2, 4), task), torch.tensor([0, 1])).backward()
+        for optimizer in optimizers:
+            with penalty.step(optimizer):
+                optimizer.step()
+
+    train(task=1)
+    assert (penalty.unstable, penalty.stable_strength) == (False, pytest.approx(1 / 0.1 / 1.0))
+    assert "learning rate" in penalty.why()
+    assert not recwarn.list
+    with pytest.warns(StabilityWarning, match=r"strength 1 of OfHeads is beyond 0\.1,"):
+        train(task=0)
+    assert (penalty.unstable, penalty.stable_strength) == (True, pytest.approx(1 / 0.1 / 100.0))
+    assert "strength 1 of OfHeads is beyond 0.1, " in penalty.why()
+
+
+def test_the_warning_comes_before_the_step_it_is_about():
+    model = Point([1.0])
+    penalty, optimizer = Given(model, 3.0, [4.0]), torch.optim.SGD(model.parameters(), lr=0.1)
+    penalty.consolidate()
+    penalty.begin_task(optimizer)
+    model.theta.grad = torch.ones_like(model.theta)
+    step = penalty.step(optimizer)
+    with pytest.warns(StabilityWarning):
+        step.__enter__()
+    step.__exit__(None, None, None)
+
+
+class Elsewhere(torch.Tensor):
+    """A CPU tensor that says it is on a GPU."""
+
+    @property
+    def device(self):
+        return torch.device("cuda")
+
+
+def test_a_task_that_becomes_unstable_late_diverges_where_it_does_on_a_device_too(monkeypatch):
+    monkeypatch.setattr("avsi.consolidation.penalty.largest", lambda tensors: largest(tensors).as_subclass(Elsewhere))
+    model = Point([1.0])
+    penalty, optimizer = Given(model, 0.0, [4.0]), torch.optim.SGD(model.parameters(), lr=0.1)
+    penalty.consolidate()
+    descend(model, penalty, optimizer, 5)
+    penalty.strengths = (3.0,)
+    with pytest.warns(StabilityWarning):
+        descend(model, penalty, optimizer, 1)
+    with torch.no_grad():
+        model.theta.fill_(1e7)
+    descend(model, penalty, optimizer, 2)
+    with pytest.raises(DivergenceError) as caught:
+        penalty.check()
+    assert caught.value.step == 6
+
+
 # The proximal step
 
 
@@ -238,11 +322,6 @@ def test_broken_weights_are_never_consolidated(name, value):
 def test_the_first_fault_is_found_on_a_device_without_asking_it_in_each_step():
     FirstFault().note(torch.ones((), dtype=torch.bool, device="meta"))  # which has no values to ask for
     fault = FirstFault()
-
-    class Elsewhere(torch.Tensor):  # a CPU tensor that says it is on a GPU
-        @property
-        def device(self):
-            return torch.device("cuda")
 
     for sound in (True, True, False, True, False):
         assert not fault.note(torch.tensor(sound).as_subclass(Elsewhere))

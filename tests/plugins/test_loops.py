@@ -1,5 +1,6 @@
 """Consolidation and DHP in training loops of every kind, over two tasks each."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -435,6 +436,38 @@ def test_the_same_plugin_twice(digits, name):
     strategy = naive(model, sgd(model), [plugin, plugin])
     with pytest.raises(ValueError, match=f"the same {type(plugin).__name__} is in the strategy's plugins twice"):
         strategy.train(digits.train_stream[0], eval_streams=[])
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_plugin_that_learned_from_another_model(digits, name):
+    """It would hold the new one near the weights of the old."""
+    model, plugin = seeded_mlp(head=2), PLUGINS[name]()
+
+    def train(model, plugins, task):
+        strategy = naive(model, sgd(model), plugins)
+        strategy.train(digits.train_stream[task], eval_streams=[])
+        return strategy
+
+    strategy = train(model, [plugin], 0)
+    before = copy.deepcopy(plugin.state_dict())
+    with pytest.raises(ValueError, match=rf"this {type(plugin).__name__} has learned from another model"):
+        train(seeded_mlp(seed=1, head=2), [plugin], 1)
+    assert all(torch.equal(value, before["anchor"][key]) for key, value in plugin.anchor.items())
+    copied = copy.deepcopy(model)
+    with pytest.raises(ValueError, match=r"another model.*plugin\.core\.bind\(model\)"):
+        train(copied, [plugin], 1)
+    # The same model, bare or compiled, in another strategy; a strategy that was copied whole; a state that was loaded.
+    train(torch.compile(model, backend="eager"), [plugin], 1)
+    copied = copy.deepcopy(strategy)
+    copied.train(digits.train_stream[2], eval_streams=[])
+    assert (plugin.experiences_seen, copied.plugins[0].experiences_seen) == (2, 3)
+    loaded = PLUGINS[name]()
+    loaded.load_state_dict(plugin.state_dict())
+    train(copy.deepcopy(model), [loaded], 2)
+    copied = copy.deepcopy(model)
+    plugin.core.bind(copied)
+    train(copied, [plugin], 2)
+    assert loaded.experiences_seen == plugin.experiences_seen == 3
 
 
 def test_a_plugin_takes_any_penalty_and_nothing_else(digits):

@@ -893,8 +893,10 @@ def test_diverged_training_is_reported(digits):
 def test_shrunk_parameter_is_reported(digits):
     plugin = SIPlugin(1.0)
     train_two_tasks(digits, [plugin], tasks=1)
+    loaded = SIPlugin(1.0)
+    loaded.load_state_dict(plugin.state_dict())
     torch.manual_seed(0)
     model = MLP(64, (8,), MultiHead)
-    strategy = naive(model, OPTIMIZERS["adam"](model.parameters()), [plugin])
+    strategy = naive(model, OPTIMIZERS["adam"](model.parameters()), [loaded])
     with pytest.raises(ValueError, match=r"features\.1\.weight has shape \(8, 64\), but .*\(16, 64\)"):
         strategy.train(digits.train_stream[0], eval_streams=[])
