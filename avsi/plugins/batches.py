@@ -63,7 +63,7 @@ class InMemoryBatches(SupervisedPlugin):
     own); torchvision's v2 transforms are the usual choice. One that maps each image alone and draws no random numbers
     is applied to whole batches. One that draws is applied image by image, as without the plugin: each image is cropped
     or flipped in a way of its own. That takes as long as torchvision takes for single images. With
-    ``augment="batch"`` it is applied to whole batches, which is about twenty times as fast, but torchvision's own
+    ``augment="batch"`` it is applied to whole batches, which is about 17 times as fast, but torchvision's own
     transforms then draw once for all images of a batch; it is also the way to use functions that make draws for each
     image of a batch themselves.
 
