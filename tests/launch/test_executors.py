@@ -211,7 +211,7 @@ def test_failing_and_dying_trials_leave_the_others_alone(script):
 
     # The script's own functions have the same names in all processes, so that trials are what their folders say.
     result = json.loads(script.results()["a-000"].read_text())
-    assert result["description"]["model"]["call"] == "__main__.network"
+    assert result["description"]["model"]["call"]["name"] == "__main__.network"
     assert result["digest"] in script.results()["a-000"].parent.name
 
 

@@ -29,14 +29,7 @@ def test_a_number_recomputed_by_hand():
 def test_every_script_of_a_paper_is_listed():
     listed = {item.command.split()[0] for item in overview.ITEMS}
     parts = {"analysis.py", "dhp_parts.py", "overview.py", "split_digits.py", "dhp_dynamics.py"}
-    others = {
-        "three_scenarios.py",
-        "fisher_table.py",
-        "close_the_gap.py",
-        "task_by_task.py",
-        "proximal.py",
-        "output_layer.py",
-    }
+    others = {"three_scenarios.py", "fisher_table.py", "close_the_gap.py", "task_by_task.py", "proximal.py"}
     assert {path.name for path in REPRODUCTIONS.glob("*.py")} - parts - others == listed
 
 
