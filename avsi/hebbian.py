@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, normalize
 
-from avsi._numbers import check_count, check_flag, check_number
+from avsi._arguments import check_choice, check_count, check_flag, check_number
 from avsi.importance.closed_forms import CLOSED_FORMS, ClosedForm, Grads, Phi, add_linear
 
 EtaConstraint = Literal["project", "none", "sigmoid"]
@@ -185,10 +185,7 @@ class DHPLinear(TakesTargets, nn.Module):
         self.in_features = check_count("in_features", in_features)
         self.out_features = check_count("out_features", out_features)
         self.initial_eta = check_number("eta", eta, "a number from 0 to 1", lambda value: 0 <= value <= 1)
-        if eta_constraint not in get_args(EtaConstraint):
-            raise ValueError(
-                f"eta_constraint must be one of {', '.join(get_args(EtaConstraint))}, got {eta_constraint!r}"
-            )
+        check_choice("eta_constraint", eta_constraint, get_args(EtaConstraint))
         if eta_constraint == "sigmoid" and self.initial_eta in {0, 1}:
             raise ValueError(
                 f'with eta_constraint="sigmoid" eta must lie between 0 and 1, which it never reaches, got {eta!r}'

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from avsi._numbers import as_number
+from avsi._arguments import as_number
 
 
 def evaluation_metrics() -> list:

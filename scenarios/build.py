@@ -19,8 +19,8 @@ from avalanche.benchmarks.utils import (
 )
 from torch import Tensor
 
+from avsi._arguments import check_count, check_number
 from avsi._avalanche import know_targets
-from avsi._numbers import check_count, check_number
 from avsi.data import ImageSet, load
 from avsi.data.catalog import PUBLISHED
 from avsi.data.dataset import BatchTransform, ImageDataset, scale

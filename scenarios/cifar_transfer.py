@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from avsi._numbers import check_count
+from avsi._arguments import check_count
 from avsi.scenarios.build import ImageScenario, Source, Task, Transform, build
 from avsi.scenarios.pieces import imbalance
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from avsi._numbers import check_count
+from avsi._arguments import check_count
 
 
 class Purpose(IntEnum):

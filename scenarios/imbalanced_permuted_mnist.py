@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from avsi._numbers import check_count
+from avsi._arguments import check_count
 from avsi.scenarios import draws
 from avsi.scenarios.build import ImageScenario, Scenario, Source, Task, Transform, build
 from avsi.scenarios.draws import Purpose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from avsi._numbers import check_count, check_flag
+from avsi._arguments import check_count, check_flag
 from avsi.data import available
 from avsi.scenarios.backgrounds import on_backgrounds, photographs, upright
 from avsi.scenarios.build import ImageScenario, Source, Task, Transform, build

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from avsi._numbers import check_count
+from avsi._arguments import check_count
 from avsi.scenarios.build import ImageScenario, Options, Scenario, Source, Transform, build
 from avsi.scenarios.pieces import permute
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from avsi._numbers import check_count, check_flag
+from avsi._arguments import check_count, check_flag
 from avsi.data.dataset import BatchTransform, ImageDataset, scale
 from avsi.data.transforms import Compose, Normalise, Pad, Permute, RepeatChannels, channel_statistics, positions
 from avsi.scenarios import draws

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from avsi._numbers import check_count
+from avsi._arguments import check_count
 from avsi.data.catalog import PUBLISHED
 from avsi.scenarios import draws
 from avsi.scenarios.build import ImageScenario, Options, Scenario, Source, Task, Transform, build, check_classes

@@ -9,7 +9,7 @@ import torch
 from avalanche.training.templates import SupervisedTemplate
 from torch import nn, optim
 
-from avsi._numbers import check_count
+from avsi._arguments import check_count
 from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.evaluation import default_evaluator
 

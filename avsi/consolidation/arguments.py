@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from avsi._numbers import as_number
+from avsi._arguments import as_number
 
 Strength = float | Sequence[float]
 """One strength, or one per task."""
@@ -62,22 +62,3 @@ def check_patterns(exclude: Iterable[str]) -> tuple[str, ...]:
         if not isinstance(pattern, str):
             raise TypeError(f"exclude must hold glob patterns of parameter names, got {pattern!r}")
     return patterns
-
-
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """Validate a choice.
-
-    Args:
-        name: What is chosen, for the error.
-        value: The choice.
-        choices: What there is.
-
-    Returns:
-        The choice.
-
-    Raises:
-        ValueError: If there is no such choice.
-    """
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-    return value

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from avsi._numbers import check_number
+from avsi._arguments import check_number
 from avsi.consolidation.arguments import Strength
 from avsi.consolidation.penalty import PenaltyStep, QuadraticPenalty
 from avsi.consolidation.ranks import mean_over_ranks

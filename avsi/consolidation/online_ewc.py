@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from avsi._numbers import check_count, check_number
-from avsi.consolidation.arguments import Strength, check_choice
+from avsi._arguments import check_choice, check_count, check_number
+from avsi.consolidation.arguments import Strength
 from avsi.consolidation.penalty import PenaltyStep, QuadraticPenalty
 from avsi.consolidation.ranks import mean_over_ranks
 from avsi.importance import fisher_diagonal

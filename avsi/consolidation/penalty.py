@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from avsi._numbers import check_count
-from avsi.consolidation.arguments import Strength, check_choice, check_patterns, check_strengths
+from avsi._arguments import check_choice, check_count
+from avsi.consolidation.arguments import Strength, check_patterns, check_strengths
 from avsi.consolidation.divergence import HUGE, DivergenceError, FirstFault, largest
 from avsi.consolidation.parameters import fit, penalised_parameters, unwrap
 from avsi.consolidation.reached import GRADIENT, Reached

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from avsi._numbers import check_number
+from avsi._arguments import check_number
 from avsi.consolidation.arguments import Strength
 from avsi.consolidation.parameters import fit
 from avsi.consolidation.penalty import PenaltyStep, QuadraticPenalty

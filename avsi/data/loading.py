@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from avsi._numbers import check_flag
+from avsi._arguments import check_flag
 from avsi.data import preparing, store
 from avsi.data.catalog import SPLITS, check_known
 from avsi.data.digits import load_digits

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from avsi._numbers import check_count
+from avsi._arguments import check_count
 from avsi.data.dataset import BatchTransform
 
 

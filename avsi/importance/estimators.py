@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from avsi._numbers import as_number, check_count
+from avsi._arguments import as_number, check_count
 from avsi.importance.per_sample import Cotangents, Objective, PerSampleSums
 from avsi.importance.samples import check_labels, split_by_task, subset, unpack
 from avsi.importance.state import undisturbed

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from avsi._numbers import as_number
+from avsi._arguments import as_number
 
 
 class Batch(NamedTuple):

@@ -6,7 +6,7 @@ import math
 
 from torch import nn
 
-from avsi._numbers import check_number
+from avsi._arguments import check_number
 from avsi.models.headed import Head, HeadedModel
 from avsi.models.initialisation import Initialise
 from avsi.models.multi_head import MultiHead

@@ -10,7 +10,7 @@ import torch
 from avalanche.models import DynamicModule
 from torch import Tensor, nn
 
-from avsi._numbers import check_count, check_number
+from avsi._arguments import check_count, check_number
 from avsi.models.multi_head import keep_old_classes, number_of_classes
 
 

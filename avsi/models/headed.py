@@ -9,7 +9,7 @@ from typing import Any
 from avalanche.models import MultiTaskModule
 from torch import Tensor, nn
 
-from avsi._numbers import check_count
+from avsi._arguments import check_count
 from avsi.models.initialisation import Initialise
 from avsi.models.multi_head import MultiHead, call_with_targets
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from avsi._numbers import check_count
+from avsi._arguments import check_count
 from avsi.hebbian import init_slow_weights
 from avsi.importance.closed_forms import CLOSED_FORMS, ClosedForm, Grads, Phi, add_linear
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from avsi._numbers import check_count, check_number
+from avsi._arguments import check_count, check_number
 from avsi.models.headed import Head, HeadedModel
 from avsi.models.initialisation import Initialise
 

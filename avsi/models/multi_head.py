@@ -9,7 +9,7 @@ import torch
 from avalanche.models import MultiTaskModule
 from torch import Tensor, nn
 
-from avsi._numbers import as_number, check_count
+from avsi._arguments import as_number, check_count
 from avsi.hebbian import TakesTargets, show_targets
 
 

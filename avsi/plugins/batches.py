@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 from torch.utils.data.dataloader import default_collate
 
+from avsi._arguments import check_flag
 from avsi._generators import generators_of, set_state, state_of
-from avsi._numbers import check_flag
 from avsi.data.dataset import BatchTransform, ImageDataset
 from avsi.data.imageset import check_whole
 

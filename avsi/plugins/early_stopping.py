@@ -11,7 +11,7 @@ from avalanche.evaluation.metrics import Accuracy
 from avalanche.models import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
 
-from avsi._numbers import check_count
+from avsi._arguments import check_count
 from avsi.importance.state import evaluating
 from avsi.plugins.consolidation import ConsolidationPlugin
 from avsi.plugins.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences

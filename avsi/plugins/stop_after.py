@@ -7,7 +7,7 @@ from typing import Any
 
 from avalanche.training.plugins import SupervisedPlugin
 
-from avsi._numbers import check_count
+from avsi._arguments import check_count
 
 
 class StopAfter(SupervisedPlugin):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from avsi._numbers import as_number, check_count, check_flag, check_number
+from avsi._arguments import as_number, check_count, check_flag, check_number
 
 
 @pytest.mark.parametrize(

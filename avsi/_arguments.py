@@ -1,8 +1,8 @@
-"""Numbers and flags as users give them, of Python, numpy or torch; what is of the wrong kind is a TypeError."""
+"""Numbers, flags and choices as users give them, of Python, numpy or torch; of the wrong kind they are TypeErrors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -88,3 +88,22 @@ def check_number(name: str, value: Any, wanted: str, holds: Callable[[float], bo
     if not holds(number):
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
     return float(number)
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """Check a choice.
+
+    Args:
+        name: What is chosen, for the error.
+        value: The choice.
+        choices: What there is.
+
+    Returns:
+        The choice.
+
+    Raises:
+        ValueError: If there is no such choice.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    return value
