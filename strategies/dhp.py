@@ -29,7 +29,7 @@ class DHP(MethodTemplate):
         >>> from avsi.scenarios import split_digits
         >>> model, si = MLP(64, (16,), partial(MultiHead, head=DHPLinear)), SIPlugin(1.0)
         >>> strategy = DHP(
-        ...     model=model, optimizer=SGD(model.parameters(), lr=0.1), train_mb_size=32, plugins=[si],
+        ...     model=model, optimizer=SGD(model.parameters(), lr=0.1, fused=True), train_mb_size=32, plugins=[si],
         ...     evaluator=None,
         ... )
         >>> metrics = strategy.train(split_digits().train_stream[0])

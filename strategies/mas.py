@@ -34,7 +34,7 @@ class MAS(MethodTemplate):
         >>> from avsi.scenarios import split_digits
         >>> benchmark, model = split_digits(), MLP(64, (16,), MultiHead)
         >>> strategy = MAS(
-        ...     model=model, optimizer=SGD(model.parameters(), lr=0.1), strength=0.1, train_mb_size=32,
+        ...     model=model, optimizer=SGD(model.parameters(), lr=0.1, fused=True), strength=0.1, train_mb_size=32,
         ...     eval_mb_size=100, evaluator=EvaluationPlugin(*evaluation_metrics(), loggers=[]),
         ... )
         >>> metrics = strategy.train(benchmark.train_stream[0])

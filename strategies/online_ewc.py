@@ -38,8 +38,8 @@ class OnlineEWC(MethodTemplate):
         >>> from avsi.scenarios import split_digits
         >>> benchmark, model = split_digits(), MLP(64, (16,), MultiHead)
         >>> strategy = OnlineEWC(
-        ...     model=model, optimizer=Adam(model.parameters()), strength=100.0, labels="exact", train_mb_size=32,
-        ...     evaluator=None,
+        ...     model=model, optimizer=Adam(model.parameters(), fused=True), strength=100.0, labels="exact",
+        ...     train_mb_size=32, evaluator=None,
         ... )
         >>> for experience in benchmark.train_stream[:2]:
         ...     metrics = strategy.train(experience)

@@ -32,8 +32,8 @@ class SynapticIntelligence(MethodTemplate):
         >>> from avsi.scenarios import split_digits
         >>> benchmark, model = split_digits(), MLP(64, (16,), MultiHead)
         >>> strategy = SynapticIntelligence(
-        ...     model=model, optimizer=Adam(model.parameters()), strength=1.0, damping=1e-3, train_mb_size=32,
-        ...     evaluator=None,
+        ...     model=model, optimizer=Adam(model.parameters(), fused=True), strength=1.0, damping=1e-3,
+        ...     train_mb_size=32, evaluator=None,
         ... )
         >>> for experience in benchmark.train_stream[:2]:
         ...     metrics = strategy.train(experience, reset_optimizer_state=True)
