@@ -28,13 +28,13 @@ def is_own(module: str) -> bool:
     top = module.partition(".")[0]
     if top in RECORDED or top in sys.stdlib_module_names:
         return False
-    loaded = sys.modules.get(module)
-    try:
-        file = (
-            getattr(loaded, "__file__", None) if loaded else getattr(importlib.util.find_spec(module), "origin", None)
-        )
-    except (ImportError, ValueError):
-        return False
+    if module in sys.modules:
+        file = getattr(sys.modules[module], "__file__", None)
+    else:
+        try:
+            file = getattr(importlib.util.find_spec(module), "origin", None)
+        except (ImportError, ValueError):
+            return False
     return module == "__main__" if file is None else not INSTALLED & set(Path(file).parts)
 
 
@@ -69,15 +69,14 @@ def source_fingerprint(value: Any) -> str:
 
 def _text_and_globals(item: Any) -> tuple[Any, dict[str, Any]]:
     # What a function or class does, and the global things that it names.
-    namespace = vars(sys.modules[item.__module__])
+    namespace = item.__globals__ if isinstance(item, FunctionType) else vars(sys.modules[item.__module__])
     try:
         if "<" in item.__qualname__:  # within a line, or within a function
             raise OSError
         tree = ast.parse(textwrap.dedent(inspect.getsource(item)))
     except (OSError, TypeError):  # typed into Python
-        functions = (
-            [item] if isinstance(item, FunctionType) else [getattr(m, "__func__", m) for m in vars(item).values()]
-        )
+        members = [item] if isinstance(item, FunctionType) else vars(item).values()
+        functions = [getattr(member, "__func__", member) for member in members]
         codes = [function.__code__ for function in functions if isinstance(function, FunctionType)]
         names = {name for code in codes for name in _names(code)}
         return [_what_it_does(code) for code in codes], {name: namespace[name] for name in names & namespace.keys()}

@@ -1,6 +1,7 @@
 """A user's own code is part of what a trial is."""
 
 import os
+import runpy
 import subprocess
 import sys
 from functools import partial
@@ -130,6 +131,16 @@ def test_scripts_lambdas_and_what_is_typed_in(how, what, tmp_path):
     assert was == again
     for edit in (("helper(x) + parts", "helper(x) - parts"), ("RATE = 0.1", "RATE = 0.2"), ("x + RATE", "x - RATE")):
         assert described(tmp_path, MODULE.replace(*edit), what=what, how=how) != was
+
+
+def test_a_lambda_of_a_script_that_is_no_module_is_described(tmp_path):
+    """As where a script is run by another one."""
+    file = tmp_path / "unregistered.py"
+    found = []
+    for rate in (1, 1, 2):
+        file.write_text(f"RATE = {rate}\nBUILD = lambda: RATE\n")
+        found.append(describe(runpy.run_path(str(file))["BUILD"]))
+    assert found[0] == found[1] != found[2]
 
 
 def test_installed_and_recorded_packages_go_by_their_versions():
