@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from avsi.plugins import DHPPlugin
-from avsi.strategies.template import MethodTemplate, Template
+from avsi.strategies.template import MethodTemplate, Template, with_own
 
 
 class DHP(MethodTemplate):
@@ -39,4 +39,4 @@ class DHP(MethodTemplate):
 
     def __init__(self, **template: Unpack[Template]) -> None:
         self.dhp = DHPPlugin()
-        super().__init__(own=self.dhp, **template)
+        super().__init__(**with_own(self.dhp, template))

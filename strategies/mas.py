@@ -8,7 +8,7 @@ from typing import Unpack
 from avsi.consolidation.arguments import Strength
 from avsi.consolidation.penalty import PenaltyStep
 from avsi.plugins import MASPlugin
-from avsi.strategies.template import MethodTemplate, Template
+from avsi.strategies.template import MethodTemplate, Template, with_own
 
 
 class MAS(MethodTemplate):
@@ -52,4 +52,4 @@ class MAS(MethodTemplate):
         **template: Unpack[Template],
     ) -> None:
         self.mas = MASPlugin(strength, decay=decay, exclude=exclude, penalty=penalty)
-        super().__init__(own=self.mas, **template)
+        super().__init__(**with_own(self.mas, template))

@@ -10,7 +10,7 @@ from avsi.consolidation.online_ewc import Mode
 from avsi.consolidation.penalty import PenaltyStep
 from avsi.importance.estimators import Labels
 from avsi.plugins import OnlineEWCPlugin
-from avsi.strategies.template import MethodTemplate, Template
+from avsi.strategies.template import MethodTemplate, Template, with_own
 
 
 class OnlineEWC(MethodTemplate):
@@ -70,4 +70,4 @@ class OnlineEWC(MethodTemplate):
             exclude=exclude,
             penalty=penalty,
         )
-        super().__init__(own=self.online_ewc, **template)
+        super().__init__(**with_own(self.online_ewc, template))

@@ -8,7 +8,7 @@ from typing import Unpack
 from avsi.consolidation.arguments import Strength
 from avsi.consolidation.penalty import PenaltyStep
 from avsi.plugins import SIPlugin
-from avsi.strategies.template import MethodTemplate, Template
+from avsi.strategies.template import MethodTemplate, Template, with_own
 
 
 class SynapticIntelligence(MethodTemplate):
@@ -51,4 +51,4 @@ class SynapticIntelligence(MethodTemplate):
         **template: Unpack[Template],
     ) -> None:
         self.si = SIPlugin(strength, damping=damping, exclude=exclude, penalty=penalty)
-        super().__init__(own=self.si, **template)
+        super().__init__(**with_own(self.si, template))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Required, TypedDict
 
 import torch
+from avalanche.training.plugins import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
 from torch import nn, optim
 
@@ -30,15 +31,19 @@ class Template(TypedDict, total=False):
     peval_mode: Literal["epoch", "iteration"]
 
 
+def with_own(plugin: SupervisedPlugin, template: Template) -> Template:
+    """Put a method's own plugin before those that it is given."""
+    return {**template, "plugins": [plugin, *(template.get("plugins") or ())]}
+
+
 class MethodTemplate(SupervisedTemplate):
-    """Avalanche's ``SupervisedTemplate`` with a method's plugin, and the arguments that every strategy here takes.
+    """Avalanche's ``SupervisedTemplate`` with the arguments and defaults that every strategy here has.
 
     Image data sets of avsi's scenarios are read in whole batches (:class:`avsi.InMemoryBatches`, last of the plugins
     unless there is one), and metrics are called only where they listen; results are those of ``SupervisedTemplate``,
     bit for bit. To do without, use the plugin with Avalanche's ``Naive``.
 
     Args:
-        own: The method's plugin, which each strategy makes of its own arguments.
         model: The model.
         optimizer: Any first-order optimizer of ``torch.optim`` that evaluates the loss once per step.
         criterion: Task loss, the mean over the batch. Default: cross entropy.
@@ -58,7 +63,6 @@ class MethodTemplate(SupervisedTemplate):
     def __init__(
         self,
         *,
-        own: Any,
         model: nn.Module,
         optimizer: optim.Optimizer,
         criterion: Callable[..., Any] | None = None,
@@ -78,7 +82,7 @@ class MethodTemplate(SupervisedTemplate):
         }
         for name, count in counts.items():
             counts[name] = check_count(name, count)
-        plugins = [own, *(plugins or ())]
+        plugins = list(plugins or ())
         if not any(isinstance(plugin, InMemoryBatches) for plugin in plugins):
             plugins.append(InMemoryBatches())
         super().__init__(

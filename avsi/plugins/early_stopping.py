@@ -41,7 +41,7 @@ class EarlyStopping(SupervisedPlugin):
         track: Shows the progress of the pass over the validation data.
 
     Raises:
-        ValueError: If a number of epochs is not positive.
+        ValueError: If a number of epochs is not positive; before training, if the stream has nothing for an experience.
         TypeError: If it is no whole number.
 
     Examples:
@@ -87,13 +87,18 @@ class EarlyStopping(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Start counting anew."""
+        lacking = [task for task in self._tasks(strategy) if task >= len(self.stream)]
+        if lacking:
+            raise ValueError(
+                f"experience {lacking[0]} has no validation data: the stream given to EarlyStopping has "
+                f"{len(self.stream)} experiences; give one for each experience of the training stream"
+            )
         self.errors.append([])
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Measure the validation error; stop and go back when it is time."""
         errors = self.errors[-1]
-        tasks = [experience.current_experience for experience in task_experiences(strategy)]
-        errors.append(validation_error(strategy, [self.stream[task] for task in tasks], self.track))
+        errors.append(validation_error(strategy, [self.stream[task] for task in self._tasks(strategy)], self.track))
         epoch = len(errors)
         if epoch == 1 or errors[-1] < errors[self._best_epoch - 1]:
             self._best_epoch = epoch
@@ -111,6 +116,10 @@ class EarlyStopping(SupervisedPlugin):
     def _state(self, strategy: Any) -> dict[str, Any]:
         plugins = [plugin.state_dict() for plugin in self._consolidation(strategy)]
         return deepcopy({"model": strategy.model.state_dict(), "plugins": plugins})
+
+    @staticmethod
+    def _tasks(strategy: Any) -> list[int]:
+        return [experience.current_experience for experience in task_experiences(strategy)]
 
     @staticmethod
     def _consolidation(strategy: Any) -> list[ConsolidationPlugin]:

@@ -142,6 +142,18 @@ def test_a_layer_held_in_evaluation_mode_stays_so(benchmark):
     assert all(layer.training for layer in model.modules() if layer is not held)
 
 
+def test_a_stream_without_the_experience_is_refused_before_training(benchmark):
+    stopping = EarlyStopping(benchmark.valid_stream[:1])
+    model = seeded_mlp()
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.01), [stopping], epochs=2)
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"experience 1 has no validation data: the stream .* has 1 experiences"):
+        strategy.train(benchmark.train_stream[1], eval_streams=[])
+    after = model.state_dict()  # which has a head more
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
 @pytest.mark.parametrize("name", ["patience", "at_least"])
 def test_epochs_are_positive_integers(benchmark, name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):

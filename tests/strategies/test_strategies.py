@@ -89,9 +89,9 @@ def test_signatures_show_the_methods_own_arguments_and_defaults_stand_once(strat
     *own, template = inspect.signature(strategy).parameters.values()
     assert template.kind is template.VAR_KEYWORD
     shared = inspect.signature(MethodTemplate).parameters
-    assert shared.keys() - {"own"} == Template.__annotations__.keys()
+    assert shared.keys() == Template.__annotations__.keys()
     assert not {parameter.name for parameter in own} & shared.keys()
-    assert {name for name in shared if shared[name].default is inspect.Parameter.empty} == {"own", "model", "optimizer"}
+    assert {name for name in shared if shared[name].default is inspect.Parameter.empty} == {"model", "optimizer"}
     for parameter in own:
         assert f"        {parameter.name}: " in strategy.__doc__
 
