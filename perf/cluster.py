@@ -1,23 +1,26 @@
-"""A sweep on a Ray cluster of two nodes on this machine, one of which is lost in the middle: python -m perf.cluster.
+"""A sweep on a Ray cluster of two nodes on this machine, one of which is lost in the middle.
 
 Runs the same 24 real trials (split digits: SI with eight strengths, three seeds) in two local processes, on the
 cluster, and on the cluster once more, killing the second node when a third of the trials is finished. Every trial is to
-be there once, with the same weights bit for bit; what Ray takes longer is its overhead. Prints a JSON object.
+be there once, with the same weights bit for bit; what Ray takes longer is its overhead. A part's time begins when its
+processes, nodes and all, are there, and what they import counts.
+
+    python -m perf.cluster [--rounds 3] [--json FILE]
 """
 
 from __future__ import annotations
 
 import json
-import sys
+import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import tyro
 from torch.optim import Adam
 
 from avsi.experiment import Experiment, Setting, Trial
@@ -28,6 +31,7 @@ from avsi.launch.sweep import candidate
 from avsi.models import MLP, MultiHead
 from avsi.results import store
 from avsi.scenarios import split_digits
+from perf.rounds import machine
 
 EXPERIMENT = Experiment(
     name="cluster",
@@ -91,33 +95,71 @@ def weights(root: Path) -> dict[str, Any]:
     return {name: (trial or {})["weights"] for name, trial in found.items()}
 
 
-def main(parts: Sequence[str] = ("cluster", "killed")) -> None:
-    """Run local processes and the rest, and compare.
+@dataclass
+class Arguments:
+    """A sweep in local processes and on a Ray cluster."""
+
+    parts: tuple[Literal["local", "cluster", "killed"], ...] = ("local", "cluster", "killed")
+    """What is run; the first is what the others are compared with."""
+    rounds: int = 3
+    """Interleaved rounds."""
+    json: Path | None = None
+    """File that gets the numbers."""
+
+
+def run_part(name: str, root: Path) -> float:
+    """Run the trials in one way.
 
     Args:
-        parts: What is run beside local processes.
+        name: The part.
+        root: The results folder.
+
+    Returns:
+        Seconds.
     """
+    if name == "local":
+        return run(root, InProcesses(2, threads=1))
     import ray
     from ray.cluster_utils import Cluster
 
     from avsi.launch.on_ray import OnRay
 
-    with tempfile.TemporaryDirectory() as folder:
-        roots = {name: Path(folder) / name for name in ("local", *parts)}
-        seconds = {"local": run(roots["local"], InProcesses(2, threads=1))}
-        for name in parts:
-            cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-            second = cluster.add_node(num_cpus=1)
-            cluster.wait_for_nodes()
-            ray.init(address=cluster.address, log_to_driver=False)
-            if name == "killed":
-                threading.Thread(target=_kill, args=(cluster, second, roots[name]), daemon=True).start()
-            seconds[name] = run(roots[name], OnRay())
-            ray.shutdown()
-            cluster.shutdown()
-        ends = {name: weights(root) for name, root in roots.items()}
-    equal = {name: ends[name] == ends["local"] for name in parts}
-    print(json.dumps({"trials": len(ends["local"]), "seconds": seconds, "equal_to_local": equal}, indent=1))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False)
+    if name == "killed":
+        threading.Thread(target=_kill, args=(cluster, second, root), daemon=True).start()
+    try:
+        return run(root, OnRay())
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def main(arguments: Arguments) -> None:
+    """Run all parts in turns, and compare.
+
+    Args:
+        arguments: What is run.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in arguments.parts}
+    equal = dict.fromkeys(arguments.parts, True)
+    for _ in range(arguments.rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            ends = {}
+            for name in arguments.parts:
+                seconds[name].append(run_part(name, Path(folder) / name))
+                ends[name] = weights(Path(folder) / name)
+                equal[name] &= ends[name] == ends[arguments.parts[0]]
+    rows = [
+        {"part": name, "seconds": times, "median": statistics.median(times), "equal": equal[name]}
+        for name, times in seconds.items()
+    ]
+    content = {"machine": machine("cpu") | {"threads": 1}, "trials": len(trials()), "rows": rows}
+    print(json.dumps(content, indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def _kill(cluster: Any, node: Any, root: Path) -> None:
@@ -128,4 +170,4 @@ def _kill(cluster: Any, node: Any, root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ("cluster", "killed"))
+    main(tyro.cli(Arguments))

@@ -179,6 +179,17 @@ def settings_tables(results: dict[str, Any], *, name: str, columns: dict[str, tu
     return "\n\n".join(tables)
 
 
+def cluster_table(results: dict[str, Any]) -> str:
+    """A sweep in local processes and on Ray."""
+    parts = {"local": "two local processes", "cluster": "Ray, two nodes", "killed": "the same, a node lost"}
+    lines = [f"| {results['trials']} trials | s | by round | weights equal |", "|---|---:|---|---|"]
+    for row in results["rows"]:
+        rounds = ", ".join(f"{seconds:.1f}" for seconds in row["seconds"])
+        equal = "yes" if row["equal"] else "**no**"
+        lines.append(f"| {parts[row['part']]} | {row['median']:.1f} | {rounds} | {equal} |")
+    return "\n".join(lines)
+
+
 def machine_line(results: dict[str, Any]) -> str:
     """What the numbers were measured on."""
     m = results["machine"]
@@ -201,6 +212,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "dhp machine": ("dhp", machine_line),
     "data": ("data", partial(settings_tables, name="method", columns=FEEDING)),
     "data machine": ("data", machine_line),
+    "cluster": ("cluster", cluster_table),
+    "cluster machine": ("cluster", machine_line),
 }
 """By mark in README.md: the file of ``results`` and what makes a table of it."""
 

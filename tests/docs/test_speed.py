@@ -23,3 +23,15 @@ def test_seconds_of_a_whole_trial():
     ours, stock = run["seconds"]["avsi"], run["seconds"]["Avalanche"]
     ratio = run["stock to avsi"]
     assert f"{ours:.1f} s here and {stock:.1f} s with stock Avalanche, {ratio:.2f} times as long" in PAGE
+
+
+def test_seconds_of_a_sweep_on_a_cluster():
+    measured = json.loads((RESULTS / "cluster.json").read_text())
+    rows = {row["part"]: row for row in measured["rows"]}
+    assert all(row["equal"] and len(row["seconds"]) == 3 for row in rows.values())
+    page = (ROOT / "docs" / "guides" / "clusters.md").read_text()
+    assert (
+        f"runs {measured['trials']} short trials on a cluster of two nodes of one machine and kills one in the middle: "
+        f"{rows['cluster']['median']:.1f} s, with the loss of a node {rows['killed']['median']:.1f} s, in two local "
+        f"processes {rows['local']['median']:.1f} s"
+    ) in page
