@@ -26,10 +26,10 @@ def test_a_number_recomputed_by_hand():
     assert f"(near 100), n = {len(accuracies)}<br>" in text
 
 
-def test_every_script_of_a_paper_is_listed():
+def test_every_script_of_a_table_is_listed():
     listed = {item.command.split()[0] for item in overview.ITEMS}
     parts = {"analysis.py", "dhp_parts.py", "overview.py", "split_digits.py", "dhp_dynamics.py"}
-    others = {"three_scenarios.py", "fisher_table.py", "close_the_gap.py", "task_by_task.py", "proximal.py"}
+    others = {"three_scenarios.py", "task_by_task.py", "proximal.py"}
     assert {path.name for path in REPRODUCTIONS.glob("*.py")} - parts - others == listed
 
 
@@ -40,7 +40,7 @@ def test_thinned_accuracy_weights_classes_by_their_training_images():
     assert overview.thinned_accuracy(classes) == pytest.approx(4459 / sum(TABLE_2[0]) / 10)
 
 
-NOTHING = pd.DataFrame({"method": []})
+NOTHING = pd.DataFrame({"method": [], "deviation": []})
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,18 @@ NOTHING = pd.DataFrame({"method": []})
 )
 def test_what_was_not_run_is_said_and_the_papers_number_is_the_scripts(cell, expected):
     assert cell.text(NOTHING, Reported(96.9, tasks=(99.0, 90.5))) == expected
+
+
+def test_a_swept_strength_counts_where_it_is_meant_and_nowhere_else():
+    frame = pd.DataFrame(
+        {
+            "method": ["si"] * 3,
+            "deviation": ["", "si.strength = swept", "1 epoch instead of 10, si.strength = swept"],
+            "accuracy": [0.5, 0.75, 1.0],
+        }
+    )
+    assert overview.Cell("SI", "si").text(frame, Reported(96.9)) == "SI 50.00 (96.9), n = 1"
+    assert overview.Cell("SI", "si", swept=True).text(frame, Reported(96.9)) == "SI 75.00 (96.9), n = 1"
 
 
 def test_an_analysis_that_was_not_run_is_said(tmp_path, monkeypatch):
