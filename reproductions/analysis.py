@@ -43,24 +43,12 @@ class DataOptions:
     """Folder for results; they go into a folder in it that is named after the analysis."""
 
     def load(self) -> Source:
-        """Load the data set.
-
-        Returns:
-            The data set.
-        """
+        """Load the data set."""
         return Source.load(self.dataset, self.data_root, self.download)
 
 
 def check_least(options: Any, **least: int) -> None:
-    """Refuse options that are too small.
-
-    Args:
-        options: The options.
-        **least: The least values, by name.
-
-    Raises:
-        ExperimentError: If one is smaller.
-    """
+    """Refuse options that are smaller than these least values."""
     for name, value in least.items():
         if getattr(options, name) < value:
             raise ExperimentError(f"{name} must be at least {value}, got {getattr(options, name)}")
@@ -69,17 +57,7 @@ def check_least(options: Any, **least: int) -> None:
 def run_analysis(
     analyse: Callable[[Options], None], options: type[Options], description: str, args: list[str] | None = None
 ) -> None:
-    """Run an analysis from the command line; exits with status 2 on a user's mistake.
-
-    Args:
-        analyse: What is run.
-        options: A dataclass of its options.
-        description: What ``--help`` says.
-        args: The command line, default ``sys.argv[1:]``.
-
-    Raises:
-        ExperimentError: Never outside: a data set that is not there is one, and ends with status 2 like all mistakes.
-    """
+    """Run an analysis from the command line; exits with status 2 on a user's mistake."""
     chosen = tyro.cli(options, description=description, args=args)
     with exits_explained("stopped"):
         try:
@@ -124,18 +102,7 @@ def train_plainly(
     epochs: int = 1,
     device: str = "cpu",
 ) -> None:
-    """Train on one experience after the other, without evaluation.
-
-    Args:
-        model: The model, on the device.
-        optimizer: Its optimizer, whose state is kept between experiences.
-        experiences: What to train on.
-        plugins: Avalanche plugins.
-        criterion: The task loss; default: cross entropy.
-        batch_size: Training batch size.
-        epochs: Epochs per experience.
-        device: A torch device.
-    """
+    """Train on one experience after the other, without evaluation; the optimizer's state is kept in between."""
     strategy = Naive(
         model=model,
         optimizer=optimizer,
@@ -151,17 +118,7 @@ def train_plainly(
 
 
 def correlations(rows: Tensor) -> Tensor:
-    """Compute Pearson's correlation coefficients between the rows of a matrix, in float64.
-
-    Args:
-        rows: (T, K), one variable per row.
-
-    Returns:
-        (T, T), symmetric, with 1 on the diagonal.
-
-    Raises:
-        ValueError: If a row is constant or not finite, where no correlation is defined.
-    """
+    """Compute Pearson's correlation coefficients (T, T) between the rows (T, K) of a matrix, in float64."""
     for index, row in enumerate(rows):
         if not torch.isfinite(row).all() or bool((row == row[0]).all()):
             raise ValueError(f"row {index} is constant or not finite; its correlation with others is not defined")

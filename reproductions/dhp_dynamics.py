@@ -45,19 +45,7 @@ class Options:
 
 
 def find_trial(folder: Path, method: str, seed: int) -> dict:
-    """Read the trial asked for; where several protocols are in the folder, the published one comes first.
-
-    Args:
-        folder: An experiment's folder of results.
-        method: The method.
-        seed: The seed.
-
-    Returns:
-        The trial's result.
-
-    Raises:
-        ExperimentError: If there is none, or it has no DHP layer.
-    """
+    """Read the trial asked for; where several protocols are in the folder, the published one comes first."""
     if not folder.is_dir():
         raise ExperimentError(f"{folder} is not a folder; give an experiment's folder of results")
     known = trials(folder.resolve().parent)
@@ -74,15 +62,7 @@ def find_trial(folder: Path, method: str, seed: int) -> dict:
 
 
 def ends_of_tasks(trial: dict, last_step: int) -> list[float]:
-    """Find the training steps at which tasks ended, to within the distance of two records.
-
-    Args:
-        trial: The trial's result.
-        last_step: The last step recorded.
-
-    Returns:
-        The step of each task's end but the last one's; empty where tasks differ in the number of steps in an epoch.
-    """
+    """Find the steps at which all tasks but the last ended, about; none where tasks' epochs differ in steps."""
     scenario = trial["description"]["scenario"]
     if (scenario.get("call") if isinstance(scenario, dict) else scenario) not in EQUAL_TASKS:
         return []
@@ -91,14 +71,7 @@ def ends_of_tasks(trial: dict, last_step: int) -> list[float]:
 
 
 def draw(trial: dict) -> Figure:
-    """Draw the three quantities side by side, a curve for each DHP layer.
-
-    Args:
-        trial: The trial's result.
-
-    Returns:
-        The figure.
-    """
+    """Draw the three quantities side by side, a curve for each DHP layer."""
     layers = trial["hebbian_dynamics"]
     figure = Figure(figsize=(12.0, 3.8), layout="constrained")
     last_step = max(record["step"][-1] for record in layers.values())
@@ -124,11 +97,7 @@ def draw(trial: dict) -> Figure:
 
 
 def main(options: Options) -> None:
-    """Draw a trial's dynamics.
-
-    Args:
-        options: What to draw.
-    """
+    """Draw a trial's dynamics."""
     trial = find_trial(options.results, options.method, options.seed)
     stem = options.out or options.results / f"dynamics-{options.method}-{options.seed:03d}"
     files = save_figure(draw(trial), stem)

@@ -10,16 +10,7 @@ from avsi.models import DHPLinear
 
 
 def sgd_with_rate_of_eta(parameters: Iterable[nn.Parameter], lr: float, eta_lr: float) -> SGD:
-    """Make plain SGD with a learning rate of its own for eta, the network's only scalar parameter.
-
-    Args:
-        parameters: The network's parameters.
-        lr: Learning rate of all others.
-        eta_lr: Learning rate of eta.
-
-    Returns:
-        The optimizer.
-    """
+    """Make plain SGD with a learning rate of its own for eta, the network's only scalar parameter."""
     known = list(parameters)
     groups = [
         {"params": [parameter for parameter in known if parameter.dim()]},
@@ -29,16 +20,7 @@ def sgd_with_rate_of_eta(parameters: Iterable[nn.Parameter], lr: float, eta_lr: 
 
 
 def dhp_without(in_features: int, *, alpha: bool = True, eta: float = 0.001) -> DHPLinear:
-    """Make a DHP layer with a part of its plasticity taken out.
-
-    Args:
-        in_features: Size of the features.
-        alpha: Whether it has plasticity coefficients; else they stay at 0.
-        eta: Rate of the traces, which is not trained.
-
-    Returns:
-        The layer, with ten classes.
-    """
+    """Make a DHP layer of ten classes whose eta is not trained, and whose coefficients stay at 0 without alpha."""
     layer = DHPLinear(in_features, 10, eta=eta)
     layer.eta.requires_grad_(False)
     if not alpha:
@@ -48,15 +30,7 @@ def dhp_without(in_features: int, *, alpha: bool = True, eta: float = 0.001) -> 
 
 
 def slow_linear(in_features: int, out_features: int) -> nn.Linear:
-    """Make a linear layer without bias that starts as the slow weights of a DHP layer do.
-
-    Args:
-        in_features: Size of the features.
-        out_features: Number of classes.
-
-    Returns:
-        The layer.
-    """
+    """Make a linear layer without bias that starts as the slow weights of a DHP layer do."""
     layer = nn.Linear(in_features, out_features, bias=False)
     init_slow_weights(layer.weight)
     return layer

@@ -28,17 +28,7 @@ PAPER = {
 
 
 def sensitivity(experiment: Experiment, protocol: str, network: Callable[..., Any], classes: int | None) -> Experiment:
-    """Make of a benchmark's experiment the one that varies eta.
-
-    Args:
-        experiment: The benchmark's experiment.
-        protocol: The name it gets here.
-        network: Builds the network, given a head.
-        classes: Number of classes of its single head; None: a head per task.
-
-    Returns:
-        The experiment.
-    """
+    """Make of a benchmark's experiment the one that varies eta; without classes the network has a head per task."""
     methods = (
         replace(dhp(plastic(network, classes, eta=eta)), name=f"dhp_{eta:g}", label=f"DHP, η = {eta:g}")
         for eta in PAPER[protocol]

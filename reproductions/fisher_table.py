@@ -32,14 +32,7 @@ ITERATIONS = 2000
 
 
 def row(method: Method) -> Method:
-    """Make a row of the table: a method that trains for a number of iterations.
-
-    Args:
-        method: The method, named as in the table.
-
-    Returns:
-        The method.
-    """
+    """Make a row of the table: a method that trains for a number of iterations."""
     label = method.label.replace("Online EWC", method.name.replace("_", ", "))
     return replace(method, label=label, plugins=(partial(StopAfter, ITERATIONS),))
 

@@ -37,26 +37,14 @@ class Options(DataOptions):
     """Number of networks."""
 
     def check(self) -> None:
-        """Refuse what cannot be measured.
-
-        Raises:
-            ExperimentError: If an option is out of range.
-        """
+        """Refuse what cannot be measured."""
         check_least(self, epochs=1, seeds=1)
         if not 0 < self.damping < float("inf"):
             raise ExperimentError(f"damping must be finite and greater than 0, got {self.damping}")
 
 
 def measure(options: Options, seed: int) -> pd.DataFrame:
-    """Train a network and correlate its importances.
-
-    Args:
-        options: The protocol.
-        seed: Decides initial weights and batches.
-
-    Returns:
-        A row for each layer and measure.
-    """
+    """Train a network from a seed and correlate its importances: a row for each layer and measure."""
     source = options.load()
     (experience,) = build(permute(source, tasks=1), scenario="domain").train_stream
     torch.manual_seed(seed)
@@ -85,11 +73,7 @@ def measure(options: Options, seed: int) -> pd.DataFrame:
 
 
 def main(options: Options) -> None:
-    """Measure, write the table and print it.
-
-    Args:
-        options: What to measure and where to write it.
-    """
+    """Measure, write the table and print it."""
     options.check()
     folder = prepare(options.out) / "importance_and_curvature"
     found = pd.concat([measure(options, seed) for seed in range(options.seeds)])

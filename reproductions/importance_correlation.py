@@ -52,11 +52,7 @@ class Options(DataOptions):
     """Torch device, such as cpu or cuda:0; auto: the first GPU where there is one, else the CPU."""
 
     def check(self) -> None:
-        """Refuse what cannot be measured.
-
-        Raises:
-            ExperimentError: If an option is out of range.
-        """
+        """Refuse what cannot be measured."""
         check_least(self, tasks=2, epochs=1, batch_size=1, seed=0)
         if min(self.hidden) < 1:
             raise ExperimentError(f"hidden layers need at least 1 unit, got {self.hidden}")
@@ -88,15 +84,7 @@ class Options(DataOptions):
 
 
 def measure(options: Options, strength: float) -> dict:
-    """Train on all tasks and correlate what each added to the importances.
-
-    Args:
-        options: The protocol.
-        strength: c.
-
-    Returns:
-        For "omega" and "normalised", layer -> correlations between tasks, (tasks, tasks).
-    """
+    """Train on all tasks; for both quantities, by layer, return the correlations between tasks, (tasks, tasks)."""
     source = options.load()
     stream = build(permute(source, tasks=options.tasks, seed=options.seed), scenario="domain").train_stream
     torch.manual_seed(options.seed)
@@ -116,16 +104,7 @@ def measure(options: Options, strength: float) -> dict:
 
 
 def measured(options: Options, strength: float, folder: Path) -> dict:
-    """Read a strength's numbers where they are, or measure and write them.
-
-    Args:
-        options: The protocol.
-        strength: c.
-        folder: Where the numbers are kept.
-
-    Returns:
-        What :func:`measure` returns.
-    """
+    """Read a strength's numbers where they are, or measure and write them."""
     path = folder / f"c-{strength:g}.json"
     if path.exists():
         return json.loads(path.read_text())["correlations"]
@@ -135,32 +114,13 @@ def measured(options: Options, strength: float, folder: Path) -> dict:
     return found
 
 
-def off_diagonal(matrix: list[list[float]]) -> list[float]:
-    """List the correlations between different tasks, each pair once, with task 1's first.
-
-    Args:
-        matrix: Correlations between tasks.
-
-    Returns:
-        The entries above the diagonal, row by row.
-    """
-    return [value for row, values in enumerate(matrix) for value in values[row + 1 :]]
-
-
 def tabulate(found: dict[float, dict]) -> pd.DataFrame:
-    """Tabulate the correlations between different tasks.
-
-    Args:
-        found: For each strength what :func:`measure` returns.
-
-    Returns:
-        Means over pairs of tasks, the greatest, and that of the last two tasks.
-    """
+    """Tabulate by strength the correlations between different tasks: means over pairs, greatest, last two tasks."""
     rows = []
     for strength, quantities in found.items():
         for quantity, label in (("omega", "ω"), ("normalised", "ω / (Δ² + ξ)")):
             for layer, matrix in quantities[quantity].items():
-                pairs = off_diagonal(matrix)
+                pairs = [value for row, values in enumerate(matrix) for value in values[row + 1 :]]  # each once
                 values = (sum(pairs) / len(pairs), max(pairs), matrix[-2][-1])
                 rows.append((f"c = {strength:g}, {layer}, {label}", *(f"{value:.3f}" for value in values)))
     columns = ("importances", "mean", "greatest", "last two tasks")
@@ -168,15 +128,7 @@ def tabulate(found: dict[float, dict]) -> pd.DataFrame:
 
 
 def draw(found: dict[float, dict], note: str) -> Figure:
-    """Draw Figure 5: a row for each strength, first and second layer side by side.
-
-    Args:
-        found: For each strength what :func:`measure` returns.
-        note: Said above the figure.
-
-    Returns:
-        The figure.
-    """
+    """Draw Figure 5: a row for each strength, first and second layer side by side."""
     layers = list(LAYERS.values())[:2]
     figure = Figure(figsize=(8.6, 0.6 + 4.0 * len(found)), layout="constrained")
     grid = figure.subplots(len(found), len(layers), squeeze=False)
@@ -192,11 +144,7 @@ def draw(found: dict[float, dict], note: str) -> Figure:
 
 
 def main(options: Options) -> None:
-    """Measure what is missing, write table and figure, and print the table.
-
-    Args:
-        options: What to measure and where to write it.
-    """
+    """Measure what is missing, write table and figure, and print the table."""
     options.check()
     options = replace(options, device=check_device(options.device))
     folder = prepare(options.out) / options.folder

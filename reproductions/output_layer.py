@@ -24,17 +24,7 @@ with lazy_imports():
 
 
 def with_layer(method: Method, name: str, label: str, layer: Callable[..., Any]) -> Method:
-    """Give a method's network other output layers.
-
-    Args:
-        method: The method.
-        name: What its name ends with.
-        label: What its label ends with.
-        layer: Builds the output layer of a task from the numbers of features and of classes.
-
-    Returns:
-        The method.
-    """
+    """Give a method's network other output layers, built from the numbers of features and of classes."""
     return replace(
         method,
         name=f"{method.name}_{name}",

@@ -54,47 +54,29 @@ github.com/ContinualAI/continual-learning-baselines; their strengths are chosen 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of ours beside the paper's.
-
-    Attributes:
-        label: What it is called.
-        method: The method whose trials count.
-        paper: What the paper reports, in words; None: the number that the experiment's script has.
-        task: The only task that counts, from 1; None: the mean over tasks.
-        thinned: Whether test sets count as thinned out like the training data.
-        swept: Whether the method's strength was chosen on validation data, by a sweep of its own.
-    """
+    """A number of ours beside the paper's."""
 
     label: str
     method: str
-    paper: str | None = None
-    task: int | None = None
-    thinned: bool = False
-    swept: bool = False
+    paper: str | None = None  # what the paper reports, in words; None: the number that the experiment's script has
+    task: int | None = None  # the only task that counts, from 1; None: the mean over tasks
+    thinned: bool = False  # whether test sets count as thinned out like the training data
+    swept: bool = False  # whether the method's strength was chosen on validation data, by a sweep of its own
 
     def text(self, finished: pd.DataFrame, reported: Reported) -> str:
-        """Write it out.
-
-        Args:
-            finished: The experiment's finished trials.
-            reported: What the paper reports for the method.
-
-        Returns:
-            Such as "SI 99.12 ± 0.05 (98.9), n = 10"; that it was not run where there are no trials.
-        """
+        """Write it out, such as "SI 99.12 ± 0.05 (98.9), n = 10", from an experiment's finished trials."""
         changes = f"{self.method}.strength = swept" if self.swept else ""
         rows = finished[(finished.method == self.method) & (finished.deviation == changes)]
-        number = reported.accuracy if self.task is None else dict(enumerate(reported.tasks, 1)).get(self.task)
-        paper = self.paper if self.paper is not None else number
+        paper = self.paper
+        if paper is None:
+            paper = reported.accuracy if self.task is None else dict(enumerate(reported.tasks, 1)).get(self.task)
         paper = "" if paper in {None, ""} else f" ({paper})"
         if rows.empty:
             return f"{self.label} not run{paper}"
         if self.thinned:
             values = rows.class_accuracy.map(thinned_accuracy)
-        elif self.task:
-            values = rows.task_accuracy.str[self.task - 1]
         else:
-            values = rows.accuracy
+            values = rows.task_accuracy.str[self.task - 1] if self.task else rows.accuracy
         percent = 100 * values.astype(float)
         error = f" ± {percent.sem():.2f}" if len(percent) > 1 else ""
         return f"{self.label} {percent.mean():.2f}{error}{paper}, n = {len(percent)}"
@@ -102,33 +84,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Item:
-    """A table or figure, or a part of one in one reading.
+    """A table or figure, or a part of one in one reading."""
 
-    Attributes:
-        what: Paper, number, benchmark and reading.
-        command: The script and its arguments.
-        experiment: What is run; None: an analysis, which is no comparison of methods.
-        cells: Its numbers.
-        verdict: Reproduced, partly, not, or partial data; what is missing.
-        cause: The cause of a difference, as far as it was found by experiment.
-    """
-
-    what: str
-    command: str
-    experiment: Experiment | None = None
+    what: str  # paper, number, benchmark and reading
+    command: str  # the script and its arguments
+    experiment: Experiment | None = None  # what is run; None: an analysis, which is no comparison of methods
     cells: tuple[Cell, ...] = ()
-    verdict: str = "not run"
-    cause: str = ""
+    verdict: str = "not run"  # reproduced, partly, not, or partial data; what is missing
+    cause: str = ""  # of a difference, as far as it was found by experiment
 
     def ours(self, results: pd.DataFrame) -> str:
-        """Write its numbers out.
-
-        Args:
-            results: All trials.
-
-        Returns:
-            A line for each number.
-        """
+        """Write its numbers out, a line each, from all trials."""
         if self.experiment is None:
             return ""
         experiment = self.experiment
@@ -140,38 +106,19 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis(Item):
-    """An analysis, whose numbers are in a file of its own.
+    """An analysis, whose numbers are in a file of its own."""
 
-    Attributes:
-        file: The file, in the folder of results.
-        lines: Writes its content out.
-    """
-
-    file: str
-    lines: Callable[[dict[str, Any]], list[str]]
+    file: str  # in the folder of results
+    lines: Callable[[dict[str, Any]], list[str]]  # writes the file's content out
 
     def ours(self, results: pd.DataFrame) -> str:
-        """Write its numbers out.
-
-        Args:
-            results: Not needed.
-
-        Returns:
-            A line for each number; that it was not run where there is no file.
-        """
+        """Write its numbers out, a line each; no trials are needed."""
         path = RESULTS / self.file
         return "<br>".join(self.lines(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else "not run"
 
 
 def curvature(found: dict[str, Any]) -> list[str]:
-    """Write out how SI's importance correlates with measures at the end point.
-
-    Args:
-        found: What importance_and_curvature.py wrote.
-
-    Returns:
-        A line for each layer and measure, and the number of networks.
-    """
+    """Write out how SI's importance correlates with measures at the end point."""
     rows = pd.DataFrame(found["rows"])
     means = rows.groupby(["layer", "measure"], sort=False)[["spearman", "pearson"]].mean()
     lines = [
@@ -182,39 +129,17 @@ def curvature(found: dict[str, Any]) -> list[str]:
 
 
 def quadratic(found: dict[str, Any]) -> list[str]:
-    """Write out the relative errors of the analysis of quadratic losses.
-
-    Args:
-        found: What quadratic.py wrote.
-
-    Returns:
-        A line for each equation.
-    """
+    """Write out the relative errors of the analysis of quadratic losses."""
     return [f"{case['case']}: relative error {100 * case['error']:.2f} %" for case in found["comparisons"]]
 
 
 def thinned_accuracy(classes: Sequence[Sequence[float]]) -> float:
-    """Compute the accuracy to be expected on test sets thinned out like Table 2's training sets.
-
-    Args:
-        classes: For each task the accuracies on its ten digits.
-
-    Returns:
-        The mean over tasks, in [0, 1].
-    """
+    """Compute the accuracy, in [0, 1], to be expected on test sets thinned out like Table 2's training sets."""
     return float(np.mean([np.average(row, weights=counts) for row, counts in zip(classes, TABLE_2, strict=True)]))
 
 
 def table_1(matched: bool = True, **reading: bool) -> tuple[Cell, ...]:
-    """List the methods of a column of the DHP paper's Table 1.
-
-    Args:
-        matched: Whether the matched networks were run, which methods without DHP have there.
-        **reading: Further arguments of `Cell`.
-
-    Returns:
-        The cells; plain networks too, which have the paper's values only where matched ones were not run.
-    """
+    """List a column of the DHP paper's Table 1; its methods without DHP are the matched ones, where those were run."""
     plain = {"finetune": "fine-tuning", "si": "SI", "online_ewc": "Online EWC", "mas": "MAS"}
     hebbian = {"dhp": "DHP"} | {f"dhp+{name}": f"DHP + {label}" for name, label in list(plain.items())[1:]}
     controls = plain.items() if matched else ()
@@ -434,11 +359,7 @@ ITEMS = (
 
 
 def overview() -> str:
-    """Make the page.
-
-    Returns:
-        Markdown.
-    """
+    """Make the page, in Markdown."""
     results = trials(RESULTS)
     rows = [
         ("table or figure", "ours (paper), %", "verdict", "cause, found by experiment", "command"),

@@ -27,16 +27,7 @@ with lazy_imports():
 
 
 def variant(name: str, label: str, **layer: object) -> Method:
-    """Make a DHP method with other arguments of its layer.
-
-    Args:
-        name: Its name, after ``dhp_``.
-        label: What is different.
-        **layer: Arguments of ``DHPLinear``.
-
-    Returns:
-        The method.
-    """
+    """Make a DHP method with other arguments of its layer."""
     model = plastic(NETWORK, 10, eta=0.001, **layer)
     return replace(dhp(model), name=f"dhp_{name}", label=f"DHP, {label}")
 
@@ -45,16 +36,7 @@ FULL = dhp(plastic(NETWORK, 10, eta=0.001))
 
 
 def without(name: str, label: str, **parts: object) -> Method:
-    """Make a DHP method with a part taken out.
-
-    Args:
-        name: Its name, after ``dhp_``.
-        label: What is taken out.
-        **parts: Arguments of `dhp_without`.
-
-    Returns:
-        The method.
-    """
+    """Make a DHP method with a part taken out; see dhp_without."""
     return replace(
         FULL, name=f"dhp_{name}", label=f"DHP, {label}", model=partial(NETWORK, partial(dhp_without, **parts))
     )

@@ -57,11 +57,7 @@ class Options:
     """Learning rate, as a fraction of the inverse of the largest eigenvalue; at most 0.1."""
 
     def check(self) -> None:
-        """Refuse what cannot be measured.
-
-        Raises:
-            ExperimentError: If an option is out of range.
-        """
+        """Refuse what cannot be measured."""
         check_least(self, parameters=2, starts=1)
         if not 0 < self.step <= 0.1:
             raise ExperimentError(f"step must be in (0, 0.1], where gradient descent follows the flow, got {self.step}")
@@ -119,16 +115,7 @@ class Correlations(RecordingSI):
 
 
 def descend(hessian: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tensor]:
-    """Descend to the minimum, at 0, from every start at once; SIPlugin measures along.
-
-    Args:
-        hessian: H, (n, n), its largest eigenvalue 1.
-        starts: Where the descents start, (N, n).
-        step: Learning rate.
-
-    Returns:
-        Q averaged over starts, (n, n), its diagonal from SIPlugin's omega; and its Omega, (N, n).
-    """
+    """Descend from starts (N, n) to the minimum, 0, at once; returns the mean Q (n, n) and SIPlugin's Omega (N, n)."""
 
     def loss(theta: Tensor, labels: Tensor) -> Tensor:
         return 0.5 * ((theta @ hessian) * theta).sum()  # of all starts, so that each has its own gradient
@@ -145,15 +132,7 @@ def descend(hessian: Tensor, starts: Tensor, step: float) -> tuple[Tensor, Tenso
 
 
 def eq_11(hessian: Tensor, start: Tensor) -> Tensor:
-    """Compute Q for one start by equation 11.
-
-    Args:
-        hessian: H, (n, n), of full rank.
-        start: theta(0) - theta*, (n,).
-
-    Returns:
-        Q, (n, n).
-    """
+    """Compute Q (n, n) by equation 11, for an H (n, n) of full rank and one start theta(0) - theta* (n,)."""
     eigenvalues, u = torch.linalg.eigh(hessian)
     d = u.T @ start
     rates = torch.outer(eigenvalues, eigenvalues) / (eigenvalues[:, None] + eigenvalues)
@@ -161,14 +140,7 @@ def eq_11(hessian: Tensor, start: Tensor) -> Tensor:
 
 
 def compare(options: Options) -> list[Comparison]:
-    """Measure every case of section 4.
-
-    Args:
-        options: What to measure.
-
-    Returns:
-        Theory and measurement.
-    """
+    """Measure every case of section 4."""
     n = options.parameters
     generator = torch.Generator().manual_seed(options.seed)
 
@@ -196,14 +168,7 @@ def compare(options: Options) -> list[Comparison]:
 
 
 def draw(comparisons: list[Comparison]) -> Figure:
-    """Draw theory and measurement on top of each other, a panel for each comparison of Q.
-
-    Args:
-        comparisons: Theory and measurement.
-
-    Returns:
-        The figure.
-    """
+    """Draw theory and measurement on top of each other, a panel for each comparison of Q."""
     figure = Figure(figsize=(9.0, 6.0), layout="constrained")
     for axes, comparison in zip(figure.subplots(2, 2).flat, comparisons, strict=False):
         theory, measured = comparison.theory, comparison.measured
@@ -227,11 +192,7 @@ def draw(comparisons: list[Comparison]) -> Figure:
 
 
 def main(options: Options) -> None:
-    """Measure, write table, numbers and figure, and print the table.
-
-    Args:
-        options: What to measure and where to write it.
-    """
+    """Measure, write table, numbers and figure, and print the table."""
     options.check()
     folder = prepare(options.out) / "quadratic"  # refuses a folder that cannot be written to before any work
     comparisons = compare(options)

@@ -74,11 +74,7 @@ class Options:
     """Obtain missing data sets from their publishers."""
 
     def check(self) -> None:
-        """Refuse what cannot be run.
-
-        Raises:
-            ExperimentError: If a method is not there or has no strength, or a number is out of range.
-        """
+        """Refuse what cannot be run."""
         experiment = self.experiment
         known = [method.name for method in experiment.methods if value_of(experiment, method, "strength") is not None]
         lacking = [name for name in self.methods if experiment.method(name).name not in known]
@@ -104,16 +100,7 @@ class Options:
 
 
 def run(experiment: Experiment, name: str, options: Options) -> dict[str, Any]:
-    """Train a method on one task after the other, choosing before each.
-
-    Args:
-        experiment: The experiment.
-        name: The method.
-        options: What to run.
-
-    Returns:
-        The method, its mean test accuracy in percent after the last task, and what was chosen for each.
-    """
+    """Train a method on one task after the other, choosing before each."""
     method = experiment.method(name)
     benchmark = make_benchmark(
         experiment, options.seed, Setting(data_root=options.data_root, download=options.download)
@@ -142,14 +129,7 @@ def run(experiment: Experiment, name: str, options: Options) -> dict[str, Any]:
 
 
 def protocol(description: dict[str, Any]) -> dict[str, Any]:
-    """Say how a trial is trained, whatever its method and the share of images held out.
-
-    Args:
-        description: The trial's description.
-
-    Returns:
-        The description without these two.
-    """
+    """Say how a trial is trained, whatever its method and the share of images held out."""
     scenario = description.get("scenario")
     if not isinstance(scenario, dict):
         scenario = {"call": scenario, "args": [], "kwargs": {}}
@@ -158,17 +138,7 @@ def protocol(description: dict[str, Any]) -> dict[str, Any]:
 
 
 def best_of_grid(known: pd.DataFrame, experiment: Experiment, method: str, seed: int) -> float | None:
-    """Look up what the best of a grid reaches.
-
-    Args:
-        known: All trials of the results folder.
-        experiment: The experiment; sweeps of a changed one do not count.
-        method: The method.
-        seed: The seed.
-
-    Returns:
-        Test accuracy, in percent, of the candidate with the highest validation accuracy; None if there is no sweep.
-    """
+    """Look up the test accuracy in percent of the best candidate on validation data; None without such a sweep."""
     wanted = protocol(experiment.describe(experiment.method(method)))
     tried = known[(known.experiment == experiment.name) & (known.candidate_of == method) & (known.seed == seed)]
     tried = tried[tried.validation_accuracy.notna() & tried.description.notna()]
@@ -178,15 +148,7 @@ def best_of_grid(known: pd.DataFrame, experiment: Experiment, method: str, seed:
 
 
 def read_runs(folder: Path, experiment: Experiment) -> list[dict[str, Any]]:
-    """Read all runs of a folder; a file that is none is left out, and that is said.
-
-    Args:
-        folder: The folder.
-        experiment: Their experiment.
-
-    Returns:
-        The runs, in the order of the experiment's methods.
-    """
+    """Read a folder's runs in the order of methods and seeds; a file that is none is left out, and that is said."""
     order, runs = [method.name for method in experiment.methods], []
     for file in sorted(folder.glob("*.json")):
         try:
@@ -198,14 +160,7 @@ def read_runs(folder: Path, experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def tabulate(options: Options) -> pd.DataFrame:
-    """Tabulate all runs with the same margin and protocol, beside the best of a grid.
-
-    Args:
-        options: What was run.
-
-    Returns:
-        A row for each method and seed.
-    """
+    """Tabulate all runs with the same margin and protocol, beside the best of a grid."""
     experiment, known, rows = options.experiment, trials(options.results), []
     for found in read_runs(options.folder, experiment):
         grid = best_of_grid(known, experiment, found["method"], found["seed"])
@@ -223,14 +178,7 @@ def tabulate(options: Options) -> pd.DataFrame:
 
 
 def write_summary(options: Options) -> pd.DataFrame:
-    """Write the table of all runs with the same margin and protocol.
-
-    Args:
-        options: What was run.
-
-    Returns:
-        The table.
-    """
+    """Write the table of all runs with the same margin and protocol."""
     experiment, table = options.experiment, tabulate(options)
     changed = f" ({experiment.deviation})" if experiment.deviation else ""
     heading = f"# {experiment.title}{changed}: strengths chosen task by task, margin {options.margin:g}"
@@ -239,11 +187,7 @@ def write_summary(options: Options) -> pd.DataFrame:
 
 
 def analyse(options: Options) -> None:
-    """Run all methods, and write and show what came of it.
-
-    Args:
-        options: What to run.
-    """
+    """Run all methods, and write and show what came of it."""
     options.check()
     options = replace(options, device=check_device(options.device))
     prepare(options.results)

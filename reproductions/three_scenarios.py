@@ -31,18 +31,7 @@ with lazy_imports():
 def in_scenario(
     scenario: "Scenario", title: str, head: Any, strengths: tuple[float, ...], paper: tuple[float, ...]
 ) -> Experiment:
-    """Put the experiment together for one scenario.
-
-    Args:
-        scenario: "task", "domain" or "class".
-        title: What the scenario is called.
-        head: The network's output layer.
-        strengths: Of SI, Online EWC and MAS.
-        paper: What the paper reports of fine-tuning, SI, Online EWC and joint training.
-
-    Returns:
-        The experiment.
-    """
+    """Put the experiment together for one scenario; strengths are of SI, Online EWC and MAS."""
     c, fisher, mas_strength = strengths
     names = ("finetune", "si", "online_ewc", "joint")
     return Experiment(

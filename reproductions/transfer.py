@@ -46,14 +46,7 @@ PERCEPTRON = partial(MLP, 784, (256, 256), init=glorot_uniform)
 
 
 def methods(network: partial) -> tuple[Method, ...]:
-    """List the methods of both halves, the figure's first.
-
-    Args:
-        network: Builds the network, given a head.
-
-    Returns:
-        The methods.
-    """
+    """List the methods of both halves, the figure's first."""
     chosen, hebbian = si(1.0, damping=1e-3), plastic(network)
     return (
         chosen,
