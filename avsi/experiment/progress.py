@@ -26,9 +26,8 @@ class TrialProgress(SupervisedPlugin):
         self.tell = tell
         self.task = ""
         self.fraction = 0.0
-        self._index, self._tasks = 0, 1
+        self._index, self._tasks, self._last = 0, 1, 0  # task, of how many; the last experience that it holds
         self._strategy: Any = None
-        self._seen: set[int] = set()
         self._told = 0.0
         self._clock = 0.0
         self._speed: float | None = None
@@ -43,13 +42,11 @@ class TrialProgress(SupervisedPlugin):
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Note which task begins, of how many."""
         self._strategy = strategy
-        current, stream = strategy.experience.current_experience, strategy.experience.origin_stream
+        current, count = strategy.experience.current_experience, len(strategy.experience.origin_stream)
         if isinstance(strategy, JointTraining):  # which trains on all experiences at once
-            self._index, self._tasks, self.task = 0, 1, "all tasks"
-            self._seen = {experience.current_experience for experience in stream}
+            self._index, self._tasks, self._last, self.task = 0, 1, count - 1, "all tasks"
         else:
-            self._index, self._tasks, self.task = current, len(stream), f"task {current + 1}/{len(stream)}"
-            self._seen = set(range(current + 1))
+            self._index, self._tasks, self._last, self.task = current, count, current, f"task {current + 1}/{count}"
         for plugin in strategy.plugins:
             if isinstance(plugin, EarlyStopping | ConsolidationPlugin):  # which go through data by themselves
                 plugin.track = self.passing
@@ -81,7 +78,7 @@ class TrialProgress(SupervisedPlugin):
 
     def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Tell how well the tasks so far are known."""
-        stream = [known for known in strategy.current_eval_stream if known.current_experience in self._seen]
+        stream = [known for known in strategy.current_eval_stream if known.current_experience <= self._last]
         row = accuracy_row(strategy.evaluator.get_last_metrics(), stream)
         tasks = f"mean of {len(row)} tasks" if len(row) > 1 else "one task"
         self.tell(Said(f"{self.task}: accuracy {100 * fmean(row):.2f} % ({tasks})", detail=True))

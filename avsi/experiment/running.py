@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +71,9 @@ KEPT = (
 
 def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoint: Path | None) -> dict[str, Any]:
     """Run a trial, as :meth:`avsi.experiment.Trial.run` says."""
-    experiment, method, clock = trial.experiment, trial.method, time.perf_counter()
+    experiment, method = trial.experiment, trial.method
+    record = Checkpoint(checkpoint)
     progress = progress or TrialProgress(lambda event: None)
-    record = Checkpoint(checkpoint, clock=clock)
     record.take_threads(progress.tell)
     benchmark = make_benchmark(experiment, trial.seed, setting)
     streams = {name: list(stream) for name, stream in benchmark.streams.items()}
@@ -93,7 +93,11 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
         "deviation": experiment.deviation,
         **dict.fromkeys(MEASURED),
     }
-    with _loggers(trial, setting) as loggers:
+    with contextlib.ExitStack() as stack:
+        loggers = [make(trial) for make in resolve(setting.loggers)]
+        if setting.tensorboard:
+            loggers.append(TensorboardLogger(str(setting.tensorboard)))
+            stack.callback(loggers[-1].writer.close)
         trainer = Trainer(trial, streams, setting.device, progress, loggers, record)
         try:
             result |= trainer.run()
@@ -336,15 +340,3 @@ def _shorten(stream: list[Any], size: int) -> None:
         share = -(-size // len(rows))
         chosen = sorted(row for members in rows.values() for row in members[:share])
         experience._dataset = experience.dataset.subset(chosen)  # its data set can only be read
-
-
-@contextlib.contextmanager
-def _loggers(trial: Trial, setting: Setting) -> Iterator[list[Any]]:
-    # Make a trial's loggers.
-    made = [make(trial) for make in resolve(setting.loggers)]
-    with contextlib.ExitStack() as stack:
-        if setting.tensorboard:
-            board = TensorboardLogger(str(setting.tensorboard))
-            stack.callback(board.writer.close)
-            made.append(board)
-        yield made

@@ -110,6 +110,11 @@ class Method:
             raise ExperimentError(f"regime must be one of {', '.join(get_args(Regime))}, got {self.regime!r}")
 
     @property
+    def base_name(self) -> str:
+        """What it is called in the script: ``mas`` for ``mas,strength=0.1``."""
+        return self.name.partition(",")[0]
+
+    @property
     def trial_name(self) -> str:
         """The name under which trials are kept."""
         return self.candidate_of or self.name
@@ -202,13 +207,12 @@ class Experiment:
 
     def method(self, name: str) -> Method:
         """Look a method up by its name; an unknown one is an ExperimentError that lists those there are."""
-        for method in self.methods:
-            if method.name == name:
-                return method
-        known = [method.name for method in self.methods]
-        raise ExperimentError(
-            f"{self.name} has no method {name!r}{did_you_mean(name, known)}; its methods are: {', '.join(known)}"
-        )
+        known = {method.name: method for method in self.methods}
+        if name not in known:
+            raise ExperimentError(
+                f"{self.name} has no method {name!r}{did_you_mean(name, known)}; its methods are: {', '.join(known)}"
+            )
+        return known[name]
 
     def reported(self, method: Method) -> Reported:
         """Look up what the paper reports for a method: a `Reported`, empty where there is nothing."""

@@ -27,7 +27,7 @@ from avsi.files import write_text
 from avsi.launch.display import Verbosity
 from avsi.launch.executors import NOT_GUARDED, Executor, InProcesses, InThisProcess
 from avsi.launch.loop import Loop
-from avsi.launch.settings import base_name, change, read_settings
+from avsi.launch.settings import change, read_settings
 from avsi.launch.sweep import MOST_SETTINGS, Chosen, Sweep, candidate, read_ranges
 from avsi.results import store
 
@@ -195,12 +195,11 @@ def _choose_protocol(experiments: Sequence[Experiment], name: str | None) -> Exp
     """Choose among the experiments of a script."""
     if name is None:
         return experiments[0]
-    for experiment in experiments:
-        if experiment.protocol == name:
-            return experiment
-    known = [experiment.protocol for experiment in experiments if experiment.protocol]
-    hint = did_you_mean(name, known)
-    raise ExperimentError(f"no protocol {name!r}{hint}; there is: {', '.join(known) or 'only the default one'}")
+    known = {experiment.protocol: experiment for experiment in experiments if experiment.protocol}
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise ExperimentError(f"no protocol {name!r}{hint}; there is: {', '.join(known) or 'only the default one'}")
+    return known[name]
 
 
 def run(experiment: Experiment, options: Options, loggers: Loggers = ()) -> list[str]:
@@ -210,7 +209,7 @@ def run(experiment: Experiment, options: Options, loggers: Loggers = ()) -> list
     experiment = change(experiment.with_epochs(options.epochs), read_settings(options.settings))
     if options.smoke:
         experiment = experiment.as_smoke_test()
-    methods = [method for name in names for method in experiment.methods if base_name(method) == name]
+    methods = [method for name in names for method in experiment.methods if method.base_name == name]
     sweep_seeds, seeds = _choose_seeds(experiment, options)
     ranges = read_ranges(options.sweep)
     root = store.prepare(options.out.expanduser())
@@ -325,7 +324,7 @@ def _earlier_candidates(chosen: Chosen, root: Path) -> Iterator[Method]:
         method, settings = swept.get(row.get("candidate_of")), row.get("settings")
         if method and settings and row["folder"] not in known:
             values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-            again = candidate(experiment, method, {f"{base_name(method)}.{key}": values[key] for key in values})
+            again = candidate(experiment, method, {f"{method.base_name}.{key}": values[key] for key in values})
             if Trial(experiment, again, 0).folder.name == row["folder"]:  # else the script was another then
                 yield again
 

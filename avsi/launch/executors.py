@@ -127,9 +127,15 @@ class InProcesses:
         """Run a trial."""
         place = self._places.pop()
         try:
-            process, pipe = self._start(
-                replace(job, setting=replace(job.setting, device=_shared_out(job.setting.device, place)))
-            )
+            setting = replace(job.setting, device=_shared_out(job.setting.device, place))
+            payload = cloudpickle.dumps(replace(job, setting=setting))
+            pipe, theirs = PROCESSES.Pipe(duplex=False)
+            process = PROCESSES.Process(target=_work, args=(theirs, payload, self._threads))
+            with theirs, self._lock:  # which is closed, so that the pipe ends when the process does
+                process.start()
+                self._running.append(process)
+                if self._stopped:
+                    process.kill()
             message: Any = None
             with pipe, contextlib.suppress(EOFError, OSError):
                 while not isinstance(message := pipe.recv(), dict | Failure):
@@ -141,17 +147,6 @@ class InProcesses:
             return message if isinstance(message, dict | Failure) else _died(process.exitcode)
         finally:
             self._places.append(place)
-
-    def _start(self, job: Job) -> tuple[Any, Any]:
-        payload = cloudpickle.dumps(job)
-        ours, theirs = PROCESSES.Pipe(duplex=False)
-        process = PROCESSES.Process(target=_work, args=(theirs, payload, self._threads))
-        with theirs, self._lock:  # which is closed, so that the pipe ends when the process does
-            process.start()
-            self._running.append(process)
-            if self._stopped:
-                process.kill()
-        return process, ours
 
     def stop(self) -> None:
         """End all processes."""

@@ -96,29 +96,24 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
     return replace(experiment, changes=(*experiment.changes, (name, str(value))), **changed)
 
 
-def base_name(method: Method) -> str:
-    """Say what a method is called in the script: ``mas`` for ``mas,strength=0.1``."""
-    return method.name.partition(",")[0] if method.settings else method.name
-
-
 def method_of(experiment: Experiment, name: str) -> Method | None:
     """Find the method that a name such as ``mas.strength`` is about; names have dots too, and the longest counts."""
-    fitting = [m for m in experiment.methods if name.startswith(f"{base_name(m)}.")]
+    fitting = [m for m in experiment.methods if name.startswith(f"{m.base_name}.")]
     return max(fitting, key=lambda method: len(method.name), default=None)
 
 
 def changed_method(experiment: Experiment, method: Method, name: str, value: Any) -> Method:
     """Change what a name such as ``mas.strength`` or ``mas.optimizer.lr`` is about; the method is called after it."""
-    path = name.removeprefix(f"{base_name(method)}.")
+    path = name.removeprefix(f"{method.base_name}.")
     part, build, argument = _part(experiment, method, path)
     built: dict[str, Any] = {part: with_argument(build, argument, value, name)}
     settings = (*(setting for setting in method.settings if setting[0] != path), (path, value))
     named = [f"{path}={value}" for path, value in settings]
-    label = re.sub(r", \S+ = [^,]*", "", method.label or base_name(method))  # which says what it was before
+    label = re.sub(r", \S+ = [^,]*", "", method.label or method.base_name)  # which says what it was before
     return replace(
         method,
         **built,
-        name=",".join([base_name(method), *(re.sub(r"[^\w.+=-]+", "_", setting) for setting in named)]),
+        name=",".join([method.base_name, *(re.sub(r"[^\w.+=-]+", "_", setting) for setting in named)]),
         label=", ".join([label, *(f"{path} = {written(value)}" for path, value in settings)]),
         settings=settings,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
 from avsi.experiment.trial import Trial
-from avsi.launch.settings import base_name, changed_method, method_of, name_and_value, read_value, value_of
+from avsi.launch.settings import changed_method, method_of, name_and_value, read_value, value_of
 from avsi.results import store
 
 SCALES = ("log", "linear")
@@ -133,7 +133,7 @@ class Sweep:
         for range_ in self.ranges:
             method = method_of(self.experiment, range_.name)
             if method is None:
-                names = [base_name(method) for method in self.experiment.methods]
+                names = [method.base_name for method in self.experiment.methods]
                 raise ExperimentError(
                     f"cannot sweep {range_.name!r}{did_you_mean(range_.name.split('.')[0], names)}; give a parameter "
                     f"of a method: {', '.join(f'{name}.NAME' for name in names)}, such as {names[-1]}.strength or "
@@ -204,11 +204,11 @@ class Sweep:
             winners[name] = replace(best, name=name, candidate_of="")
             published[name] = {path: value_of(script, before, path) for path, _ in best.settings}
             new = [setting for setting in best.settings if setting not in before.settings]
-            changes += [(f"{base_name(best)}.{path}", "swept") for path, _ in new]
+            changes += [(f"{best.base_name}.{path}", "swept") for path, _ in new]
             seeds = f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
             found = f"{100 * score:.2f} % on validation data, the best of {len(methods)}; {seeds}"
             lines.append(f"# {script.name}: {found}")
-            lines += [f"{base_name(best)}.{path} = {value!r}" for path, value in best.settings]
+            lines += [f"{best.base_name}.{path} = {value!r}" for path, value in best.settings]
         kept = tuple(winners.get(method.name, method) for method in script.methods)
         changed = replace(script, methods=kept, changes=tuple(changes))
         return Chosen(changed, list(winners.values()), candidates, published, "\n".join(lines) + "\n")
