@@ -86,8 +86,7 @@ def draw(trial: dict) -> Figure:
             axes.plot([step / 1000 for step in record["step"]], values, style, label=label)
         axes.set_xlabel("thousand training steps")
         axes.set_ylabel(symbol)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        axes.spines[["top", "right"]].set_visible(False)
     if len(layers) > 1:
         figure.axes[0].legend(frameon=False, fontsize=8)
     changed = f" ({trial['deviation']})" if trial["deviation"] else ""

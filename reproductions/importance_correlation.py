@@ -63,7 +63,7 @@ class Options(DataOptions):
     def protocol(self) -> dict:
         """What the numbers depend on, but for c."""
         names = ("tasks", "epochs", "hidden", "batch_size", "dataset", "seed")
-        return {name: list(v) if isinstance(v, tuple) else v for name in names for v in [getattr(self, name)]}
+        return {name: getattr(self, name) for name in names} | {"hidden": list(self.hidden)}
 
     @property
     def changes(self) -> dict:

@@ -185,8 +185,7 @@ def draw(comparisons: list[Comparison]) -> Figure:
         axes.set_xticks([])
         axes.set_xlabel("diagonal" if len(theory) == count else "diagonal | above the diagonal")
         axes.set_ylabel("entries of Q")
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
+        axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False, fontsize=9)
     return figure
 

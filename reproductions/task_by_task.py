@@ -106,8 +106,7 @@ def run(experiment: Experiment, name: str, options: Options) -> dict[str, Any]:
         experiment, options.seed, Setting(data_root=options.data_root, download=options.download)
     )
     RNGManager.set_random_seeds(options.seed)
-    device = check_device(options.device)
-    strategy = make_strategy(experiment, method, device, silent_evaluator(), [DivergencePlugin()])
+    strategy = make_strategy(experiment, method, options.device, silent_evaluator(), [DivergencePlugin()])
     rate = strategy.optimizer.param_groups[0]["lr"]
     strength = BEGIN * value_of(experiment, method, "strength")
     chosen = []
@@ -142,8 +141,7 @@ def best_of_grid(known: pd.DataFrame, experiment: Experiment, method: str, seed:
     wanted = protocol(experiment.describe(experiment.method(method)))
     tried = known[(known.experiment == experiment.name) & (known.candidate_of == method) & (known.seed == seed)]
     tried = tried[tried.validation_accuracy.notna() & tried.description.notna()]
-    same = tried.description.map(lambda description: protocol(description) == wanted).astype(bool)
-    tried = tried[same]
+    tried = tried[tried.description.map(lambda description: protocol(description) == wanted).astype(bool)]
     return None if tried.empty else 100 * float(tried.accuracy[tried.validation_accuracy.astype(float).idxmax()])
 
 

@@ -157,41 +157,48 @@ class Trainer:
 
     def run(self) -> dict[str, Any]:
         """Train one model on one task after the other, a fresh one on each, or one on all at once; measure each."""
-        method, train, test = self.trial.method, self.streams["train"], self.streams["test"]
-        alone, parallel = method.regime == "independent", len(train) == len(test)
-        if alone and not parallel:
-            raise ExperimentError(
-                f"{method.name} trains a model for each of {len(train)} tasks, and there are {len(test)} test "
-                "experiences; leave it out"
-            )
-        trainings: dict[str, list[tuple[Any, list[Any]]]] = {  # what is trained on, and what is then evaluated
-            "sequential": [(task, test) for task in train],
-            "independent": [(task, [tested]) for task, tested in zip(train, test, strict=False)],
-            "joint": [(train, test)],
-        }
-        strategy: Any = None if alone else self.strategy()
+        regime, train, test = self.trial.method.regime, self.streams["train"], self.streams["test"]
+        if regime == "independent":
+            return self.run_independent(train, test)
+        strategy = self.strategy()
         self.resume(strategy)
-        for task, evaluated in trainings[method.regime][len(self.finished["rows"]) :]:
-            strategy = self.strategy() if alone else strategy
-            self.train(strategy, task, evaluated)
+        trainings = [train] if regime == "joint" else train
+        for experiences in trainings[len(self.finished["rows"]) :]:
+            self.train(strategy, experiences, test)
         rows, class_rows = self.finished["rows"], self.finished["class_rows"]
-        matrix = rows if method.regime == "sequential" and parallel else None  # else no test set belongs to a task
-        if alone:
-            train_accuracy, validation = self.finished["train_accuracy"], self.finished["validation_accuracy"]
-        else:
-            check_against_avalanche(matrix or rows[-1:], strategy.evaluator.get_last_metrics(), test)
-            train_accuracy, validation = (self.measure(strategy, self.streams.get(n, [])) for n in ("train", "valid"))
-        final, classes = ([own for (own,) in found] if alone else found[-1] for found in (rows, class_rows))
+        matrix = rows if regime == "sequential" and len(train) == len(test) else None  # else no test set is a task's
+        check_against_avalanche(matrix or rows[-1:], strategy.evaluator.get_last_metrics(), test)
+        train_accuracy, validation = (self.measure(strategy, self.streams.get(n, [])) for n in ("train", "valid"))
         return {
-            "accuracy": average_accuracy([final]),
+            "accuracy": average_accuracy(rows),
             "bwt": backward_transfer(matrix) if matrix else None,
             "forgetting": forgetting(matrix) if matrix else None,
             "validation_accuracy": average_accuracy([validation]) if validation else None,
-            "task_accuracy": final,
+            "task_accuracy": rows[-1],
             "train_accuracy": train_accuracy,
-            "class_accuracy": classes,
+            "class_accuracy": class_rows[-1],
             "learned_class_accuracy": [row[task] for task, row in enumerate(class_rows)] if matrix else None,
             "accuracy_matrix": matrix,
+        }
+
+    def run_independent(self, train: list[Any], test: list[Any]) -> dict[str, Any]:
+        """Train a fresh model on each task; the tasks are not learned one after the other."""
+        if len(train) != len(test):
+            raise ExperimentError(
+                f"{self.trial.method.name} trains a model for each of {len(train)} tasks, and there are {len(test)} "
+                "test experiences; leave it out"
+            )
+        self.resume()
+        for task, tested in list(zip(train, test, strict=True))[len(self.finished["rows"]) :]:
+            self.train(self.strategy(), task, [tested])
+        rows, class_rows = ([own for (own,) in self.finished[key]] for key in ("rows", "class_rows"))
+        validation = self.finished["validation_accuracy"]
+        return {
+            "accuracy": average_accuracy([rows]),
+            "validation_accuracy": average_accuracy([validation]) if validation else None,
+            "task_accuracy": rows,
+            "train_accuracy": self.finished["train_accuracy"],
+            "class_accuracy": class_rows,
         }
 
     def strategy(self) -> Any:

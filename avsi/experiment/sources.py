@@ -40,17 +40,9 @@ def is_own(module: str) -> bool:
 
 @cache  # for the file may be edited while trials run
 def source_fingerprint(value: Any) -> str:
-    """Compute ten digits of the SHA-256 of what a user's own function or class does.
-
-    All that it names of the user's own counts: functions, classes, and constants, which are numbers, strings, partials
-    and dataclasses and collections of them. Comments, docstrings and layout do not count.
-
-    Args:
-        value: The function or class.
-
-    Returns:
-        The digits.
-    """
+    """Compute ten digits of the SHA-256 of what a user's own function or class does, and what of theirs it names."""
+    # That is functions, classes, and constants: numbers, strings, partials, dataclasses and collections of them.
+    # Comments, docstrings and layout do not count.
     found: dict[Any, Any] = {}
     pending = [value]
     while pending:

@@ -228,9 +228,6 @@ def _feed(digest: Any, value: Any) -> None:
             _feed(digest, item)
     elif isinstance(value, list | tuple):
         digest.update(f"{type(value).__name__}{len(value)}:".encode())
-        if {type(item) for item in value} == {int}:  # random states: at once what would be fed number by number
-            digest.update("".join(f"int{len(text)}:{text}" for text in map(repr, value)).encode())
-            return
         for item in value:
             _feed(digest, item)
     else:

@@ -22,18 +22,11 @@ MANY = 20  # trials of which it is worth saying how to run fewer
 
 
 class Loop:
-    """Runs trials and writes their results, as often as it is called; a sweep does so again and again.
+    """Runs trials and writes their results into a folder, as often as it is called; a sweep does so again and again.
 
-    Args:
-        root: The results folder.
-        prepare: Gets ready what trials are run with, given the first that is to be run: an executor and a setting.
-        rerun: Whether trials are run from their beginning, finished or not; an old result stays until there is a new
-            one.
-        tensorboard: Whether a log is written beside each result.
-        verbosity: How much is shown.
-
-    Attributes:
-        failures: The names of the trials that failed.
+    It gets ready what trials are run with, an executor and a setting, when the first is to be run. With ``rerun``
+    trials are run from their beginning, finished or not; an old result stays until there is a new one. It keeps the
+    names of the trials that failed.
     """
 
     def __init__(
@@ -52,15 +45,7 @@ class Loop:
         self._stopped = False
 
     def __call__(self, trials: Iterable[Trial], fewer: str = "") -> None:
-        """Run those trials that are not finished; one that fails is shown and leaves the others alone.
-
-        Trials that another run has claimed are skipped. At the end it is waited for them, and those that it did
-        not finish are run here.
-
-        Args:
-            trials: The trials; some may be the same.
-            fewer: What is said where they are many.
-        """
+        """Run those trials that are not finished, each once; where they are many, say how to run fewer."""
         trials = list({trial.file: trial for trial in trials}.values())
         pending = [trial for trial in trials if self.rerun or not self._is_finished(trial)]
         if not pending:
@@ -75,6 +60,7 @@ class Loop:
         try:
             with display:
                 waiting = self._run(pending, run, executor)
+                # It is waited for the other run; what that does not finish is run here.
                 if waiting:
                     display.say(f"waiting for trials that another run has claimed: {len(waiting)}")
                 while waiting:
