@@ -14,6 +14,7 @@ from avalanche.logging import TensorboardLogger
 from avalanche.training.determinism.rng_manager import RNGManager
 from torch import nn
 
+from avsi import metrics
 from avsi.consolidation import DivergenceError
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
 from avsi.experiment.events import Said
@@ -31,14 +32,6 @@ from avsi.experiment.strategy_state import (
     strategy_state,
 )
 from avsi.experiment.trial import Setting, Trial
-from avsi.metrics import (
-    accuracy_row,
-    average_accuracy,
-    backward_transfer,
-    check_against_avalanche,
-    evaluation_metrics,
-    forgetting,
-)
 from avsi.plugins.batches import InMemoryBatches, NotInMemoryError, integers
 from avsi.plugins.class_accuracy import ClassAccuracy
 from avsi.plugins.divergence import DivergencePlugin
@@ -167,13 +160,13 @@ class Trainer:
             self.train(strategy, experiences, test)
         rows, class_rows = self.finished["rows"], self.finished["class_rows"]
         matrix = rows if regime == "sequential" and len(train) == len(test) else None  # else no test set is a task's
-        check_against_avalanche(matrix or rows[-1:], strategy.evaluator.get_last_metrics(), test)
+        metrics.check_against_avalanche(matrix or rows[-1:], strategy.evaluator.get_last_metrics(), test)
         train_accuracy, validation = (self.measure(strategy, self.streams.get(n, [])) for n in ("train", "valid"))
         return {
-            "accuracy": average_accuracy(rows),
-            "bwt": backward_transfer(matrix) if matrix else None,
-            "forgetting": forgetting(matrix) if matrix else None,
-            "validation_accuracy": average_accuracy([validation]) if validation else None,
+            "accuracy": metrics.average_accuracy(rows),
+            "bwt": metrics.backward_transfer(matrix) if matrix else None,
+            "forgetting": metrics.forgetting(matrix) if matrix else None,
+            "validation_accuracy": metrics.average_accuracy([validation]) if validation else None,
             "task_accuracy": rows[-1],
             "train_accuracy": train_accuracy,
             "class_accuracy": class_rows[-1],
@@ -194,8 +187,8 @@ class Trainer:
         rows, class_rows = ([own for (own,) in self.finished[key]] for key in ("rows", "class_rows"))
         validation = self.finished["validation_accuracy"]
         return {
-            "accuracy": average_accuracy([rows]),
-            "validation_accuracy": average_accuracy([validation]) if validation else None,
+            "accuracy": metrics.average_accuracy([rows]),
+            "validation_accuracy": metrics.average_accuracy([validation]) if validation else None,
             "task_accuracy": rows,
             "train_accuracy": self.finished["train_accuracy"],
             "class_accuracy": class_rows,
@@ -203,7 +196,7 @@ class Trainer:
 
     def strategy(self) -> Any:
         """Make a fresh model with its optimizer and strategy."""
-        evaluator = silent_evaluator(*evaluation_metrics(), loggers=self.loggers, collect_all=False)
+        evaluator = silent_evaluator(*metrics.evaluation_metrics(), loggers=self.loggers, collect_all=False)
         return make_strategy(self.trial.experiment, self.trial.method, self.device, evaluator, self.apart)
 
     def train(self, strategy: Any, experiences: Any, evaluated: Sequence[Any]) -> None:
@@ -212,7 +205,7 @@ class Trainer:
         strategy.train(experiences, eval_streams=[], reset_optimizer_state=self.trial.experiment.reset_optimizer)
         finished["train_time_s"].append(round(time.perf_counter() - clock, 3))
         self.classes.start()
-        finished["rows"].append(accuracy_row(strategy.eval(evaluated), evaluated))
+        finished["rows"].append(metrics.accuracy_row(strategy.eval(evaluated), evaluated))
         finished["class_rows"].append(self.classes.rows())
         if self.trial.method.regime == "independent":
             valid = self.streams.get("valid", [])[len(finished["rows"]) - 1 :][:1]
