@@ -6,14 +6,12 @@ after the other: plain layers; without bias; with Listing 1's initialisation, to
 is the matched control.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from split_mnist import DHP, NETWORK
 
-from avsi.experiment import Method, lazy_imports, main
+from avsi.experiment import lazy_imports, main
 from avsi.experiment.methods import finetune, si
 
 with lazy_imports():
@@ -23,16 +21,6 @@ with lazy_imports():
     from avsi.models import MatchedLinear, MultiHead
 
 
-def with_layer(method: Method, name: str, label: str, layer: Callable[..., Any]) -> Method:
-    """Give a method's network other output layers, built from the numbers of features and of classes."""
-    return replace(
-        method,
-        name=f"{method.name}_{name}",
-        label=f"{method.label}, {label}",
-        model=partial(NETWORK, head=partial(MultiHead, head=layer)),
-    )
-
-
 EXPERIMENT = replace(
     DHP,
     name="output_layer",
@@ -40,9 +28,14 @@ EXPERIMENT = replace(
     protocol="",
     source="Split MNIST as in the DHP paper (ICLR 2020 submission); it has no such table.",
     methods=tuple(
-        with_layer(method, *layer)
+        replace(
+            method,
+            name=f"{method.name}_{name}",
+            label=f"{method.label}, {label}",
+            model=partial(NETWORK, head=partial(MultiHead, head=layer)),
+        )
         for method in (finetune(), si(1.0, damping=1e-3))
-        for layer in (
+        for name, label, layer in (
             ("plain", "plain", Linear),
             ("no_bias", "no bias", partial(Linear, bias=False)),
             ("one_set", "Listing 1's initialisation", slow_linear),

@@ -13,6 +13,7 @@ where there are no traces; and with eta fixed at its initial 0.001.
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from permuted_mnist import DHP, NETWORK
 
@@ -26,20 +27,18 @@ with lazy_imports():
     from avsi.scenarios import permuted_mnist
 
 
-def variant(name: str, label: str, **layer: object) -> Method:
-    """Make a DHP method with other arguments of its layer."""
-    model = plastic(NETWORK, 10, eta=0.001, **layer)
-    return replace(dhp(model), name=f"dhp_{name}", label=f"DHP, {label}")
+HEBBIAN = partial(plastic, NETWORK, 10, eta=0.001)  # given further arguments of the layer
+FULL = dhp(HEBBIAN())
 
 
-FULL = dhp(plastic(NETWORK, 10, eta=0.001))
+def variant(name: str, label: str, **own: Any) -> Method:
+    """Make the DHP method with a model or an optimizer of its own."""
+    return replace(FULL, name=f"dhp_{name}", label=f"DHP, {label}", **own)
 
 
-def without(name: str, label: str, **parts: object) -> Method:
-    """Make a DHP method with a part taken out; see dhp_without."""
-    return replace(
-        FULL, name=f"dhp_{name}", label=f"DHP, {label}", model=partial(NETWORK, partial(dhp_without, **parts))
-    )
+def without(**parts: Any) -> partial:
+    """Build the network with parts of its plasticity taken out; see dhp_without."""
+    return partial(NETWORK, partial(dhp_without, **parts))
 
 
 EXPERIMENT = Experiment(
@@ -54,32 +53,32 @@ EXPERIMENT = Experiment(
     reset_optimizer=False,
     methods=(
         FULL,
-        variant("free", "η free", eta_constraint="none"),
-        variant("sigmoid", "η a sigmoid", eta_constraint="sigmoid"),
-        variant("unit", "unit features", unit_features=True),
-        variant("unit_free", "unit features, η free", unit_features=True, eta_constraint="none"),
-        variant("unit_sigmoid", "unit features, η a sigmoid", unit_features=True, eta_constraint="sigmoid"),
+        variant("free", "η free", model=HEBBIAN(eta_constraint="none")),
+        variant("sigmoid", "η a sigmoid", model=HEBBIAN(eta_constraint="sigmoid")),
+        variant("unit", "unit features", model=HEBBIAN(unit_features=True)),
+        variant("unit_free", "unit features, η free", model=HEBBIAN(unit_features=True, eta_constraint="none")),
+        variant(
+            "unit_sigmoid", "unit features, η a sigmoid", model=HEBBIAN(unit_features=True, eta_constraint="sigmoid")
+        ),
         *(
-            replace(
-                FULL,
-                name=f"dhp_eta_lr_{rate:g}",
-                label=f"DHP, η's learning rate {rate:g}",
+            variant(
+                f"eta_lr_{rate:g}",
+                f"η's learning rate {rate:g}",
                 optimizer=partial(sgd_with_rate_of_eta, lr=0.01, eta_lr=rate),
             )
             for rate in (1e-3, 1e-4, 1e-5)
         ),
         *(
-            replace(
-                FULL,
-                name=f"dhp_decay_{decay:g}",
-                label=f"DHP, weight decay {decay:g}",
+            variant(
+                f"decay_{decay:g}",
+                f"weight decay {decay:g}",
                 optimizer=partial(SGD, lr=0.01, weight_decay=decay, fused=True),
             )
             for decay in (1e-4, 1e-3)
         ),
-        without("fixed", "η fixed"),
-        without("no_traces", "η = 0", eta=0.0),
-        without("no_alpha", "alpha = 0", alpha=False),
+        variant("fixed", "η fixed", model=without()),
+        variant("no_traces", "η = 0", model=without(eta=0.0)),
+        variant("no_alpha", "alpha = 0", model=without(alpha=False)),
     ),
     trials=2,
 )

@@ -65,19 +65,16 @@ class Display:
                 self.warn(f"{trial}: {event.line}")
             return
         with self._lock:
-            self._advance(trial, event)
-
-    def _advance(self, trial: str, step: Step) -> None:
-        bar = self._bars[trial]
-        if bar.started:
-            self.live.advance(self._all.id, step.fraction - bar.completed)
-        else:
-            self.live.start_task(bar.id)
-            self._expect(-step.fraction)
-        speed = "" if step.speed is None else f"{step.speed:.{0 if step.speed > 10 else 2}f} it/s"
-        self.live.update(bar.id, completed=step.fraction, doing=f"{step.task}, {step.activity}", speed=speed)
-        if not self._estimated:
-            self._estimate(trial, step)
+            bar = self._bars[trial]
+            if bar.started:
+                self.live.advance(self._all.id, event.fraction - bar.completed)
+            else:
+                self.live.start_task(bar.id)
+                self._expect(-event.fraction)
+            speed = "" if event.speed is None else f"{event.speed:.{0 if event.speed > 10 else 2}f} it/s"
+            self.live.update(bar.id, completed=event.fraction, doing=f"{event.task}, {event.activity}", speed=speed)
+            if not self._estimated:
+                self._estimate(trial, event)
 
     def end(self, trial: str, outcome: Outcome) -> None:
         """End a trial."""

@@ -1,7 +1,7 @@
 """Where trials run: in this process or in processes of their own. Ray's is in ``avsi.launch.on_ray``.
 
 An executor is called with a job and returns its outcome, after as long as the trial takes. Those that have ``workers``
-are called from so many threads at a time; leaving one as a context ends what still runs.
+are called from so many threads at a time, and end what still runs when they are told to stop.
 """
 
 from __future__ import annotations
