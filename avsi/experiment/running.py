@@ -158,6 +158,7 @@ class Trainer:
         trainings = [train] if regime == "joint" else train
         for experiences in trainings[len(self.finished["rows"]) :]:
             self.train(strategy, experiences, test)
+            self.keep(strategy)
         rows, class_rows = self.finished["rows"], self.finished["class_rows"]
         matrix = rows if regime == "sequential" and len(train) == len(test) else None  # else no test set is a task's
         metrics.check_against_avalanche(matrix or rows[-1:], strategy.evaluator.get_last_metrics(), test)
@@ -182,8 +183,12 @@ class Trainer:
                 "test experiences; leave it out"
             )
         self.resume()
-        for task, tested in list(zip(train, test, strict=True))[len(self.finished["rows"]) :]:
-            self.train(self.strategy(), task, [tested])
+        for index in range(len(self.finished["rows"]), len(train)):
+            strategy, valid = self.strategy(), self.streams.get("valid", [])[index : index + 1]
+            self.train(strategy, train[index], [test[index]])
+            self.finished["train_accuracy"] += self.measure(strategy, [train[index]])
+            self.finished["validation_accuracy"] += self.measure(strategy, valid)
+            self.keep(strategy)
         rows, class_rows = ([own for (own,) in self.finished[key]] for key in ("rows", "class_rows"))
         validation = self.finished["validation_accuracy"]
         return {
@@ -200,18 +205,13 @@ class Trainer:
         return make_strategy(self.trial.experiment, self.trial.method, self.device, evaluator, self.apart)
 
     def train(self, strategy: Any, experiences: Any, evaluated: Sequence[Any]) -> None:
-        """Train and evaluate, and keep what came of it."""
+        """Train and evaluate."""
         finished, clock = self.finished, time.perf_counter()
         strategy.train(experiences, eval_streams=[], reset_optimizer_state=self.trial.experiment.reset_optimizer)
         finished["train_time_s"].append(round(time.perf_counter() - clock, 3))
         self.classes.start()
         finished["rows"].append(metrics.accuracy_row(strategy.eval(evaluated), evaluated))
         finished["class_rows"].append(self.classes.rows())
-        if self.trial.method.regime == "independent":
-            valid = self.streams.get("valid", [])[len(finished["rows"]) - 1 :][:1]
-            finished["train_accuracy"] += self.measure(strategy, [experiences])
-            finished["validation_accuracy"] += self.measure(strategy, valid)
-        self.keep(strategy)
 
     def keep(self, strategy: Any) -> None:
         """Take the fingerprints of a training that is finished, and write a checkpoint, if its state can be kept."""
