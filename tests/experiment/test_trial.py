@@ -101,7 +101,7 @@ def test_disagreement_with_avalanches_metrics_fails_the_trial(experiment, monkey
     def disagree(*arguments):
         raise RuntimeError("disagreement")
 
-    monkeypatch.setattr(running, "check_against_avalanche", disagree)
+    monkeypatch.setattr(running.metrics, "check_against_avalanche", disagree)
     for name in ("finetune", "joint"):
         with pytest.raises(RuntimeError, match="disagreement"):
             run(replace(experiment, epochs=1), name)
