@@ -67,21 +67,13 @@ def run_analysis(
 
 
 class RecordingSI(SIPlugin):
-    """Synaptic Intelligence that keeps what each experience added, and measures without penalty by default.
-
-    Args:
-        strength: c of the paper.
-        damping: xi of the paper.
-
-    Attributes:
-        omega: For each experience, parameter name -> omega at its end, of the parameter's shape.
-        added: For each experience, parameter name -> omega / (Delta^2 + xi), of the parameter's shape.
-    """
+    """Synaptic Intelligence that keeps what each experience added, and measures without penalty by default."""
 
     def __init__(self, strength: float = 0.0, *, damping: float = 0.1) -> None:
         super().__init__(strength, damping=damping)
-        self.omega: list[dict[str, Tensor]] = []
-        self.added: list[dict[str, Tensor]] = []
+        # For each experience, by parameter name and of the parameter's shape:
+        self.omega: list[dict[str, Tensor]] = []  # omega at its end
+        self.added: list[dict[str, Tensor]] = []  # omega / (Delta^2 + xi)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Keep what the experience adds, and consolidate."""
