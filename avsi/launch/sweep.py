@@ -19,9 +19,6 @@ from avsi.results import store
 SCALES = ("log", "linear")
 MOST_SETTINGS = 10_000  # of a method
 
-Launch = Callable[[Sequence[Trial]], None]
-"""Runs those of some trials that are not finished, and writes their results."""
-
 
 @dataclass(frozen=True)
 class Range:
@@ -99,7 +96,7 @@ class Sweep:
 
     experiment: Experiment
     ranges: Sequence[Range]
-    launch: Launch
+    launch: Callable[[Sequence[Trial]], None]  # runs those trials that are not finished, and writes their results
     root: Path  # of results
     drawn: int | None = None  # settings of each method, by Optuna; None: all combinations
     seeds: Sequence[int] = (0,)  # that settings are compared by
