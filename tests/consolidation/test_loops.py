@@ -737,3 +737,13 @@ def test_a_model_is_needed_and_lbfgs_refused():
     optimizer = torch.optim.LBFGS(model.parameters())
     with pytest.raises(TypeError, match=r"LBFGS.*SGD or Adam"), SIPenalty(model, 1.0).step(optimizer):
         optimizer.step()
+
+
+def test_an_optimizer_that_maximises_is_refused():
+    model = mlp()
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "maximize": True}], lr=0.1)
+    with (
+        pytest.raises(ValueError, match=r"maximize=True.*minimise the negative"),
+        SIPenalty(model, 1.0).step(optimizer),
+    ):
+        optimizer.step()
