@@ -600,6 +600,13 @@ class Step:
         self._early: list[QuadraticPenalty] = []
 
     def __enter__(self) -> None:
+        try:
+            self._begin()
+        except BaseException as error:  # what was noted of a step that is refused must not be taken for the next one's
+            self.__exit__(type(error), error, None)
+            raise
+
+    def _begin(self) -> None:
         penalty, optimizer = self._penalty, self._optimizer
         penalty._get_ready(optimizer)
         # Whoever enters first lets all others on the model look at the gradient before anything is added to it.
