@@ -552,10 +552,11 @@ def _single_sampler(sampler: Any) -> BatchSampler | None:
     if type(sampler) is not BatchSampler or not len(sampler):
         return None
     inner = sampler.sampler
-    whole = type(inner) is RandomSampler and not inner.replacement and inner.num_samples == len(inner.data_source)
-    # One of its own draws once more at the end of a pass, which the next pass sees.
-    whole = whole and inner.generator is None
-    return sampler if whole or type(inner) is SequentialSampler else None
+    if type(inner) is RandomSampler:
+        whole = not inner.replacement and inner.num_samples == len(inner.data_source)
+        # At the end of a pass a sampler draws once more, which with a generator of its own the next pass sees.
+        return sampler if whole and inner.generator is None else None
+    return sampler if type(inner) is SequentialSampler else None
 
 
 def _order(sampler: Any) -> Tensor:
