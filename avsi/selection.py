@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from avsi._arguments import check_count
 from avsi.consolidation import StabilityWarning
 from avsi.consolidation.arguments import check_strengths
 from avsi.experiment.strategy_state import NotKeptError, random_states, restore_random_states
@@ -120,6 +121,7 @@ def choose_strength(
     Raises:
         RuntimeError: If training diverges at every learning rate, or no strength tried is weak enough.
         ValueError: If an argument is out of range, or the strategy is on a device whose random states are not known.
+            A number of attempts that is not whole is a TypeError.
 
     Examples:
         >>> from avsi.models import MLP, MultiHead
@@ -142,7 +144,8 @@ def choose_strength(
     """
     first = _plugin(strategy).strength if strength is None else float(strength)
     rates = [float(rate) for rate in learning_rates]
-    _check(rates, first, margin, decay, attempts)
+    attempts = check_count("attempts", attempts)
+    _check(rates, first, margin, decay)
     tried: list[Attempt] = []
     device = str(strategy.device)
     try:
@@ -191,7 +194,7 @@ def _prepare(strategy: Any, learning_rate: float, strength: float, assign: Calla
     assign(strategy, strength)
 
 
-def _check(learning_rates: Sequence[float], strength: float, margin: float, decay: float, attempts: int) -> None:
+def _check(learning_rates: Sequence[float], strength: float, margin: float, decay: float) -> None:
     if not learning_rates or not all(math.isfinite(rate) and rate > 0 for rate in learning_rates):
         raise ValueError(f"learning_rates must be one or more numbers greater than 0, got {learning_rates!r}")
     if not math.isfinite(strength) or strength < 0:
@@ -200,5 +203,3 @@ def _check(learning_rates: Sequence[float], strength: float, margin: float, deca
         raise ValueError(f"margin must be in [0, 1), got {margin!r}")
     if not 0 < decay < 1:
         raise ValueError(f"decay must be in (0, 1), got {decay!r}")
-    if attempts < 1:
-        raise ValueError(f"attempts must be at least 1, got {attempts!r}")

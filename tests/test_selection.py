@@ -168,6 +168,8 @@ def test_what_cannot_be_chosen(benchmark):
     strategy.device = torch.device("mps")
     with pytest.raises(ValueError, match="choose_strength works on cpu and cuda, got mps; move the strategy"):
         choose_strength(strategy, task, valid, learning_rates=(0.1,))
+    with pytest.raises(TypeError, match=r"attempts must be a whole number, got 3\.0"):
+        choose_strength(make(MAS, 0.1, [TooFast()]), task, valid, learning_rates=(10,), attempts=3.0)
     strategy = make(MAS, 0.1, [TooFast()])
     before = fingerprint(strategy_state(strategy))
     with pytest.raises(RuntimeError, match=r"every learning rate of \[10.0, 20.0\]"):

@@ -250,6 +250,7 @@ class QuadraticPenalty:
 
         Raises:
             TypeError: If it is L-BFGS, or no optimizer.
+            ValueError: If it maximises.
         """
         if optimizer is not None and not hasattr(optimizer, "param_groups"):
             raise TypeError(
@@ -260,6 +261,11 @@ class QuadraticPenalty:
             raise TypeError(
                 f"{type(self).__name__} cannot work with torch.optim.LBFGS, which evaluates the loss several times "
                 "within a step and would not see the penalty; use a first-order optimizer such as SGD or Adam"
+            )
+        if optimizer is not None and any(group.get("maximize", False) for group in optimizer.param_groups):
+            raise ValueError(
+                f"{type(self).__name__} cannot work with an optimizer that has maximize=True, which would maximise the "
+                "penalty too; minimise the negative of the objective"
             )
 
     def observe(self) -> None:
@@ -594,6 +600,13 @@ class Step:
         self._early: list[QuadraticPenalty] = []
 
     def __enter__(self) -> None:
+        try:
+            self._begin()
+        except BaseException as error:  # what was noted of a step that is refused must not be taken for the next one's
+            self.__exit__(type(error), error, None)
+            raise
+
+    def _begin(self) -> None:
         penalty, optimizer = self._penalty, self._optimizer
         penalty._get_ready(optimizer)
         # Whoever enters first lets all others on the model look at the gradient before anything is added to it.

@@ -46,9 +46,9 @@ def largest_stable_strength(
 
     On the quadratic ``strength * Omega (theta - anchor)^2``, of curvature ``h = 2 * strength * Omega``, a step of SGD
     multiplies a displacement by ``1 - lr * h``, and is stable for ``lr * h <= 2``. Momentum beta moves the bound to
-    ``2 (1 + beta) / (1 - dampening)``, Nesterov's to ``2 (1 + beta) / (1 + 2 beta)``. Steps of optimizers that divide
-    the gradient by its own size, like Adam's, are bounded by their learning rate whatever the strength; for these there
-    is no bound to compute.
+    ``2 (1 + beta) / (1 - dampening)``, Nesterov's to ``2 (1 + beta) / (1 + 2 beta)``; averaged SGD steps as plain SGD
+    does. Steps of optimizers that divide the gradient by its own size, like Adam's, are bounded by their learning rate
+    whatever the strength; for these there is no bound to compute.
 
     Args:
         optimizer: The optimizer.
@@ -66,7 +66,7 @@ def largest_stable_strength(
         >>> largest_stable_strength(sgd, {"theta": theta}, {"theta": torch.tensor([0.0, 4.0])})
         2.5
     """
-    if not isinstance(inner_optimizer(optimizer), torch.optim.SGD):
+    if not isinstance(inner_optimizer(optimizer), torch.optim.SGD | torch.optim.ASGD):
         return math.inf
     bounds = {}
     for group in optimizer.param_groups:
@@ -81,7 +81,7 @@ def largest_stable_strength(
 
 
 def _bound(group: Mapping[str, Any]) -> float:
-    # Of strength * Omega, for one of SGD's parameter groups.
-    lr, beta = float(group["lr"]), float(group["momentum"])
-    damped = 1 + 2 * beta if group["nesterov"] else 1 - float(group["dampening"]) if beta else 1.0
+    # Of strength * Omega, for one of SGD's parameter groups, or of ASGD's, which has no momentum.
+    lr, beta = float(group["lr"]), float(group.get("momentum", 0.0))
+    damped = 1.0 if not beta else 1 + 2 * beta if group["nesterov"] else 1 - float(group["dampening"])
     return (1 + beta) / (lr * damped) if lr * damped > 0 else math.inf

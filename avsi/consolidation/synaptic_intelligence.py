@@ -101,15 +101,17 @@ class SIPenalty(QuadraticPenalty):
         super().begin_task(optimizer)
         for omega in self.path_integral.values():
             omega.zero_()
-        self._start = {
-            name: parameter.detach().clone()
-            for name, parameter in self._bound.items()
-            if not torch.equal(parameter, self.anchor[name])
-        }
+        self._start = {}
 
     @torch.no_grad()
     def observe(self) -> None:
         """Keep the task gradient and the parameters, before penalties are added and the optimizer steps."""
+        if self.steps_seen == 0:  # not as the task begins: another plugin may reset weights just then
+            self._start = {
+                name: parameter.detach().clone()
+                for name, parameter in self._bound.items()
+                if not torch.equal(parameter, self.anchor[name])
+            }
         task = self._find_reached()
         self._seen_gradient = True
         if task is None:

@@ -175,6 +175,7 @@ class Normalise(Transform):
 
     Raises:
         ValueError: If a number is not finite, a standard deviation not positive, or their numbers do not go together.
+            Images that are not floats are a TypeError.
 
     Examples:
         >>> import torch
@@ -194,6 +195,8 @@ class Normalise(Transform):
         self._mean, self._std = (_Constant(torch.tensor(v, dtype=torch.float64)[:, None, None]) for v in (mean, std))
 
     def _apply(self, images: Tensor) -> Tensor:
+        if not images.is_floating_point():
+            raise TypeError(f"images to be normalised must be floats, got {images.dtype}; scale them to [0, 1] before")
         given = max(len(self.mean), len(self.std))
         if given not in {1, images.shape[1]}:
             raise ValueError(f"images of {images.shape[1]} channels, but means or standard deviations for {given}")

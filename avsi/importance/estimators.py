@@ -15,6 +15,7 @@ Labels = Literal["empirical", "sampled", "exact", "predicted", "reversed", "gaus
 """Which labels, or likelihood, a Fisher information is taken over; see :func:`fisher_diagonal`."""
 
 WORKSPACE_BYTES = 64 * 2**20
+MASK = -1000.0  # Avalanche's output of a class that was not seen
 
 
 def fisher_diagonal(
@@ -45,7 +46,8 @@ def fisher_diagonal(
     - "predicted": the most likely label, argmax_c f(x_n)_c, as in FACIL (Masana et al. 2022) and Hsu et al. (2018).
     - "reversed": the label in the data, with log softmax(-f(x))_y in place of log softmax(f(x))_y: the "logits
       reversal" of EWC-DR (CVPR 2026), which does not vanish where the data are fit. There it is used with gradients of
-      mini-batches, clipped.
+      mini-batches, clipped. Outputs of -1000 and below take no part: so growing heads mask classes that were not
+      seen, here and in Avalanche.
     - "gaussian": for regression. The likelihood is N(y; f(x), 1), whose Fisher information needs no labels:
       F_k = 1/N sum_n sum_o (d f_o(x_n) / d theta_k)^2, with one backward pass per output (Martens 2020).
       For noise of another variance divide by it.
@@ -239,7 +241,8 @@ def _predicted_scores(outputs: Tensor, _: Tensor | None) -> Iterator[Tensor]:
 
 
 def _reversed_scores(outputs: Tensor, labels: Tensor | None) -> Iterator[Tensor]:
-    # derivative of log softmax(-outputs)_labels
+    # derivative of log softmax(-outputs)_labels, where a mask would have all probability
+    outputs = outputs.masked_fill(outputs <= MASK, torch.inf)
     for score in _scores(-outputs, labels):
         yield -score
 

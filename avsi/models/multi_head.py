@@ -112,8 +112,8 @@ class MultiHead(TakesTargets, MultiTaskModule):
         if task_labels is None:
             return {int(key): head(x) for key, head in self.heads.items()}
         targets = self.shown_targets if targets is None else targets
-        if isinstance(task_labels, int):
-            return self.forward_single_task(x, task_labels, targets)
+        if not isinstance(task_labels, Tensor) or task_labels.dim() == 0:  # a number of any library
+            return self.forward_single_task(x, int(task_labels), targets)
         if not len(task_labels):
             raise ValueError("the batch is empty, so no task's head can be chosen; leave out batches without samples")
         first, last = (int(bound) for bound in torch.aminmax(task_labels))

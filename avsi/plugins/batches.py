@@ -25,7 +25,7 @@ from avalanche.benchmarks.utils.flat_data import ConstantSequence, FlatData
 from avalanche.benchmarks.utils.transforms import MultiParamCompose, TupleTransform
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 from torch.utils.data.dataloader import default_collate
 
 from avsi._arguments import check_flag
@@ -408,6 +408,8 @@ def _datasets(loader: Any) -> list[Any]:
         datasets, collate, workers = [loader.dataset], loader.collate_fn, loader.num_workers
         if loader.batch_sampler is None:
             raise NotInMemoryError("it gives single samples, not batches")
+        if isinstance(loader.dataset, IterableDataset):
+            raise NotInMemoryError(f"{type(loader.dataset).__name__} is not indexed but iterated over")
     else:
         datasets, options = loader.datasets, loader.loader_kwargs
         collate, workers = options["collate_fn"], options.get("num_workers", 0)
@@ -550,15 +552,16 @@ def _single_sampler(sampler: Any) -> BatchSampler | None:
     if type(sampler) is not BatchSampler or not len(sampler):
         return None
     inner = sampler.sampler
-    whole = type(inner) is RandomSampler and not inner.replacement and inner.num_samples == len(inner.data_source)
-    return sampler if whole or type(inner) is SequentialSampler else None
+    if type(inner) is RandomSampler:
+        whole = not inner.replacement and inner.num_samples == len(inner.data_source)
+        # At the end of a pass a sampler draws once more, which with a generator of its own the next pass sees.
+        return sampler if whole and inner.generator is None else None
+    return sampler if type(inner) is SequentialSampler else None
 
 
 def _order(sampler: Any) -> Tensor:
     # The order in which the sampler goes through its data set, drawn as the sampler itself draws it.
     if type(sampler) is SequentialSampler:
         return torch.arange(len(sampler.data_source))
-    generator = sampler.generator
-    if generator is None:
-        generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
+    generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
     return torch.randperm(len(sampler.data_source), generator=generator)

@@ -134,8 +134,8 @@ class ConsolidationPlugin(DivergencePlugin):
         """Refuse what could not be trained or penalised, before any work is done.
 
         Raises:
-            ValueError: If the plugin is there twice, the experience has no samples, or there are more strengths than
-                experiences.
+            ValueError: If the plugin is there twice, the experience has no samples, the optimizer maximises, or there
+                are more strengths than experiences.
             TypeError: If there is no optimizer, or it is L-BFGS.
         """
         name = type(self).__name__

@@ -10,8 +10,10 @@ import torch
 from avalanche.evaluation.metrics import Accuracy
 from avalanche.models import avalanche_forward
 from avalanche.training.plugins import SupervisedPlugin
+from torch import Tensor, nn
 
 from avsi._arguments import check_count
+from avsi.consolidation.parameters import fit
 from avsi.importance.state import evaluating
 from avsi.plugins.consolidation import ConsolidationPlugin
 from avsi.plugins.evaluation_pass import Track, evaluation_batches, show_if_long, task_experiences
@@ -109,7 +111,7 @@ class EarlyStopping(SupervisedPlugin):
         ends = strategy._stop_training or epoch == strategy.train_epochs
         # Here, not after the experience: consolidation plugins measure there, in an order that is not ours.
         if ends and epoch != self._best_epoch:
-            strategy.model.load_state_dict(self._best["model"])
+            restore(strategy.model, self._best["model"])
             for plugin, state in zip(self._consolidation(strategy), self._best["plugins"], strict=True):
                 plugin.load_state_dict(state)
 
@@ -124,6 +126,23 @@ class EarlyStopping(SupervisedPlugin):
     @staticmethod
     def _consolidation(strategy: Any) -> list[ConsolidationPlugin]:
         return [plugin for plugin in strategy.plugins if isinstance(plugin, ConsolidationPlugin)]
+
+
+def restore(model: nn.Module, kept: Mapping[str, Any]) -> None:
+    """Load an earlier state of a model; what has been added to it since (by an evaluation that grew it) stays.
+
+    Args:
+        model: The model.
+        kept: The earlier state.
+    """
+    state = model.state_dict()
+    for name, value in kept.items():
+        present = state.get(name)
+        if isinstance(present, Tensor) and isinstance(value, Tensor) and present.shape != value.shape:
+            state[name] = fit(value, present.clone(), name)
+        else:
+            state[name] = value
+    model.load_state_dict(state)
 
 
 @torch.no_grad()

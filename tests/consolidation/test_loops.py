@@ -737,3 +737,32 @@ def test_a_model_is_needed_and_lbfgs_refused():
     optimizer = torch.optim.LBFGS(model.parameters())
     with pytest.raises(TypeError, match=r"LBFGS.*SGD or Adam"), SIPenalty(model, 1.0).step(optimizer):
         optimizer.step()
+
+
+def test_an_optimizer_that_maximises_is_refused():
+    model = mlp()
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "maximize": True}], lr=0.1)
+    with (
+        pytest.raises(ValueError, match=r"maximize=True.*minimise the negative"),
+        SIPenalty(model, 1.0).step(optimizer),
+    ):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("si_first", [True, False])
+def test_the_gradient_of_a_step_that_was_refused_is_forgotten(si_first):
+    model = torch.nn.Linear(2, 2)
+    si, ewc = SIPenalty(model, 0.0), OnlineEWCPenalty(model, 1.0, penalty="proximal")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    x = torch.ones(4, 2)
+    ewc.consolidate([(x, torch.zeros(4, dtype=torch.long))])
+    model(x).sum().backward()
+    with pytest.raises(ValueError, match="needs the learning rate"), ewc.step():
+        optimizer.step()
+    optimizer.zero_grad()
+    (100 * model(x).sum()).backward()
+    gradient, before = model.bias.grad.clone(), model.bias.detach().clone()
+    first, second = (si, ewc) if si_first else (ewc, si)
+    with first.step(optimizer), second.step(optimizer):
+        optimizer.step()
+    torch.testing.assert_close(si.path_integral["bias"], -gradient * (model.bias.detach() - before))

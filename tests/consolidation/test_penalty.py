@@ -101,6 +101,14 @@ def test_other_optimizers_have_no_bound_and_frozen_learning_rates_neither():
         assert largest_stable_strength(optimizer, {"theta": model.theta}, omega) == math.inf
 
 
+def test_averaged_sgd_has_the_bound_of_sgd():
+    theta, bounds = torch.nn.Parameter(torch.ones(2)), []
+    for kind in (torch.optim.SGD, torch.optim.ASGD):
+        omega = {"theta": torch.tensor([0.0, 4.0])}
+        bounds.append(largest_stable_strength(kind([theta], lr=0.1), {"theta": theta}, omega))
+    assert bounds == [2.5, 2.5]
+
+
 def test_the_warning_comes_once_at_the_start_of_the_task_where_it_first_holds(recwarn):
     model = Point([1.0])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

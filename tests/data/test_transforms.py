@@ -72,6 +72,8 @@ def test_normalise_written_out(colour):
     assert Normalise([0.1], [0.5])(inputs.double()).dtype == torch.float64
     with pytest.raises(ValueError, match="must be positive"):
         Normalise([0.0], [0.0])
+    with pytest.raises(TypeError, match=r"must be floats, got torch\.uint8"):
+        Normalise([0.5], [0.5])(colour)
 
 
 def test_channel_statistics_are_those_of_the_padded_images(colour):

@@ -388,6 +388,29 @@ def test_reversed_does_not_vanish_where_the_data_are_fit():
     torch.testing.assert_close(fisher_diagonal(model, data, labels="reversed")["weight"], expected)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_reversed_leaves_out_classes_that_a_head_masks(precision):
+    class Masked(nn.Linear):
+        def forward(self, x):
+            return torch.nn.functional.pad(super().forward(x), (1, 2), value=-1000.0)
+
+    torch.manual_seed(0)
+    plain, masked = nn.Linear(4, 3, dtype=precision), Masked(4, 3, dtype=precision)
+    masked.load_state_dict(plain.state_dict())
+    x, y = torch.randn(20, 4, dtype=precision), torch.randint(3, (20,))
+    expected = fisher_diagonal(plain, [(x, y)], labels="reversed")
+    torch.testing.assert_close(fisher_diagonal(masked, [(x, y + 1)], labels="reversed"), expected)
+
+
+def test_reversed_keeps_classes_that_are_improbable_to_the_last_bit():
+    """Where the data are fit so well that float32 has no other probability than 0 and 1, the reversed network errs."""
+    model = nn.Linear(1, 2, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0], [200.0]]))
+    data = [(torch.ones(1, 1), torch.tensor([1]))]
+    torch.testing.assert_close(fisher_diagonal(model, data, labels="reversed")["weight"], torch.ones(2, 1))
+
+
 def test_gaussian_is_the_fisher_information_of_regression():
     """For a linear model it is the mean of x^2; and the expectation of the empirical one over y = f(x) + noise."""
     model, x, _ = softmax_regression()

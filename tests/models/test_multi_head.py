@@ -128,6 +128,13 @@ def test_unknown_task_is_named():
         head(torch.randn(2, 4), 7)
 
 
+@pytest.mark.parametrize("task", [1, np.int64(1), torch.tensor(1)])
+def test_one_task_label_for_all_may_be_a_number_of_any_library(task):
+    heads = MultiHead(4)
+    heads.resize(1, 3)
+    assert heads(torch.rand(2, 4), task).shape == (2, 3)
+
+
 def test_an_empty_batch_has_no_task():
     head = MultiHead(4)
     head.resize(0, 2)

@@ -18,7 +18,7 @@ from avalanche.benchmarks.utils.transforms import MultiParamTransformCallable
 from avalanche.training import Cumulative, JointTraining, Naive
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin, SupervisedPlugin
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torch.utils.data.dataloader import default_collate
 from torchvision.transforms import v2
 from training import naive
@@ -180,6 +180,25 @@ def test_loaders_options_are_honoured(digits, options, size):
             (x, y, t) = first[0]
             assert (x.dtype, x.shape[1:], y.dtype, t.dtype) == (torch.float32, (1, 8, 8), torch.int64, torch.int64)
             assert torch.equal(first[0][0], second[0][0]) == ("shuffle" not in options)
+
+
+@pytest.mark.parametrize("size", [7, 12])  # does and does not divide the number of samples
+def test_a_loaders_own_generator_is_as_far_after_each_pass(size):
+    passes = []
+    for kind in (lambda loader: loader, InMemoryLoader):
+        generator = torch.Generator().manual_seed(0)
+        loader = kind(DataLoader(image_data(count=48), batch_size=size, shuffle=True, generator=generator))
+        passes.append([[y.tolist() for _, y in loader] for _ in range(3)])
+    assert passes[0] == passes[1]
+
+
+def test_stands_aside_for_data_that_are_iterated_over():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from range(3)
+
+    with pytest.raises(NotInMemoryError, match="Stream is not indexed"):
+        InMemoryLoader(DataLoader(Stream(), batch_size=2))
 
 
 def test_two_passes_at_once_do_not_disturb_each_other(digits):

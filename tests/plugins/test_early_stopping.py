@@ -4,6 +4,7 @@ from avalanche.training.plugins import SupervisedPlugin
 from training import naive, seeded_mlp
 
 from avsi import MASPlugin, SIPlugin
+from avsi.models import MLP, GrowingHead, MultiHead
 from avsi.plugins import early_stopping
 from avsi.plugins.early_stopping import EarlyStopping, validation_error
 from avsi.plugins.stop_after import StopAfter
@@ -158,3 +159,23 @@ def test_a_stream_without_the_experience_is_refused_before_training(benchmark):
 def test_epochs_are_positive_integers(benchmark, name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         EarlyStopping(benchmark.valid_stream, **{name: 0})
+
+
+@pytest.mark.parametrize(("scenario", "head"), [("class", GrowingHead), ("task", MultiHead)])
+def test_goes_back_also_where_an_evaluation_has_grown_the_model_since(monkeypatch, scenario, head):
+    class Evaluate(SupervisedPlugin):
+        def after_training_epoch(self, strategy, **kwargs):
+            kept.append({name: value.clone() for name, value in model.state_dict().items()})
+            strategy.eval(benchmark.test_stream)
+
+    kept, errors = [], iter([1, 2])
+    monkeypatch.setattr(early_stopping, "validation_error", lambda *_: next(errors))
+    benchmark = split_digits(scenario=scenario, validation=0.2)
+    model, si = MLP(64, (16,), head), SIPlugin(0.0)
+    stopping = EarlyStopping(benchmark.valid_stream, patience=1, at_least=1)
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), [stopping, Evaluate(), si], epochs=9)
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    state = model.state_dict()
+    assert len(state) > len(kept[0]) or state["head.seen"].shape == (10,)  # it has grown
+    for name, value in kept[0].items():
+        assert torch.equal(state[name][tuple(slice(size) for size in value.shape)], value)

@@ -202,6 +202,22 @@ def test_displacement_counts_from_where_the_experience_starts_also_when_weights_
     torch.testing.assert_close(plugin.importance["theta"] - before, added)
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_displacement_counts_from_the_first_step_where_a_plugin_moves_weights_as_the_experience_begins(last):
+    class Reset(SupervisedPlugin):
+        def before_training_exp(self, strategy, **kwargs):
+            with torch.no_grad():
+                strategy.model.theta.copy_(torch.tensor([3.0, -2.0]))
+
+    plugin = SIPlugin(0.0, damping=0.5)
+    loss = QuadraticLoss(torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    model = Quadratic(torch.tensor([1.0, 1.0], dtype=torch.float64))
+    plugins = [plugin, Reset()] if last else [Reset(), plugin]
+    naive(model, torch.optim.SGD(model.parameters(), lr=0.1), plugins, criterion=loss).train(one_sample_stream(1)[0])
+    delta = 0.1 * torch.tensor([3.0, 2.0], dtype=torch.float64)  # one step of 0.1 * theta
+    torch.testing.assert_close(plugin.importance["theta"], 10 * delta**2 / (delta**2 + 0.5))  # omega = g * delta
+
+
 def test_state_taken_within_an_experience_keeps_where_it_started():
     plugin, states = SIPlugin(0.0, damping=0.5), []
     loss = QuadraticLoss(torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
