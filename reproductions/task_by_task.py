@@ -3,7 +3,8 @@
 The continual hyper-parameter framework of De Lange et al. (2021), "A continual learning survey", as
 `avsi.selection.choose_strength` does it: for each task the learning rate that learns it best without a penalty, then
 the largest strength, halved as often as needed, that keeps its validation accuracy within a margin. The grid sees
-validation data of all tasks, and gives one strength for all; it is a sweep of the same protocol:
+validation data of all tasks, and gives one strength for all; it is a sweep of the same protocol, of learning rates too
+if `--sweep si.optimizer.lr=1e-3,3e-3,9e-3` is added:
 
     python reproductions/split_digits.py --set scenario.validation=0.1 --sweep si.strength=log:1e-3:1e3:7 --trials 1
     python reproductions/task_by_task.py results --benchmark split_digits
@@ -127,21 +128,29 @@ def run(experiment: Experiment, name: str, options: Options) -> dict[str, Any]:
     return {"method": name, "accuracy": 100 * average_accuracy([tests]), "tasks": tests, "choices": chosen}
 
 
-def protocol(description: dict[str, Any]) -> dict[str, Any]:
-    """Say how a trial is trained, whatever its method and the share of images held out."""
+def protocol(description: dict[str, Any], *, any_rate: bool = False) -> dict[str, Any]:
+    """Say how a trial is trained, whatever its method and the share of images held out, or its learning rate too."""
+    optimizer = description["optimizer"]
+    if any_rate and isinstance(optimizer, dict):
+        optimizer = optimizer | {"kwargs": optimizer["kwargs"] | {"lr": None}}
     scenario = description.get("scenario")
     if not isinstance(scenario, dict):
         scenario = {"call": scenario, "args": [], "kwargs": {}}
     arguments = {name: value for name, value in scenario.get("kwargs", {}).items() if name != "validation"}
-    return description | {"scenario": scenario | {"kwargs": arguments}, "method": None}
+    return description | {"scenario": scenario | {"kwargs": arguments}, "optimizer": optimizer, "method": None}
 
 
 def best_of_grid(known: pd.DataFrame, experiment: Experiment, method: str, seed: int) -> float | None:
     """Look up the test accuracy in percent of the best candidate on validation data; None without such a sweep."""
-    wanted = protocol(experiment.describe(experiment.method(method)))
+    own = experiment.describe(experiment.method(method))
     tried = known[(known.experiment == experiment.name) & (known.candidate_of == method) & (known.seed == seed)]
     tried = tried[tried.validation_accuracy.notna() & tried.description.notna()]
-    tried = tried[tried.description.map(lambda description: protocol(description) == wanted).astype(bool)]
+    rates = ["optimizer.lr=" in name for name in tried.method]  # the grid may have several, as the framework has
+    same = [
+        protocol(description, any_rate=rate) == protocol(own, any_rate=rate)
+        for description, rate in zip(tried.description, rates, strict=True)
+    ]
+    tried = tried[same]
     return None if tried.empty else 100 * float(tried.accuracy[tried.validation_accuracy.astype(float).idxmax()])
 
 

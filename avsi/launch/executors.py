@@ -65,7 +65,7 @@ class Job:
 
             torch.set_num_threads(threads)
             return self.trial.run(self.setting, TrialProgress(tell), self.checkpoint)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # of a user's own code
             return Failure.of(error)
 
 

@@ -123,6 +123,16 @@ def test_a_failing_trial_is_reported_and_does_not_lose_the_others(experiment, tm
     assert len(files(tmp_path, "seed-*.json")) == 1
 
 
+def test_a_trial_that_exits_is_one_that_fails(experiment, tmp_path, capsys):
+    leaving = replace(experiment, methods=(Method("leaving", lambda **_: sys.exit(3)), Method("finetune", Naive)))
+    with pytest.raises(SystemExit) as stop:
+        main(leaving, args=["--trials", "1", "--out", str(tmp_path)])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert "leaving, seed 0: FAILED: SystemExit: 3" in error
+    assert "finetune, seed 0: accuracy" in error
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_path, capsys, monkeypatch, number, code):
     before = signal.getsignal(number)

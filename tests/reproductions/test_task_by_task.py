@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -12,6 +11,7 @@ import pytest
 import task_by_task
 
 from avsi.experiment import ExperimentError, Trial
+from avsi.launch import sweep
 from avsi.launch.settings import change
 from avsi.results import markdown_table, store
 
@@ -66,11 +66,11 @@ def write_run(options, method="si", seed=0, accuracy=90.0, strength=8.0):
     (options.folder / f"{method}-{seed}.json").write_text(json.dumps(run))
 
 
-def write_candidate(root, settings, strength, accuracy, validation):
+def write_candidate(root, settings, strength, accuracy, validation, rate=None):
     """A sweep's trial of split digits, as the command line writes it."""
     experiment = change(task_by_task.EXPERIMENTS["split_digits"], settings)
-    candidate = change(experiment, [("si.strength", strength)]).method(f"si,strength={strength}")
-    candidate = replace(candidate, candidate_of="si")
+    swept = {"si.strength": strength} | ({} if rate is None else {"si.optimizer.lr": rate})
+    candidate = sweep.candidate(experiment, experiment.method("si"), swept)
     trial = Trial(experiment, candidate, 0)
     about = {"seed": 0, "method": "si", "digest": trial.digest, "description": trial.description, "data": []}
     measured = {"accuracy": accuracy, "validation_accuracy": validation}
@@ -109,7 +109,7 @@ def test_every_run_of_the_folder_has_its_row_and_another_margin_another_folder(t
 
 
 def test_the_best_of_the_grid_is_of_the_same_protocol(tmp_path):
-    """The grid may hold out another share, and strengths differ; a sweep with other epochs or images does not count."""
+    """The grid may hold out another share and sweep learning rates too; with other epochs or images it does not count."""
     held_out = ("scenario.validation", 0.2)
     write_candidate(tmp_path, [held_out], 0.1, 0.5, 0.90)
     write_candidate(tmp_path, [held_out], 10.0, 0.6, 0.91)
@@ -117,11 +117,13 @@ def test_the_best_of_the_grid_is_of_the_same_protocol(tmp_path):
         write_candidate(tmp_path, [held_out, changed], 3.0, 0.7, 0.99)
     write_run(task_by_task.Options(tmp_path))
     assert task_by_task.tabulate(task_by_task.Options(tmp_path))["best of the grid %"].tolist() == ["60.00"]
+    write_candidate(tmp_path, [held_out], 0.3, 0.65, 0.92, rate=1e-2)
+    assert task_by_task.tabulate(task_by_task.Options(tmp_path))["best of the grid %"].tolist() == ["65.00"]
     shortened = task_by_task.Options(tmp_path, epochs=1)
     write_run(shortened)
     assert task_by_task.tabulate(shortened)["best of the grid %"].tolist() == ["70.00"]
     write_run(task_by_task.Options(tmp_path), seed=1)
-    assert task_by_task.tabulate(task_by_task.Options(tmp_path))["best of the grid %"].tolist() == ["60.00", ""]
+    assert task_by_task.tabulate(task_by_task.Options(tmp_path))["best of the grid %"].tolist() == ["65.00", ""]
 
 
 @pytest.mark.parametrize(
