@@ -109,7 +109,7 @@ def test_every_run_of_the_folder_has_its_row_and_another_margin_another_folder(t
 
 
 def test_the_best_of_the_grid_is_of_the_same_protocol(tmp_path):
-    """The grid may hold out another share and sweep learning rates too; with other epochs or images it does not count."""
+    """It may hold out another share and sweep learning rates too; with other epochs or images it does not count."""
     held_out = ("scenario.validation", 0.2)
     write_candidate(tmp_path, [held_out], 0.1, 0.5, 0.90)
     write_candidate(tmp_path, [held_out], 10.0, 0.6, 0.91)
