@@ -15,6 +15,7 @@ his lambda is twice as large. "reversed" (EWC-DR, CVPR 2026, with exact per-samp
 included; his are 53 s for no penalty, 58 batched, 58 exact on 500 samples, 100 empirical, 101 sampled and 121 exact.
 """
 
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -33,7 +34,7 @@ ITERATIONS = 2000
 
 def row(method: Method) -> Method:
     """Make a row of the table: a method that trains for a number of iterations."""
-    label = method.label.replace("Online EWC", method.name.replace("_", ", "))
+    label = re.sub("Online EWC(, [a-z]+)?", method.name.replace("_", ", "), method.label)
     return replace(method, label=label, plugins=(partial(StopAfter, ITERATIONS),))
 
 

@@ -89,7 +89,8 @@ def online_ewc(
     strategy = partial(OnlineEWC, strength=strength, labels=labels)
     if max_samples is not None:
         strategy = partial(strategy, max_samples=max_samples)
-    return Method(name, strategy, label=f"Online EWC, λ = {strength:g}")
+    kind = "" if labels == "empirical" else f", {labels}"
+    return Method(name, strategy, label=f"Online EWC{kind}, λ = {strength:g}")
 
 
 def batched_ewc(strength: float) -> Method:

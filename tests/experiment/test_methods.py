@@ -21,3 +21,8 @@ def test_references_are_avalanches_own_methods_and_bounds_and_dropout_where_ther
     assert [method.name for method in others] == [method.name for method in without]
     assert first.name == "dropout"
     assert first.model.keywords == {"dropout": 0.5}
+
+
+def test_labels_say_which_labels_the_fisher_information_is_taken_over():
+    assert methods.online_ewc(100.0).label == "Online EWC, λ = 100"
+    assert methods.online_ewc(100.0, "exact", name="exact").label == "Online EWC, exact, λ = 100"
