@@ -334,6 +334,9 @@ ITEMS = (
             Cell("Avalanche's own SI", "avalanche_si"),
             Cell("fine-tuning", "finetune"),
         ),
+        "reached",
+        "The strength decides: a factor of three either way costs 0.1 to 2 points, a factor of thirty 8 to 18 (one seed). "
+        "Avalanche's importances are 0 on a CPU.",
     ),
     Item(
         "Baselines, issue 33: permuted MNIST, EWC",
@@ -345,6 +348,8 @@ ITEMS = (
             Cell("fine-tuning", "finetune"),
             Cell("each task by itself", "scratch"),
         ),
+        "not, and cannot be: nobody learns a task better than by itself",
+        "SGD at 0.001 learns too little in ten epochs, and forgets little of it; with Adam see the next row.",
     ),
     Item(
         "Baselines, issue 33: permuted MNIST, EWC with Adam",
@@ -354,6 +359,7 @@ ITEMS = (
             Cell("Online EWC, exact", "exact", "expected 94", swept=True),
             Cell("Avalanche's own EWC", "avalanche_ewc", swept=True),
         ),
+        "reached with Adam at 0.001 in place of SGD",
     ),
 )
 
