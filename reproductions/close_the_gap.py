@@ -12,7 +12,9 @@ epsilon = 0.1: 0.83; expected: 0.95.
 Strengths of theirs belong to Avalanche's importances, which are other quantities. Here they are chosen on validation
 data of seed 0 (a tenth of each class's training images is held out throughout):
 
-    python reproductions/close_the_gap.py --protocol si --sweep si.strength=log:1e-2:1:5 --trials 3
+    python reproductions/close_the_gap.py --protocol si --methods si --sweep si.strength=0.01,0.1,0.3,1,10
+    python reproductions/close_the_gap.py --methods online_ewc --sweep online_ewc.strength=log:1:1e3:4
+    python reproductions/close_the_gap.py --protocol ewc_adam --methods exact --sweep exact.strength=log:1e-1:1e4:6
 """
 
 from dataclasses import replace
