@@ -90,6 +90,13 @@ def test_the_published_table_is_what_the_runs_beside_it_say():
     assert task_by_task.tabulate(options)["best of the grid %"].tolist() == ["98.41", "98.34", "98.14"]
 
 
+@pytest.mark.parametrize("margin", [0.2, 0.05])
+def test_the_published_tables_of_permuted_mnist_are_what_the_runs_beside_them_say(margin):
+    options = task_by_task.Options(RESULTS, "permuted_mnist", epochs=1, margin=margin)
+    _, table = (options.folder / "summary.md").read_text(encoding="utf-8").split("\n\n")
+    assert table == markdown_table(task_by_task.tabulate(options))
+
+
 def test_every_run_of_the_folder_has_its_row_and_another_margin_another_folder(tmp_path, capsys):
     options = task_by_task.Options(tmp_path)
     for method, seed, accuracy in (("mas", 0, 70.0), ("si", 10, 80.0), ("si", 2, 90.0)):
