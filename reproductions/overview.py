@@ -335,7 +335,7 @@ ITEMS = (
             Cell("fine-tuning", "finetune"),
         ),
         "reached",
-        "The strength decides: a factor of three either way costs 0.1 to 2 points, a factor of thirty 8 to 18 (one seed). "
+        "The strength decides: a factor of three costs 0.1 to 2 points, one of thirty 8 to 18 (one seed). "
         "Avalanche's importances are 0 on a CPU.",
     ),
     Item(
