@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from avsi.experiment.names import resolve
 from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
@@ -177,4 +177,5 @@ def _parameters(call: Any) -> tuple[list[str], set[str] | None]:
         known |= {p.name for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return positional, known
-    return positional, None
+    # Avalanche's templates end in a protocol, which takes anything and has no use for it.
+    return positional, known if any(Protocol in base.__bases__ for base in bases) else None

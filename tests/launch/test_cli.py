@@ -169,6 +169,7 @@ def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_pa
         (["--trials", "9999999999"], "trials must be at least 1 and at most 100000, got 9999999999"),
         (["--set", "si.strenght=2"], r"cannot set 'si.strenght': .* takes no 'strenght'; did you mean 'strength'[?]"),
         (["--set", "si.own=2"], "cannot set 'si.own': .* takes no 'own'"),
+        (["--set", "avalanche_si.strength=2"], "cannot set 'avalanche_si.strength': .* takes no 'strength'"),
         (["--set", "optimiser.lr=2"], r"cannot set 'optimiser.lr'; did you mean 'optimizer'[?]"),
         (["--set", "optimizer.rate=2"], "cannot set 'optimizer.rate': Adam takes no 'rate'"),
         (["--set", "batch_size=all"], "batch_size takes a value of type int, got 'all'"),
