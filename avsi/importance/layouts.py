@@ -1,10 +1,12 @@
 """Which dimension of a tensor counts samples."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from avsi.importance.graph import Users, only_user
 
 
 @dataclass(frozen=True)
@@ -22,13 +24,23 @@ class Layout:
 
     def fits(self, tensor: Tensor, samples: int) -> bool:
         """Whether a tensor has the dimension, of a suitable length."""
-        length = tensor.shape[self.axis] if tensor.dim() > self.axis else -1
+        if tensor.dim() <= self.axis:
+            return False
+        length = tensor.shape[self.axis]
         return length == samples or (self.order != "alone" and length % samples == 0)
 
     def samples_first(self, tensor: Tensor, samples: int) -> Tensor:
         """(..., samples and places, ...) -> (samples, ..., places, ...)."""
         is_fast = self.order == "fast"
         return tensor.unflatten(self.axis, (-1, samples) if is_fast else (samples, -1)).movedim(self.axis + is_fast, 0)
+
+    def is_seen(self, users: Users, node: Any, samples: int) -> bool:
+        """Whether a view of a node's result, its one use, has samples in a dimension of their own."""
+        user = only_user(users, node)
+        if not user or user[0].name() not in {"ViewBackward0", "UnsafeViewBackward0"}:
+            return False
+        shape = user[0]._input_metadata[0].shape
+        return tuple(shape[self.axis + (self.order == "fast") :][:1]) == (samples,)
 
 
 Seen = tuple[int, Tensor | None, Tensor | None]
@@ -75,8 +87,13 @@ def find_layout(one: Seen, other: Seen) -> Layout | None:
 
 def reaches_beyond_first(gradient: Tensor | None) -> bool:
     """Whether a gradient is other than zero in other rows than the first."""
+    return gradient is not None and reaches(gradient[1:])
+
+
+def reaches(gradient: Tensor) -> bool:
+    """Whether a gradient is other than zero somewhere."""
     # not a number arises from an infinite slope times the zero that reached it
-    return gradient is not None and bool(gradient[1:].nan_to_num(0).any())
+    return bool(gradient.nan_to_num(0).any())
 
 
 def rounding(*types: torch.dtype) -> float:

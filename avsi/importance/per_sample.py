@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from avsi.importance.closed_forms import Phi, chunks
 from avsi.importance.graph import Call, Users, recorded, trace
-from avsi.importance.layouts import Layout, Seen, find_layout, reaches_beyond_first, rounding
+from avsi.importance.layouts import Layout, Seen, find_layout, reaches, reaches_beyond_first, rounding
 from avsi.importance.samples import Batch
 from avsi.importance.uses import Calls, Closed, Key, Use, find_homes, find_uses
 
@@ -68,6 +68,7 @@ class PerSampleSums:
         self._objective = objective
         self._workspace = workspace
         self._homes = find_homes(model, parameters)
+        self._paths = _find_paths(model, parameters)
         self._layers = {home.module: None for home in self._homes.values()}
         self._layouts: dict[int | None, dict[Key, Layout]] = {}  # by task
         self._saved_bytes: dict[int | None, int] = {}  # by task
@@ -251,6 +252,7 @@ class PerSampleSums:
         layouts = self._layouts.get(batch.task_label, {})
         users = trace(outputs)
         closed: Closed = {}
+        of_key: dict[Key, list[str]] = {}
         others = []
         for name, parameter in self._parameters.items():
             for key, use in self._uses_of(name, users, calls):
@@ -258,11 +260,34 @@ class PerSampleSums:
                 layout = alone if size == 1 else layouts.get(key)
                 if layout and use.takes(layout, size):
                     closed.setdefault(key, (use, layout))[0].totals.update(use.totals)
+                    of_key.setdefault(key, []).append(name)
                     break
             else:
                 if id(parameter) in users:
                     others.append(name)
+        for key in self._irregular(outputs, closed, users):
+            del closed[key]
+            others += of_key[key]
         return closed, others
+
+    def _irregular(self, outputs: Tensor, closed: Closed, users: Users) -> set[Key]:
+        # Those of which some samples may have more places than others, in other batches than the layout was found in.
+        size = len(outputs)
+        unsure = {
+            key: (use.edge, layout)
+            for key, (use, layout) in closed.items()
+            if size > 1 and layout.order != "alone" and not layout.is_seen(users, use.edge.node, size)
+        }
+        irregular: set[Key] = set()
+        for first in (0, 1) if unsure else ():  # every other sample: where places are miscounted, neighbours share some
+            cotangent = torch.zeros_like(outputs)
+            cotangent[first::2] = torch.linspace(1, 2, outputs.shape[1])
+            edges: list[Any] = [edge for edge, _ in unsure.values()]
+            gradients = torch.autograd.grad(outputs, edges, cotangent, retain_graph=True)
+            for (key, (_, layout)), gradient in zip(unsure.items(), gradients, strict=True):
+                if reaches(layout.samples_first(gradient, size)[1 - first :: 2]):
+                    irregular.add(key)
+        return irregular
 
     def _uses_of(self, name: str, users: Users, calls: Calls) -> Iterator[tuple[Key, Use]]:
         return find_uses(name, self._parameters[name], self.totals[name], self._homes.get(name), users, calls)
@@ -317,7 +342,9 @@ class PerSampleSums:
     ) -> dict[str, Tensor]:
         def of_one_sample(row: Tensor, rows_cotangents: Tensor) -> dict[str, Tensor]:
             def outputs(values: dict[str, Tensor]) -> Tensor:
-                call = lambda *args: functional_call(self._model, values, args)  # noqa: E731
+                given = {path: values[name] for path, name in self._paths.items() if name in values}
+                # Torch's own tying would not put back the weights of a module that has two names.
+                call = lambda *args: functional_call(self._model, given, args, tie_weights=False)  # noqa: E731
                 return batch.call(call, row.unsqueeze(0).clone()).squeeze(0)
 
             pull_back = vjp(outputs, parameters)[1]
@@ -379,6 +406,17 @@ class PerSampleSums:
         gradients = 2 * sum(self._parameters[name].nbytes for name in names)
         cotangents = 2 * outputs[0].nbytes * outputs.shape[1]  # at most one per class
         return gradients + cotangents + 2 * self._saved_bytes[task]
+
+
+def _find_paths(model: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[str, str]:
+    # The parameters' names, by where they are: once in each module that has them, whatever names that module has.
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    return {
+        f"{path}.{local}" if path else local: names[id(parameter)]
+        for path, module in model.named_modules()
+        for local, parameter in module._parameters.items()
+        if id(parameter) in names
+    }
 
 
 def _precise(dtype: torch.dtype) -> torch.dtype:

@@ -65,7 +65,7 @@ def relative_error(got: dict[str, Tensor], expected: dict[str, Tensor]) -> float
 # ---------------------------------------------------------------------------------------------- against the definition
 
 
-@pytest.mark.filterwarnings("ignore:LastState cannot be vectorised")
+@pytest.mark.filterwarnings("ignore:.* cannot be vectorised")
 @pytest.mark.parametrize("name", TABLE)
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_equals_definition(name, estimator):
@@ -78,7 +78,7 @@ def test_equals_definition(name, estimator):
     assert relative_error(estimate(model.float(), cast(copied(batches), torch.float32)), expected) < 1e-4
 
 
-@pytest.mark.filterwarnings("ignore:LastState cannot be vectorised")
+@pytest.mark.filterwarnings("ignore:.* cannot be vectorised")
 @pytest.mark.parametrize(
     "name", [name for name in TABLE if name not in {"two positions first", "Embedding of single tokens"}]
 )
@@ -826,6 +826,15 @@ def test_leaves_no_traces_when_the_data_fails():
     with pytest.raises(OSError, match="disk gone"):
         fisher_diagonal(model, failing())
     assert fingerprint(model) == before
+
+
+@pytest.mark.filterwarnings("ignore:.* cannot be vectorised")
+@pytest.mark.parametrize("name", OTHERS)
+def test_parameters_stay_the_models_own(name):
+    model, batches = build(OTHERS[name])
+    before = [(name, id(value)) for name, value in model.named_parameters()]
+    fisher_diagonal(model, batches)
+    assert [(name, id(value)) for name, value in model.named_parameters()] == before
 
 
 def test_data_are_left_alone():

@@ -28,6 +28,7 @@ def test_places_and_samples_are_told_apart_whatever_the_gradient_reaches(order, 
     assert torch.equal(layout.samples_first(three[2], 3), ROWS)
     assert layout.fits(three[2], 3)
     assert not layout.fits(three[2], 5)
+    assert not layout.fits(torch.tensor(0.0), 1)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

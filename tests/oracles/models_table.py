@@ -63,6 +63,12 @@ class CalledTwice(nn.Module):
         return self.last(hidden)
 
 
+def repeated() -> nn.Module:
+    """One layer under two names."""
+    layer = nn.Linear(6, 6)
+    return nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), nn.Linear(6, 3))
+
+
 class MeanOver(nn.Module):
     def __init__(self, dim: int | tuple[int, ...]) -> None:
         super().__init__()
@@ -211,6 +217,32 @@ class Positions(nn.Module):
         return self.head(hidden * hidden.roll(1, 1)).mean(1)
 
 
+class Gain(nn.Module):
+    """Parameters without dimensions, which are added to each other and not to samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain, self.more = nn.Parameter(torch.randn(())), nn.Parameter(torch.randn(()))
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x) * (1 + self.gain - self.more)
+
+
+class Ragged(nn.Module):
+    """Takes the tokens that are not 0 together, whichever samples they are of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.inner, self.head = nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = x > 0
+        hidden = torch.zeros(*x.shape, 4, dtype=self.head.weight.dtype, device=x.device)
+        hidden[kept] = torch.tanh(self.inner(torch.tanh(self.tokens(x[kept]))))
+        return self.head(hidden.sum(1))
+
+
 class CrossAttention(nn.Module):
     """Samples attend to other numbers of their own, of the same size and of others."""
 
@@ -256,6 +288,13 @@ def vectors(classes: int, *shape: int, samples: int = 7) -> Batches:
 def tokens(classes: int, length: int, samples: int = 7, vocabulary: int = 5) -> Batches:
     x, y = torch.randint(vocabulary, (samples, length)), torch.randint(classes, (samples,))
     return list(zip(x.split(4), y.split(4), strict=True))
+
+
+def sentences(*lengths: list[int]) -> Batches:
+    """Tokens from 1, so many in each sample of a batch, and 0 after them."""
+    x = [torch.randint(1, 5, (len(of_batch), 6)) for of_batch in lengths]
+    x = [t * (torch.arange(6) < torch.tensor(n).unsqueeze(1)) for t, n in zip(x, lengths, strict=True)]
+    return [(t, torch.randint(3, (len(t),))) for t in x]
 
 
 def tasks() -> Batches:
@@ -412,10 +451,15 @@ CLOSED: dict[str, Entry] = {
 
 OTHERS: dict[str, Entry] = {
     "cross-attention": (CrossAttention, partial(vectors, 3, 4, 4)),
+    "sum of scalars": (Gain, partial(vectors, 3, 5)),
+    "samples of unequal lengths": (Ragged, partial(sentences, [2, 4, 3])),
+    "samples of unequal lengths, from the fourth": (Ragged, partial(sentences, [3, 3, 3, 2, 4])),
+    "samples of unequal lengths, in the second batch": (Ragged, partial(sentences, [3, 3, 3], [2, 4])),
     "added twice": (AddedTwice, partial(vectors, 3, 4, 3)),
     "tied autoencoder": (TiedAutoencoder, partial(vectors, 3, 6)),
     "weight shared by two layers": (SharedWeight, partial(tokens, 5, 3)),
     "layer called twice": (CalledTwice, partial(vectors, 3, 5)),
+    "layer of two names": (repeated, partial(vectors, 3, 6)),
     "weight norm and a subclass": (normed, partial(vectors, 3, 6)),
     "layers without closed form": (mixed_layers, partial(vectors, 3, 1, 4, 4, 4)),
     "changes in place": (InPlace, partial(vectors, 3, 5)),
