@@ -291,7 +291,7 @@ def split_stratified(data: ImageDataset, fraction: float, seed: int) -> tuple[Im
 
     Args:
         data: The data.
-        fraction: Share of each class to split off, rounded to whole images, in (0, 1).
+        fraction: Share of each class to split off, rounded to whole images, in (0, 1); at least one, where it has two.
         seed: Decides which.
 
     Returns:
@@ -301,7 +301,7 @@ def split_stratified(data: ImageDataset, fraction: float, seed: int) -> tuple[Im
     for label in data.labels.unique().tolist():
         members = torch.nonzero(data.labels == label).flatten()
         order = draws.permutation(len(members), seed, Purpose.VALIDATION, label)
-        chosen[members[order[: round(fraction * len(members))]]] = True
+        chosen[members[order[: round(fraction * len(members)) or int(len(members) > 1)]]] = True
     return data.select(torch.nonzero(~chosen).flatten()), data.select(torch.nonzero(chosen).flatten())
 
 
@@ -336,6 +336,7 @@ def build(
             transformation group "train"; not in evaluation, nor for importances.
         eval_transform: Applied to each input otherwise, in the group "eval".
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); 0: no such stream.
+            At least one image of each class, but that a class of a single image stays in ``train_stream``.
         seed: Decides which images those are.
         notes: See `ImageScenario`.
 
@@ -343,9 +344,9 @@ def build(
         The benchmark.
 
     Raises:
-        TypeError: If a transform is no function, or ``validation`` no number.
-        ValueError: If ``scenario`` or ``validation`` is out of range, there is no task, or an experience or, by
-            ``validation``, one of its classes is left without images.
+        TypeError: If a transform is no function, ``validation`` no number, or ``seed`` no whole number.
+        ValueError: If ``scenario``, ``validation`` or ``seed`` is out of range, there is no task, or an experience or,
+            by ``validation``, one of its classes is left without images.
 
     Examples:
         >>> from avsi.scenarios import Source, Task
@@ -363,6 +364,7 @@ def build(
         if transform is not None and not callable(transform):
             raise TypeError(f"{name} must be a function of one input, got {transform!r}")
     validation = check_number("validation", validation, "a fraction in [0, 1)", lambda share: 0 <= share < 1)
+    draws.check_seed(seed)
     if not tasks:
         raise ValueError("a benchmark needs at least one task")
     streams: dict[str, list[TaskAwareSupervisedClassificationDataset]] = {"train": [], "test": []}
@@ -401,7 +403,9 @@ def _split_off(data: ImageDataset, fraction: float, seed: int, position: int) ->
             f"give less"
         )
     if not len(split_off):
-        raise ValueError(f"validation={fraction:g} takes no image of experience {position}: give more, or 0 for none")
+        raise ValueError(
+            f"validation={fraction:g} takes no image of experience {position}, which has one of each class: give 0"
+        )
     return kept, split_off
 
 

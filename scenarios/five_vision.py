@@ -34,7 +34,7 @@ def five_vision(
             padding included; or the means and standard deviations to use, by data set. Default: inputs in [0, 1].
         train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone; see `split`.
         eval_transform: Applied to the inputs wherever ``train_transform`` is not.
-        validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1).
+        validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); at least one image.
         seed: Decides which images those are.
         dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
         download: Whether to obtain missing data from its publisher.

@@ -51,7 +51,7 @@ def permuted(
         train_transform: Augmentation, applied to the permuted inputs of ``train_stream`` in training alone; see
             `split`.
         eval_transform: Applied to the inputs wherever ``train_transform`` is not.
-        validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1).
+        validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); at least one image.
         seed: Decides the permutations, and which images go to ``valid_stream`` (the same ones in every experience).
         dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
         download: Whether to obtain missing data from its publisher.

@@ -56,7 +56,7 @@ def split(
         train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone: a transform of
             torchvision's v2, say, or any function of one input. Evaluation and importances do without it.
         eval_transform: Applied to the inputs wherever ``train_transform`` is not.
-        validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1).
+        validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); at least one image.
         seed: Decides which images those are, and a random order.
         dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
         download: Whether to obtain missing data from its publisher.
@@ -204,7 +204,7 @@ def split_cifar(
         class_order: The classes of CIFAR-100, in their order, ten to an experience. Default: 0, 1, 2, ...
         train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone; see `split`.
         eval_transform: Applied to the inputs wherever ``train_transform`` is not.
-        validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1).
+        validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); at least one image.
         seed: Decides which images those are.
         dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
         download: Whether to obtain missing data from its publisher.

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from avsi.importance.closed_forms import Phi, chunks
 from avsi.importance.graph import Call, Users, recorded, trace
 from avsi.importance.layouts import Layout, Seen, find_layout, reaches, reaches_beyond_first, rounding
-from avsi.importance.samples import Batch
+from avsi.importance.samples import Batch, check_classes
 from avsi.importance.uses import Calls, Closed, Key, Use, find_homes, find_uses
 
 CPU_INPUT_BYTES = 2**24
@@ -147,12 +147,8 @@ class PerSampleSums:
 
     def _check(self, batch: Batch, outputs: Tensor) -> None:
         where = f"in batch {self._batches}" + (f", task {batch.task_label}" if batch.task is not None else "")
-        if self._objective.needs_classes and outputs.shape[1] == 1:
-            raise ValueError(
-                f"the model has a single output {where}, and a softmax over one class is always 1, so its Fisher "
-                'information is 0. For regression choose labels="gaussian"; a binary classifier with one logit z is '
-                "the same as one with the two outputs (0, z)"
-            )
+        if self._objective.needs_classes:
+            check_classes(outputs, where)
         bad = ~outputs.detach().isfinite().all(1)
         self._raise_if(bad.any(), lambda: f"the model's outputs are not finite for some samples {where}")
         if self._objective.targets_are_classes and batch.targets is not None:

@@ -100,6 +100,24 @@ def unpack(batch: Any) -> tuple[Tensor, Any, Tensor | int | None]:
     return x, y, task
 
 
+def check_classes(outputs: Tensor, where: str) -> None:
+    """Check that outputs are those of a classifier that has a choice.
+
+    Args:
+        outputs: (N, classes).
+        where: Where they come from, for the error.
+
+    Raises:
+        ValueError: If there is one class.
+    """
+    if outputs.shape[1:] == (1,):
+        raise ValueError(
+            f"the model has a single output {where}, and a softmax over one class is always 1, so its Fisher "
+            'information is 0. For regression choose labels="gaussian"; a binary classifier with one logit z is '
+            "the same as one with the two outputs (0, z)"
+        )
+
+
 def check_labels(y: Any, samples: int, labels: str) -> Tensor:
     """Check class indices; their range is checked when the number of classes is known.
 

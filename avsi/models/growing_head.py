@@ -11,6 +11,7 @@ from avalanche.models import DynamicModule
 from torch import Tensor, nn
 
 from avsi._arguments import check_count, check_number
+from avsi.importance.estimators import MASK
 from avsi.models.multi_head import keep_old_classes, number_of_classes
 
 
@@ -54,7 +55,7 @@ class GrowingHead(DynamicModule):
         head: Callable[[int, int], nn.Module] = nn.Linear,
         *,
         initial_classes: int = 2,
-        mask_value: float | None = -1000.0,
+        mask_value: float | None = MASK,
     ) -> None:
         super().__init__()
         self.in_features = check_count("in_features", in_features)

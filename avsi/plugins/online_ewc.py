@@ -11,6 +11,7 @@ from avsi.consolidation.arguments import Strength
 from avsi.consolidation.online_ewc import Mode, OnlineEWCPenalty
 from avsi.consolidation.penalty import PenaltyStep
 from avsi.importance.estimators import Labels
+from avsi.importance.samples import check_classes
 from avsi.plugins.consolidation import ConsolidationPlugin
 
 
@@ -103,3 +104,9 @@ class OnlineEWCPlugin(ConsolidationPlugin):
                 "OnlineEWCPlugin cannot work with SCR, whose contrastive loss trains embeddings: these are no logits, "
                 "so there is no likelihood of the labels to take Fisher information of; use MASPlugin or SIPlugin"
             )
+
+    def after_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse the outputs of a single class, which have no Fisher information, before the first step."""
+        super().after_forward(strategy, *args, **kwargs)
+        if self.labels != "gaussian" and self._iterations == 1:
+            check_classes(strategy.mb_output, f"in experience {self.experiences_seen}")

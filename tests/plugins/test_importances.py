@@ -12,6 +12,7 @@ from training import default_dtype, naive, seeded_mlp
 from avsi import MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.models import HeadedModel, MultiHead
 from avsi.plugins.evaluation_pass import show_if_long
+from avsi.scenarios import split_digits
 
 PLUGINS = {
     "ewc": lambda strength: OnlineEWCPlugin(strength),
@@ -219,6 +220,15 @@ def test_importance_pass_that_fails_is_not_hidden(digits):
 
     with pytest.raises((FloatingPointError, ValueError), match="finite"):
         train(digits, [Break(), OnlineEWCPlugin(1.0)])
+
+
+def test_single_classes_are_refused_before_they_are_trained_on():
+    stream, model = split_digits(10).train_stream, seeded_mlp()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"single output in experience 0, .* softmax over one class"):
+        naive(model, sgd(model), [OnlineEWCPlugin(1.0)]).train(stream[0], eval_streams=[])
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    naive(model, sgd(model), [OnlineEWCPlugin(1.0, labels="gaussian")]).train(stream[0], eval_streams=[])
 
 
 @pytest.mark.parametrize("gamma", [-0.1, 1.5, float("nan")])

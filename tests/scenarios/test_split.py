@@ -8,7 +8,7 @@ from torch import nn
 from training import naive
 
 from avsi.data import load, published_counts
-from avsi.scenarios import split_cifar, split_digits, split_mnist
+from avsi.scenarios import Source, Task, build, imbalance, split_cifar, split_digits, split_mnist
 from avsi.scenarios.build import select_classes, split_stratified
 
 
@@ -53,6 +53,13 @@ def test_validation_is_stratified_disjoint_and_seeded():
         assert first.valid_stream[task].task_label == task
     assert differs
     assert "valid" not in full.streams
+
+
+def test_validation_has_at_least_one_image_of_each_class_that_has_two():
+    (task,) = imbalance([Task(Source.load("digits"), (0, 1, 2, 3))], [[50, 4, 2, 1]])
+    benchmark = build([task], validation=0.1)
+    counts = [stream[0].dataset for stream in (benchmark.train_stream, benchmark.valid_stream)]
+    assert [samples(data)[1].bincount().tolist() for data in counts] == [[45, 3, 1, 1], [5, 1, 1]]
 
 
 @pytest.mark.parametrize("validation", [-0.1, 1.0, 2])
