@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
@@ -179,12 +179,13 @@ def _image_set(name: str, split: str, samples: Any, labels: Any) -> ImageSet:
         raise TypeError(f"{where} have classes of {y.dtype}: give whole numbers from 0")
     if y.shape != (len(x),):
         raise ValueError(f"{where} are {len(x)}, but their classes have the shape {tuple(y.shape)}, not ({len(x)},)")
+    y = y.to(torch.int64)
     if int(y.min()) < 0:
         raise ValueError(f"{where} have the class {int(y.min())}: give whole numbers from 0")
     finite = x.flatten(1).isfinite().all(1)
     if not finite.all():
         raise ValueError(f"{where} are not all finite: sample {int((~finite).nonzero()[0])} holds NaN or an infinity")
-    return ImageSet(name, split, x, y.to(torch.int64), {"source": name, "complete": "true", "note": "given as arrays"})
+    return ImageSet(name, split, x, y, {"source": name, "complete": "true", "note": "given as arrays"})
 
 
 def _tensor(values: Any) -> Tensor:
@@ -306,7 +307,7 @@ def split_stratified(data: ImageDataset, fraction: float, seed: int) -> tuple[Im
 
 
 def build(
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     *,
     scenario: Scenario = "task",
     train_transform: Transform | None = None,
@@ -365,6 +366,7 @@ def build(
             raise TypeError(f"{name} must be a function of one input, got {transform!r}")
     validation = check_number("validation", validation, "a fraction in [0, 1)", lambda share: 0 <= share < 1)
     draws.check_seed(seed)
+    tasks = tuple(tasks)
     if not tasks:
         raise ValueError("a benchmark needs at least one task")
     streams: dict[str, list[TaskAwareSupervisedClassificationDataset]] = {"train": [], "test": []}

@@ -34,7 +34,7 @@ class GrowingHead(DynamicModule):
         seen: Which classes have been trained on, (classes,).
 
     Raises:
-        ValueError: If a size is not positive, or the mask's value is not finite.
+        ValueError: If a size is not positive, the mask's value is not finite, or the head has hidden layers.
         TypeError: If a size is no whole number, or the mask's value no number.
 
     Examples:
@@ -65,6 +65,12 @@ class GrowingHead(DynamicModule):
         self.mask_value = mask_value
         initial_classes = check_count("initial_classes", initial_classes)
         self.head = head(self.in_features, initial_classes)
+        if number_of_classes(self.head) != initial_classes:
+            raise ValueError(
+                f"a head that grows must have its classes in the first dimension of its parameters: of {initial_classes}"
+                f" classes, {type(self.head).__name__}'s first parameter has {number_of_classes(self.head)} rows. "
+                "Hidden layers belong to the features"
+            )
         self.register_buffer("seen", torch.zeros(initial_classes, dtype=torch.bool))
         self.seen: Tensor
 

@@ -46,6 +46,11 @@ class HeadedModel(MultiTaskModule):
     def __init__(self, features: nn.Module, feature_size: int, head: Head, init: Initialise | None = None) -> None:
         super().__init__()
         self.features = features if init is None else features.apply(init)
+        if isinstance(head, nn.Module):
+            raise TypeError(
+                f"head must be a number of classes, or a function that builds the head from the size of the features, "
+                f"such as MultiHead or partial(DHPLinear, out_features=10); got a {type(head).__name__} that is built"
+            )
         if not callable(head):
             head = partial(nn.Linear, out_features=check_count("head, as a number of classes,", head))
         self.head = head(feature_size)

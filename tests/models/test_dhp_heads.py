@@ -54,6 +54,11 @@ def test_growing_keeps_old_classes_and_starts_new_ones_without_traces(container,
     assert get() is grown
 
 
+def test_growing_heads_have_no_hidden_layers():
+    with pytest.raises(ValueError, match="of 2 classes, Sequential's first parameter has 8 rows"):
+        GrowingHead(4, lambda features, classes: nn.Sequential(nn.Linear(features, 8), nn.Linear(8, classes)))
+
+
 @pytest.mark.parametrize("head", [nn.Linear, MatchedLinear, DHPLinear])
 def test_growing_head_follows_a_class_incremental_stream(class_incremental, head):
     torch.manual_seed(0)

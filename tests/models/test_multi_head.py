@@ -175,6 +175,11 @@ def test_bad_heads(head, answer):
         MLP(4, (4,), head)
 
 
+def test_a_head_that_is_built_is_refused_at_once():
+    with pytest.raises(TypeError, match=r"head must be a number of classes, or .* got a Linear that is built"):
+        MLP(4, (4,), nn.Linear(4, 2))
+
+
 def test_numbers_of_every_kind_are_taken():
     for kind in (np.int64, torch.tensor):
         model = MLP(kind(6), (kind(5),), kind(3), dropout=np.float32(0.5))

@@ -16,6 +16,7 @@ from avsi.experiment.provenance import describe_data
 from avsi.models import MLP, GrowingHead, MultiHead
 from avsi.scenarios import (
     Source,
+    Task,
     build,
     imbalance,
     mnist_background,
@@ -232,6 +233,8 @@ def test_own_arrays_need_not_be_contiguous_writable_or_of_this_library():
         if isinstance(given, list):
             given = np.array(given, dtype="uint8")
         assert Source.from_arrays((given, y.tolist()), (given, y)).classes == (0, 1)
+    for kind in (np.uint8, np.uint16, np.uint32, np.uint64):
+        assert Source.from_arrays((x, y.astype(kind)), (x, y)).classes == (0, 1)
     parameter = torch.nn.Parameter(torch.rand(4, 3))
     assert not Source.from_arrays((parameter, y), (parameter, y)).train.images.requires_grad
 
@@ -255,6 +258,13 @@ def test_two_data_sets_must_not_have_one_name():
     with pytest.raises(ValueError, match="two data sets are called 'arrays': give each a name of its own"):
         build(sequence([Source.from_arrays((x + 1, y), (x, y)), sources[0]]))
     assert len(build(sequence([sources[0], sources[0]])).train_stream) == 2
+
+
+def test_tasks_may_come_one_by_one():
+    source = Source.load("digits")
+    benchmark = build(Task(source, classes) for classes in ((0, 1), (2, 3)))
+    assert [image_set.name for image_set in benchmark.image_sets] == ["digits", "digits"]
+    assert benchmark.classes == {"digits": [0, 1, 2, 3]}
 
 
 def test_classes_with_large_numbers_and_gaps():
