@@ -65,11 +65,12 @@ class GrowingHead(DynamicModule):
         self.mask_value = mask_value
         initial_classes = check_count("initial_classes", initial_classes)
         self.head = head(self.in_features, initial_classes)
-        if number_of_classes(self.head) != initial_classes:
+        rows = number_of_classes(self.head)
+        if rows != initial_classes:
             raise ValueError(
-                f"a head that grows must have its classes in the first dimension of its parameters: of {initial_classes}"
-                f" classes, {type(self.head).__name__}'s first parameter has {number_of_classes(self.head)} rows. "
-                "Hidden layers belong to the features"
+                "a head that grows must have its classes in the first dimension of its parameters: of "
+                f"{initial_classes} classes, {type(self.head).__name__}'s first parameter has {rows} rows. Hidden "
+                "layers belong to the features"
             )
         self.register_buffer("seen", torch.zeros(initial_classes, dtype=torch.bool))
         self.seen: Tensor
