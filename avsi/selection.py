@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from avalanche.training.plugins import LRSchedulerPlugin
+
 from avsi._arguments import check_count
 from avsi.consolidation import StabilityWarning
 from avsi.consolidation.arguments import check_strengths
@@ -120,8 +122,8 @@ def choose_strength(
 
     Raises:
         RuntimeError: If training diverges at every learning rate, or no strength tried is weak enough.
-        ValueError: If an argument is out of range, or the strategy is on a device whose random states are not known.
-            A number of attempts that is not whole is a TypeError.
+        ValueError: If an argument is out of range, the strategy has an ``LRSchedulerPlugin``, or it is on a device
+            whose random states are not known. A number of attempts that is not whole is a TypeError.
 
     Examples:
         >>> from avsi.models import MLP, MultiHead
@@ -146,6 +148,11 @@ def choose_strength(
     rates = [float(rate) for rate in learning_rates]
     attempts = check_count("attempts", attempts)
     _check(rates, first, margin, decay)
+    if any(isinstance(plugin, LRSchedulerPlugin) for plugin in strategy.plugins):
+        raise ValueError(
+            "the scheduler of an LRSchedulerPlugin goes by learning rates of its own, whichever is tried; use "
+            "avsi.plugins.schedule.Schedule, whose scheduler begins with the one that it finds"
+        )
     tried: list[Attempt] = []
     device = str(strategy.device)
     try:

@@ -6,8 +6,9 @@ from functools import partial
 import pytest
 import torch
 from avalanche.training import EWC, Naive
-from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, SupervisedPlugin
 from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
 from training import naive, seeded_mlp
 
 from avsi import SIPlugin
@@ -164,6 +165,10 @@ def test_what_cannot_be_chosen(benchmark):
     model = seeded_mlp()
     with pytest.raises(ValueError, match="Naive has 0 consolidation plugins"):
         choose_strength(naive(model, SGD(model.parameters(), lr=0.1), strategy=Naive), task, valid, learning_rates=(1,))
+    strategy = make(MAS, 0.1)
+    strategy.plugins.append(LRSchedulerPlugin(LambdaLR(strategy.optimizer, lambda epoch: 1 / (1 + epoch))))
+    with pytest.raises(ValueError, match=r"LRSchedulerPlugin goes by learning rates of its own.*schedule.Schedule"):
+        choose_strength(strategy, task, valid, learning_rates=(0.1, 0.01))
     strategy = make(MAS, 0.1)
     strategy.device = torch.device("mps")
     with pytest.raises(ValueError, match="choose_strength works on cpu and cuda, got mps; move the strategy"):
