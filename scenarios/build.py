@@ -147,14 +147,16 @@ class Source:
                 models get as floats in [0, 1], or floats, which they get as they are. Pieces that work on images take
                 (N, C, H, W); any other shape will do elsewhere.
             test: Test samples and classes.
-            name: What messages and results call the data set.
+            name: What messages and results call the data set; not the name of a published one.
 
         Returns:
             The source.
 
         Raises:
-            ValueError: If training and test samples do not go together.
+            ValueError: If training and test samples do not go together, or the name is taken.
         """
+        if name in PUBLISHED:
+            raise ValueError(f"{name!r} is a data set of avsi.data; give yours a name of its own")
         first, second = (_image_set(name, split, *pair) for split, pair in (("train", train), ("test", test)))
         kinds = [(tuple(part.images.shape[1:]), part.images.dtype) for part in (first, second)]
         if kinds[0] != kinds[1]:

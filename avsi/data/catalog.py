@@ -147,9 +147,14 @@ def published_size(name: str, split: str, classes: Iterable[int] | None = None) 
 
         >>> published_size("mnist", "test"), published_size("mnist", "test", [0, 1])
         (10000, 2115)
+
+    Raises:
+        DataError: If the data set, the split or a class is unknown, or nobody publishes the counts of classes.
     """
     check_known(name, split)
     published = PUBLISHED[name]
-    if classes is None or set(classes) == set(range(published.classes)):
-        return published.sizes[split]
-    return sum(published_counts(name, split)[c] for c in classes)
+    known = set(range(published.classes))
+    wanted = known if classes is None else set(classes)
+    if not wanted <= known:
+        raise DataError(f"{name!r} has no class {min(wanted - known)}; there are 0 to {published.classes - 1}")
+    return published.sizes[split] if wanted == known else sum(published_counts(name, split)[c] for c in wanted)

@@ -11,6 +11,7 @@ import torch
 from avalanche.logging import TensorboardLogger
 from avalanche.training.plugins import SupervisedPlugin
 
+from avsi._arguments import check_count
 from avsi.hebbian import DHPLinear
 
 
@@ -22,11 +23,15 @@ class HebbianDynamics(SupervisedPlugin):
 
     Args:
         every: Steps between records.
+
+    Raises:
+        ValueError: If ``every`` is not positive.
+        TypeError: If it is no whole number.
     """
 
     def __init__(self, every: int = 100) -> None:
         super().__init__()
-        self.every = every
+        self.every = check_count("every", every)
         self.steps = 0
         self.records: dict[str, dict[str, list[float | None]]] = {}
         """By layer name, parallel lists ``step``, ``eta``, ``hebb`` and ``alpha``; None where a value is not finite."""

@@ -51,6 +51,13 @@ def test_published_counts_add_up_to_the_published_sizes():
     assert [len(published_counts(name, "test")) for name in counted] == [10, 10, 10, 10, 100, 10, 10]
 
 
+def test_published_sizes_of_some_classes():
+    assert published_size("mnist", "test", (c for c in (1, 0, 1))) == 2115
+    for unknown in (10, -1):
+        with pytest.raises(DataError, match=f"'mnist' has no class {unknown}; there are 0 to 9"):
+            published_size("mnist", "test", [0, unknown])
+
+
 def test_counts_that_nobody_publishes():
     with pytest.raises(DataError, match="how many images of each class 'mnist_background' has is not published"):
         published_counts("mnist_background", "train")

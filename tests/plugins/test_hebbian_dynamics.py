@@ -39,3 +39,9 @@ def test_models_without_plasticity_record_nothing(digits):
     strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), [dynamics])
     strategy.train(digits.train_stream[0], eval_streams=[])
     assert dynamics.records == {}
+
+
+@pytest.mark.parametrize(("every", "error"), [(0, ValueError), (1.5, TypeError)])
+def test_bad_steps(every, error):
+    with pytest.raises(error, match="every must be"):
+        HebbianDynamics(every)

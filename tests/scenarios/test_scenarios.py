@@ -260,6 +260,13 @@ def test_two_data_sets_must_not_have_one_name():
     assert len(build(sequence([sources[0], sources[0]])).train_stream) == 2
 
 
+def test_own_arrays_do_not_take_a_published_name():
+    """Results would take them for these."""
+    x, y = np.zeros((2, 3), dtype=np.uint8), np.array([0, 1])
+    with pytest.raises(ValueError, match=r"'mnist' is a data set of avsi\.data; give yours a name of its own"):
+        Source.from_arrays((x, y), (x, y), name="mnist")
+
+
 def test_tasks_may_come_one_by_one():
     source = Source.load("digits")
     benchmark = build(Task(source, classes) for classes in ((0, 1), (2, 3)))
@@ -272,6 +279,7 @@ def test_classes_with_large_numbers_and_gaps():
     source = Source.from_arrays((x, y), (x, y))
     assert source.classes == (5, 7, 10**9)
     assert [e.classes_in_this_experience for e in split(source, 3, scenario="class").train_stream] == [[0], [1], [2]]
+    assert describe_data(split(source, 3))[0]["images"] == 6  # and takes no memory for all numbers below
     with pytest.raises(ValueError, match=r"arrays \(test\) has no image of class 6"):
         select_classes(source.test, [5, 6])
 
