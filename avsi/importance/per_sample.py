@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,6 +76,7 @@ class PerSampleSums:
         self._at_once: dict[int | None, int] = {}  # samples, by task
         self._changes_inputs = False
         self._vectorises = True
+        self._replaceable: set[tuple[int | None, str]] = set()  # parameters, by task
         self._reached = False
         self._batches = 0
         self._faults: list[tuple[Tensor, Callable[[], str]]] = []
@@ -336,17 +338,23 @@ class PerSampleSums:
     def _sums_by_vmap(
         self, batch: Batch, parameters: dict[str, Tensor], inputs: Tensor, cotangents: Tensor
     ) -> dict[str, Tensor]:
-        def of_one_sample(row: Tensor, rows_cotangents: Tensor) -> dict[str, Tensor]:
-            def outputs(values: dict[str, Tensor]) -> Tensor:
-                given = {path: values[name] for path, name in self._paths.items() if name in values}
-                # Torch's own tying would not put back the weights of a module that has two names.
-                call = lambda *args: functional_call(self._model, given, args, tie_weights=False)  # noqa: E731
-                return batch.call(call, row.unsqueeze(0).clone()).squeeze(0)
+        def outputs(values: dict[str, Tensor], row: Tensor) -> Tensor:
+            given = {path: values[name] for path, name in self._paths.items() if name in values}
+            # Torch's own tying would not put back the weights of a module that has two names.
+            call = lambda *args: functional_call(self._model, given, args, tie_weights=False)  # noqa: E731
+            return batch.call(call, row.unsqueeze(0).clone()).squeeze(0)
 
-            pull_back = vjp(outputs, parameters)[1]
+        def of_one_sample(row: Tensor, rows_cotangents: Tensor) -> dict[str, Tensor]:
+            pull_back = vjp(partial(outputs, row=row), parameters)[1]
             return self._sum_phi(pull_back(cotangent)[0] for cotangent in rows_cotangents)
 
         try:
+            if not (tried := {(batch.task_label, name) for name in parameters}) <= self._replaceable:
+                with torch.enable_grad():
+                    users = trace(outputs(parameters, inputs[0]))
+                if any(id(self._parameters[name]) in users for name in parameters):
+                    raise RuntimeError("a parameter is not taken from its module, but from a list that holds it, say")
+                self._replaceable |= tried
             per_sample = vmap(of_one_sample)(inputs, cotangents)
         except torch.OutOfMemoryError:
             raise

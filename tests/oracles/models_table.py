@@ -217,6 +217,18 @@ class Positions(nn.Module):
         return self.head(hidden * hidden.roll(1, 1)).mean(1)
 
 
+class Held(nn.Module):
+    """Holds a parameter in a list too, and takes it from there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.shift, self.head = nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(5)), nn.Linear(5, 3)
+        self.held = [self.scale]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(x * self.held[0]) * self.shift)
+
+
 class Gain(nn.Module):
     """Parameters without dimensions, which are added to each other and not to samples."""
 
@@ -451,6 +463,7 @@ CLOSED: dict[str, Entry] = {
 
 OTHERS: dict[str, Entry] = {
     "cross-attention": (CrossAttention, partial(vectors, 3, 4, 4)),
+    "held elsewhere": (Held, partial(vectors, 3, 5)),
     "sum of scalars": (Gain, partial(vectors, 3, 5)),
     "samples of unequal lengths": (Ragged, partial(sentences, [2, 4, 3])),
     "samples of unequal lengths, from the fourth": (Ragged, partial(sentences, [3, 3, 3, 2, 4])),
