@@ -377,6 +377,8 @@ class PerSampleSums:
         for row in range(len(inputs)):
             with torch.enable_grad():
                 outputs = batch.call(self._model, inputs[row : row + 1].clone())
+            if not outputs.requires_grad:
+                continue  # none of the parameters has to do with this sample
             gradients = (
                 torch.autograd.grad(outputs, wrt, v.unsqueeze(0), retain_graph=True, materialize_grads=True)
                 for v in cotangents[row]

@@ -239,6 +239,30 @@ def test_without_vectorisation_one_sample_at_a_time():
         fisher_diagonal(model, batches)
 
 
+class Experts(nn.Module):
+    """Each sample goes to one of two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(4, 3) for _ in range(2))
+
+    def forward(self, x):
+        outputs = x.new_zeros(len(x), 3)
+        for expert, mine in zip(self.experts, (x[:, 0] > 0, x[:, 0] <= 0), strict=True):
+            if mine.any():
+                outputs[mine] = expert(x[mine])
+        return outputs
+
+
+@pytest.mark.filterwarnings("ignore:Experts cannot be vectorised")
+@pytest.mark.parametrize("names", [None, ["experts.1.weight"]])
+def test_parameters_that_some_samples_do_not_use(names):
+    model, batches = build((Experts, partial(vectors, 3, 4)))
+    expected = oracle.fisher(model, batches, "empirical")
+    got = fisher_diagonal(model, batches, parameters=names)
+    assert relative_error(got, {name: expected[name] for name in names or expected}) < 1e-10
+
+
 def test_new_layer_types_register(monkeypatch):
     class Plastic(nn.Module):
         def __init__(self):
