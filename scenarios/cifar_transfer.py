@@ -27,7 +27,7 @@ def cifar_transfer(
     Args:
         images_per_class: Training images of classes 8 and 9 each, validation included.
         train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone; see `split`.
-        eval_transform: Applied to the inputs wherever ``train_transform`` is not.
+        eval_transform: Applied to the inputs in evaluation, validation and importances; not in training.
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); at least one image.
         seed: Decides which images of classes 8 and 9 these are, and which go to ``valid_stream``.
         dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.

@@ -33,7 +33,7 @@ def five_vision(
         normalise: Whether to bring every channel of each data set's training images to mean 0 and standard deviation 1,
             padding included; or the means and standard deviations to use, by data set. Default: inputs in [0, 1].
         train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone; see `split`.
-        eval_transform: Applied to the inputs wherever ``train_transform`` is not.
+        eval_transform: Applied to the inputs in evaluation, validation and importances; not in training.
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); at least one image.
         seed: Decides which images those are.
         dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.

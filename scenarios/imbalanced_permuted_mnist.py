@@ -59,7 +59,7 @@ def imbalanced_permuted_mnist(
             them over all its trials.
         thin_test: Whether test images are removed in the same proportions; else test sets stay whole.
         train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone; see `split`.
-        eval_transform: Applied to the inputs wherever ``train_transform`` is not.
+        eval_transform: Applied to the inputs in evaluation, validation and importances; not in training.
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); at least one image.
         seed: Decides the permutations, which images are left, and which of these go to ``valid_stream``.
         dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.

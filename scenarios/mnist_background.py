@@ -43,7 +43,7 @@ def mnist_background(
             with scikit-learn and, where it is installed, scikit-image; another data set's name; or a `Source`.
         background_seed: For a rebuild: decides the patches, apart from ``seed``, since the data set is fixed.
         train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone; see `split`.
-        eval_transform: Applied to the inputs wherever ``train_transform`` is not.
+        eval_transform: Applied to the inputs in evaluation, validation and importances; not in training.
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); at least one image.
         seed: Decides which images of task 1 these are, and which go to ``valid_stream``.
         dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.

@@ -50,7 +50,7 @@ def permuted(
         permute_first: Whether the first one is permuted too.
         train_transform: Augmentation, applied to the permuted inputs of ``train_stream`` in training alone; see
             `split`.
-        eval_transform: Applied to the inputs wherever ``train_transform`` is not.
+        eval_transform: Applied to the inputs in evaluation, validation and importances; not in training.
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); at least one image.
         seed: Decides the permutations, and which images go to ``valid_stream`` (the same ones in every experience).
         dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.

@@ -55,7 +55,7 @@ def split(
             there, in an order drawn from the seed (van de Ven). Default: in ascending order.
         train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone: a transform of
             torchvision's v2, say, or any function of one input. Evaluation and importances do without it.
-        eval_transform: Applied to the inputs wherever ``train_transform`` is not.
+        eval_transform: Applied to the inputs in evaluation, validation and importances; not in training.
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); at least one image.
         seed: Decides which images those are, and a random order.
         dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
@@ -203,7 +203,7 @@ def split_cifar(
         scenario: "task", as in the paper, "domain" or "class"; see `split`.
         class_order: The classes of CIFAR-100, in their order, ten to an experience. Default: 0, 1, 2, ...
         train_transform: Augmentation, applied to inputs of ``train_stream`` in training alone; see `split`.
-        eval_transform: Applied to the inputs wherever ``train_transform`` is not.
+        eval_transform: Applied to the inputs in evaluation, validation and importances; not in training.
         validation: Share of each class's training images that goes to ``valid_stream``, in [0, 1); at least one image.
         seed: Decides which images those are.
         dataset_root: Folder of prepared data sets; default ``$AVSI_DATA``, else the user's cache folder.
