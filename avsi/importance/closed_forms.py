@@ -319,6 +319,8 @@ def add_embedding(
     rows, features = totals["weight"].shape
     for part in chunks(len(inputs), 3 * grads[0][0].nbytes, workspace):
         index = inputs[part].reshape(len(grads[0][part]), -1).long()
+        if not index.numel():
+            continue  # samples without places
         # Sorted by sample and row, equal pairs are neighbours; each run of them is one row of one sample's gradient.
         pair = (index + rows * torch.arange(len(index), device=index.device).unsqueeze(1)).flatten()
         pair, order = pair.sort()

@@ -98,6 +98,20 @@ def only_user(users: Users, source: Any) -> tuple[Any, int] | None:
     return None
 
 
+_ROUTES = ("Index", "Scatter", "Gather", "MaskedScatter", "MaskedSelect", "SplitWithSizes", "CopySlices")
+
+
+def before_routes(users: Users) -> set[Any]:
+    """The nodes whose results may yet be sent to samples according to the data, as those of an expert's tokens are."""
+    routed: set[Any] = set()
+    stack = [node for node in users if not isinstance(node, int) and node and node.name().startswith(_ROUTES)]
+    while stack:
+        following = {node for node, _ in stack.pop().next_functions if node} - routed
+        routed |= following
+        stack += following
+    return routed
+
+
 @dataclass(frozen=True)
 class Entry:
     """Where something that samples share is added to what is computed for each of them, or multiplied with it.

@@ -35,12 +35,13 @@ class Layout:
         return tensor.unflatten(self.axis, (-1, samples) if is_fast else (samples, -1)).movedim(self.axis + is_fast, 0)
 
     def is_seen(self, users: Users, node: Any, samples: int) -> bool:
-        """Whether a view of a node's result, its one use, has samples in a dimension of their own."""
+        """Whether a view of a node's result, its one use, has samples and places in dimensions of their own."""
         user = only_user(users, node)
         if not user or user[0].name() not in {"ViewBackward0", "UnsafeViewBackward0"}:
             return False
-        shape = user[0]._input_metadata[0].shape
-        return tuple(shape[self.axis + (self.order == "fast") :][:1]) == (samples,)
+        of_node, of_view = (n._input_metadata[0].shape[self.axis :] for n in (node, user[0]))
+        places = of_node[0] // samples
+        return tuple(of_view[:2]) == ((places, samples) if self.order == "fast" else (samples, places))
 
 
 Seen = tuple[int, Tensor | None, Tensor | None]

@@ -13,7 +13,7 @@ from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from avsi.importance.closed_forms import Phi, chunks
-from avsi.importance.graph import Call, Users, recorded, trace
+from avsi.importance.graph import Call, Users, before_routes, recorded, trace
 from avsi.importance.layouts import Layout, Seen, find_layout, reaches, reaches_beyond_first, rounding
 from avsi.importance.samples import Batch, check_classes
 from avsi.importance.uses import Calls, Closed, Key, Use, find_homes, find_uses
@@ -269,12 +269,14 @@ class PerSampleSums:
         return closed, others
 
     def _irregular(self, outputs: Tensor, closed: Closed, users: Users) -> set[Key]:
-        # Those of which some samples may have more places than others, in other batches than the layout was found in.
-        size = len(outputs)
+        # Those of which some samples have more places than others, though the number of all is as the layout would have
+        # it. Only where that can be: a full backward pass is made.
+        size, routed = len(outputs), before_routes(users)
         unsure = {
             key: (use.edge, layout)
             for key, (use, layout) in closed.items()
-            if size > 1 and layout.order != "alone" and not layout.is_seen(users, use.edge.node, size)
+            if size > 1
+            and (use.edge.node in routed if layout.order == "alone" else not layout.is_seen(users, use.edge.node, size))
         }
         irregular: set[Key] = set()
         for first in (0, 1) if unsure else ():  # every other sample: where places are miscounted, neighbours share some
@@ -283,7 +285,7 @@ class PerSampleSums:
             edges: list[Any] = [edge for edge, _ in unsure.values()]
             gradients = torch.autograd.grad(outputs, edges, cotangent, retain_graph=True)
             for (key, (_, layout)), gradient in zip(unsure.items(), gradients, strict=True):
-                if reaches(layout.samples_first(gradient, size)[1 - first :: 2]):
+                if layout.fits(gradient, size) and reaches(layout.samples_first(gradient, size)[1 - first :: 2]):
                     irregular.add(key)
         return irregular
 

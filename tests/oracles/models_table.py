@@ -468,6 +468,7 @@ OTHERS: dict[str, Entry] = {
     "samples of unequal lengths": (Ragged, partial(sentences, [2, 4, 3])),
     "samples of unequal lengths, from the fourth": (Ragged, partial(sentences, [3, 3, 3, 2, 4])),
     "samples of unequal lengths, in the second batch": (Ragged, partial(sentences, [3, 3, 3], [2, 4])),
+    "samples of one token, and of two and none": (Ragged, partial(sentences, [1, 1, 1], [2, 0])),
     "added twice": (AddedTwice, partial(vectors, 3, 4, 3)),
     "tied autoencoder": (TiedAutoencoder, partial(vectors, 3, 6)),
     "weight shared by two layers": (SharedWeight, partial(tokens, 5, 3)),
