@@ -313,13 +313,14 @@ def make_strategy(
 
 
 def make_benchmark(experiment: Experiment, seed: int, setting: Setting) -> Any:
-    """Make the Avalanche benchmark of a trial, giving the experiment's ``scenario`` those arguments that it takes."""
+    """Make the Avalanche benchmark of a trial, giving ``scenario`` those arguments that it takes and lacks."""
     build = resolve(experiment.scenario)
     offered: dict[str, Any] = {"seed": seed, "download": setting.download}
-    if setting.data_root is not None:
-        offered["dataset_root"] = setting.data_root
     if experiment.patience:
         offered["validation"] = experiment.patience.validation
+    offered = {name: value for name, value in offered.items() if name not in getattr(build, "keywords", {})}
+    if setting.data_root is not None:
+        offered["dataset_root"] = setting.data_root
     parameters = inspect.signature(build).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     benchmark = build(**{name: value for name, value in offered.items() if takes_all or name in parameters})

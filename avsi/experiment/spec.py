@@ -132,7 +132,7 @@ class Experiment:
         title: Heading of tables and figures.
         source: The paper's table or figure, or where the protocol comes from.
         scenario: Builds the Avalanche benchmark. Of ``seed``, ``dataset_root``, ``download`` and, where there is
-            ``patience``, ``validation``, it is given those that it has parameters for.
+            ``patience``, ``validation``, it is given those that it has parameters for and no value yet.
         model: Builds the model.
         optimizer: Builds the optimizer from the model's parameters.
         epochs: Epochs per task, at most with ``patience``.
