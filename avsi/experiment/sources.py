@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
 import inspect
@@ -71,17 +72,62 @@ def _text_and_globals(item: Any) -> tuple[Any, dict[str, Any]]:
         functions = [getattr(member, "__func__", member) for member in members]
         codes = [function.__code__ for function in functions if isinstance(function, FunctionType)]
         names = {name for code in codes for name in _names(code)}
-        return [_what_it_does(code) for code in codes], {name: namespace[name] for name in names & namespace.keys()}
+        used = {name: namespace[name] for name in names & namespace.keys()}
+        return [_what_it_does(code) for code in codes], _with_what_modules_hold(used, names)
+    namespace = _with_imports(namespace, tree)
     used = {}
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() if ast.get_docstring(node) is not None:
                 node.body[0] = ast.Pass()
-            case ast.Attribute(value=ast.Name(id=module), attr=name) if isinstance(namespace.get(module), ModuleType):
-                used[f"{module}.{name}"] = getattr(namespace[module], name, None)
             case ast.Name(id=name) if name in namespace:
                 used[name] = namespace[name]
+            case ast.Attribute(value=ast.Name(id=module), attr=name) if isinstance(namespace.get(module), ModuleType):
+                used[f"{module}.{name}"] = getattr(namespace[module], name, None)
+            case ast.Attribute(value=owner, attr=name) if _is_own_module(module := _module(owner, namespace)):
+                used[ast.unparse(node)] = getattr(module, name, None)
     return ast.unparse(tree), used
+
+
+def _with_imports(namespace: dict[str, Any], tree: ast.AST) -> dict[str, Any]:
+    # What a function imports itself of the user's own is as good as global.
+    namespace = dict(namespace)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                modules = [alias.name for alias in names]
+            case ast.ImportFrom(module=module, level=level):
+                modules = [namespace["__name__"] if level else module or ""]
+            case _:
+                continue
+        if any(map(is_own, modules)):
+            with contextlib.suppress(ImportError):  # then the function copes with that
+                exec(ast.unparse(node), namespace)
+    return namespace
+
+
+def _module(node: ast.AST, namespace: dict[str, Any]) -> Any:
+    # What stands under a name such as ``nets.layers``.
+    match node:
+        case ast.Name(id=name):
+            return namespace.get(name)
+        case ast.Attribute(value=owner, attr=name):
+            return getattr(_module(owner, namespace), name, None)
+    return None
+
+
+def _with_what_modules_hold(used: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    # Add what has one of these names in the user's own modules among what is used, and in modules in those.
+    found, seen = dict(used), set()
+    pending = list(used.items())
+    while pending:
+        name, module = pending.pop()
+        if _is_own_module(module) and module not in seen:
+            seen.add(module)
+            held = {f"{name}.{key}": vars(module)[key] for key in names & vars(module).keys()}
+            found |= held
+            pending += held.items()
+    return found
 
 
 def _names(code: CodeType) -> set[str]:
@@ -123,6 +169,10 @@ def _parts(value: Any) -> Iterator[Any]:
             yield from _parts([getattr(value, field.name) for field in fields(value)])
         case _ if is_own(getattr(value, "__module__", None) or "") and _is_definition(value):
             yield value
+
+
+def _is_own_module(value: Any) -> bool:
+    return isinstance(value, ModuleType) and is_own(value.__name__)
 
 
 def _is_definition(value: Any) -> bool:
