@@ -103,7 +103,7 @@ class Method:
     settings: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        check_name("a method", self.name)
+        check_name("a method", self.base_name)
         if "," in self.name and not self.settings:
             raise ExperimentError(f"{self.name!r} cannot name a method: what stands after a comma are its settings")
         if self.regime not in get_args(Regime):
@@ -249,10 +249,7 @@ class Experiment:
         if self.full_epochs is not None and not self.smoke:
             parts.append(f"{self.epochs}-epochs")
         parts += [re.sub(r"[^\w.=+]+", "_", f"{name}={value}") for name, value in self.changes]
-        joined = "-".join(parts)
-        if len(joined.encode()) > LONGEST:
-            joined = f"changed-{digest(joined)}"
-        return f"-{joined}" if joined else ""
+        return f"-{shortened('-'.join(parts))}" if parts else ""
 
     def describe(self, method: Method) -> dict[str, Any]:
         """Describe as JSON data all that decides a trial's outcome, but for its seed, and nothing that is not used."""
@@ -300,6 +297,11 @@ def check_name(kind: str, name: str) -> None:
             f"{name!r} cannot name {kind}: results are kept in a folder of that name; use up to {LONGEST} letters, "
             "digits and any of _+-=., without a dot in front"
         )
+
+
+def shortened(settings: str) -> str:
+    """Give the part of a name that tells settings, or where it is too long for a file's name, a fingerprint."""
+    return settings if len(settings.encode()) <= LONGEST else f"changed-{digest(settings)}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from avsi.experiment.names import resolve
-from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
+from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean, shortened
 
 BUILDERS = ("scenario", "model", "optimizer", "criterion", "scheduler")
 PARTS = ("model", "optimizer")  # that a method can have of its own
@@ -108,12 +108,12 @@ def changed_method(experiment: Experiment, method: Method, name: str, value: Any
     part, build, argument = _part(experiment, method, path)
     built: dict[str, Any] = {part: with_argument(build, argument, value, name)}
     settings = (*(setting for setting in method.settings if setting[0] != path), (path, value))
-    named = [f"{path}={value}" for path, value in settings]
+    named = ",".join(re.sub(r"[^\w.+=-]+", "_", f"{path}={value}") for path, value in settings)
     label = re.sub(r", \S+ = [^,]*", "", method.label or method.base_name)  # which says what it was before
     return replace(
         method,
         **built,
-        name=",".join([method.base_name, *(re.sub(r"[^\w.+=-]+", "_", setting) for setting in named)]),
+        name=f"{method.base_name},{shortened(named)}",
         label=", ".join([label, *(f"{path} = {written(value)}" for path, value in settings)]),
         settings=settings,
     )
