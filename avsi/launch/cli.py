@@ -153,7 +153,7 @@ def main(*experiments: Experiment, args: list[str] | None = None, loggers: Logge
 
 @contextlib.contextmanager
 def exits_explained(stopped: str) -> Iterator[None]:
-    """Exit with a line in place of a traceback: status 2 on a user's mistake, 130 on Ctrl-C, 143 on SIGTERM."""
+    """Exit with a line in place of a traceback: status 2 on a mistake or full disk, 130 on Ctrl-C, 143 on SIGTERM."""
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt(128 + number)
@@ -162,7 +162,7 @@ def exits_explained(stopped: str) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop) if handled else None
     try:
         yield
-    except (ExperimentError, store.ResultsError) as error:
+    except (ExperimentError, store.ResultsError, OSError) as error:
         _say(f"error: {error}", style="red")
         sys.exit(2)
     except KeyboardInterrupt as stop_:
@@ -233,9 +233,9 @@ def run(experiment: Experiment, options: Options, loggers: Loggers = ()) -> list
     if any((root / experiment.name).glob("*/seed-*.json")):  # else every trial failed
         from avsi.results.report import show, write_report  # loads what draws figures
 
-        written = write_report(root, only=experiment.name)
-        shown = "" if options.quiet else experiment.name
-        show(written, shown, [method.name for method in chosen.methods], chosen.experiment.suffix)
+        name = f"{experiment.name}{chosen.experiment.suffix}"
+        written = write_report(root, only=name)
+        show(written, "" if options.quiet else name, [method.name for method in chosen.methods])
     return launch.failures
 
 

@@ -45,7 +45,7 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Names the experiment's section of the page."""
+        """What it is called among all: the experiment, and what was changed."""
         return harmless(f"{self.folder.name}{self.suffix}")
 
     @property

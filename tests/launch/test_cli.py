@@ -1,3 +1,4 @@
+import contextlib
 import json
 import re
 import signal
@@ -62,6 +63,17 @@ def test_changed_epochs_are_other_trials_and_are_called_changed(experiment, tmp_
     figures = files(tmp_path, "*.png")
     assert "tiny/accuracy-1-epochs.png" in figures
     assert all(figure.endswith("-1-epochs.png") for figure in figures)
+
+
+def test_files_of_another_protocol_are_left_as_they_are(experiment, tmp_path):
+    """Drawing all of them again would take longer with each protocol that is tried."""
+    options = Options(methods=("finetune",), trials=1, epochs=1, out=tmp_path)
+    run(experiment, options)
+    file = tmp_path / "tiny" / "accuracy-1-epochs.svg"
+    file.unlink()
+    run(experiment, replace(options, epochs=None))
+    assert (tmp_path / "tiny" / "accuracy.svg").exists()
+    assert not file.exists()
 
 
 def test_files_hold_all_finished_methods_and_the_terminal_those_asked_for(experiment, tmp_path, capsys):
@@ -206,6 +218,24 @@ def test_results_folder_that_is_not_writable(experiment, tmp_path, capsys):
         main(experiment, args=["--out", str(tmp_path / "file")])
     assert stop.value.code == 2
     assert "choose another with --out" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", ["experiment", "choice-scenario.validation=0.1-si.strength=swept", "accuracy"])
+def test_a_disk_that_fills_up_is_said_and_costs_no_trial(experiment, tmp_path, capsys, monkeypatch, name):
+    real = Path.replace
+
+    def full_disk(part, target):
+        if target.stem == name:
+            raise OSError(28, "No space left on device")
+        return real(part, target)
+
+    sweep = ["--sweep", "si.strength=1,2", "--set", "scenario.validation=0.1"] if name.startswith("choice") else []
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with contextlib.suppress(SystemExit):
+        main(experiment, args=["--methods", "si", "--trials", "1", *sweep, "--out", str(tmp_path)])
+    error = capsys.readouterr().err
+    assert re.search(rf"(error|left out): .*No space left on device: '.*tiny/{name}\.", error)
+    assert len(files(tmp_path, "seed-*.json")) == 1 + bool(sweep)
 
 
 def test_missing_data_stops_the_run_with_an_explanation(experiment, tmp_path, capsys):
