@@ -202,6 +202,8 @@ class Experiment:
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise ExperimentError(f"{self.name} has several methods named {', '.join(sorted(repeated))}")
+        for name, values in self.paper.items():
+            _check_reported(f"{self.name}, paper, {name}", _reported(values))
         for method in self.methods:
             self.describe(method)
 
@@ -216,10 +218,7 @@ class Experiment:
 
     def reported(self, method: Method) -> Reported:
         """Look up what the paper reports for a method: a `Reported`, empty where there is nothing."""
-        values = self.paper.get(method.name, Reported())
-        if isinstance(values, Reported):
-            return values
-        return Reported(*values) if isinstance(values, tuple) else Reported(values)
+        return _reported(self.paper.get(method.name))
 
     def with_epochs(self, epochs: int | None) -> Experiment:
         """Copy the experiment with another number of epochs, unless that is None; ``deviation`` says it then."""
@@ -288,6 +287,19 @@ def _check_counts(owner: Any, *names: str) -> None:
         value = getattr(owner, name)
         if type(value) is not int or value < 1:
             raise ExperimentError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _reported(values: Any) -> Reported:
+    if isinstance(values, Reported):
+        return values
+    return Reported(*values) if isinstance(values, tuple) else Reported(values)
+
+
+def _check_reported(what: str, reported: Reported) -> None:
+    limits = [(value, 0, 100) for value in (reported.accuracy, *reported.tasks)] + [(reported.bwt, -1, 1)]
+    for value, least, most in limits:
+        if value is not None and not (isinstance(value, int | float) and least <= value <= most):
+            raise ExperimentError(f"{what}: accuracies are in percent, backward transfer is a fraction; got {reported}")
 
 
 def check_name(kind: str, name: str) -> None:

@@ -13,7 +13,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -55,8 +55,8 @@ class Options:
         settings: Change something, any number of times: si.strength=0.3, optimizer.lr=0.05, batch_size=32. @FILE reads
             a file of such lines. Results say what was changed.
         sweep: Choose a method's parameter on validation data, any number of parameters: mas.strength=0.01,0.05,0.1 or
-            mas.strength=log:1e-3:1e3:7. What is chosen is then run with other seeds, and is written to a file for
-            --set.
+            mas.strength=log:1e-3:1e3:7. What is chosen is then run with other seeds beside what --methods names, and is
+            written to a file for --set.
         sweep_trials: Let Optuna draw so many settings, from mas.strength=log:1e-3:1e3 say, --workers of them at a time;
             default: all combinations. Optuna comes with the extra `sweep`.
         sweep_seeds: Number of seeds that settings are compared with, from --seed on; what is chosen runs with those
@@ -193,6 +193,10 @@ def _describe_experiments(experiments: Sequence[Experiment]) -> str:
 
 def _choose_protocol(experiments: Sequence[Experiment], name: str | None) -> Experiment:
     """Choose among the experiments of a script."""
+    for field in ("name", "protocol"):
+        values = [getattr(experiment, field) for experiment in experiments]
+        if len(set(values)) < len(values):
+            raise ExperimentError(f"each experiment of a script needs a {field} of its own; they have {values}")
     if name is None:
         return experiments[0]
     known = {experiment.protocol: experiment for experiment in experiments if experiment.protocol}
@@ -225,6 +229,9 @@ def run(experiment: Experiment, options: Options, loggers: Loggers = ()) -> list
             write_text(file, chosen.text)
             if not options.quiet:
                 _say(f"{chosen.text}chosen: --set @{file}")
+            if options.methods != ALL:
+                beside = [m for m in chosen.experiment.methods if m.base_name in names and m not in chosen.methods]
+                chosen = replace(chosen, methods=[*chosen.methods, *beside])
         fewer = f"fewer: --methods {' '.join(names[:2])} --trials 1; to see that everything runs: --smoke"
         asked = options.methods != ALL or options.trials is not None or bool(ranges)
         trials = [Trial(chosen.experiment, method, seed) for seed in seeds for method in chosen.methods]

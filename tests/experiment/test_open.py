@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import Compose, RandomHorizontalFlip, ToTensor
 from torchvision.transforms.functional import to_pil_image
 
-from avsi.experiment import Experiment, ExperimentError, Method, Patience, Setting, Trial, lazy_imports, main
+from avsi.experiment import Experiment, ExperimentError, Method, Patience, Reported, Setting, Trial, lazy_imports, main
 from avsi.experiment.description import describe
 from avsi.experiment.methods import finetune, joint, scratch, si
 from avsi.experiment.names import resolve
@@ -185,6 +185,13 @@ def test_a_comma_is_for_settings(experiment):
 def test_patience_that_cannot_be(change):
     with pytest.raises(ExperimentError, match=rf"{next(iter(change))} must be .*, got {next(iter(change.values()))!r}"):
         Patience(**change)
+
+
+@pytest.mark.parametrize("paper", [101.0, -1, (97.0, -4.0), Reported(tasks=(99.0, 990.0)), "97"])
+def test_what_no_paper_can_report_is_refused_before_work_is_lost(experiment, paper):
+    """A results folder's reader leaves such a method out."""
+    with pytest.raises(ExperimentError, match=r"tiny, paper, si: .* in percent, .* a fraction"):
+        replace(experiment, paper={"si": paper})
 
 
 def test_loggers_that_are_no_sequence(experiment):

@@ -332,6 +332,16 @@ def test_protocols_are_chosen_by_name(experiment):
         cli._choose_protocol([zenke, dhp], "ewc")
 
 
+@pytest.mark.parametrize("same", ["name", "protocol"])
+def test_experiments_of_a_script_have_a_folder_and_a_protocol_each(experiment, same, tmp_path, capsys):
+    """Else one would take the other's tables away, or could not be chosen."""
+    other = replace(experiment, name="other", protocol="b")
+    with pytest.raises(SystemExit) as stop:
+        main(experiment, replace(other, **{same: getattr(experiment, same)}), args=["--out", str(tmp_path)])
+    assert stop.value.code == 2
+    assert f"each experiment of a script needs a {same} of its own" in capsys.readouterr().err
+
+
 def test_methods_of_the_same_name_are_refused(experiment):
     method = experiment.method("si")
     with pytest.raises(ExperimentError, match="several methods named si"):

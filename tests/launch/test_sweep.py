@@ -253,6 +253,14 @@ def test_what_is_set_stays_in_a_sweep(swept, tmp_path):
     assert method.name == "si,damping=0.5"
 
 
+def test_methods_that_are_named_are_run_beside_what_is_chosen(swept, tmp_path):
+    options = Options(methods=("finetune", "si"), sweep=("si.strength=1,2",), trials=1, epochs=1, out=tmp_path)
+    run(swept, options)
+    (study,), _ = read_studies(tmp_path / "tiny")
+    assert list(study.compared.index) == ["finetune", "si"]
+    assert [seed for _, seed in study.of("finetune", "si").index] == [1, 1]
+
+
 def test_fresh_seeds_follow_those_of_the_sweep(swept, tmp_path):
     options = Options(sweep=("si.strength=1.0,2.0",), seed=5, sweep_seeds=2, trials=1, epochs=1, out=tmp_path)
     run(swept, options)
