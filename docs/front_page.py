@@ -1,6 +1,7 @@
 """Makes the README's figure and the tables of README and guides of the committed results: python docs/front_page.py.
 
-A table stands between two comments of its page, the figure is docs/_static/split_mnist.png.
+A table stands between two comments of its page, of which the first has its name; the figure is
+docs/_static/split_mnist.png.
 """
 
 from __future__ import annotations
@@ -248,6 +249,30 @@ def fisher(frame: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def task_by_task(_: pd.DataFrame) -> str:
+    """Make the table of strengths chosen task by task.
+
+    Args:
+        _: All trials, which these are not among.
+
+    Returns:
+        Markdown.
+    """
+    lines = [
+        "| | margin | | task by task, accuracy % | best of the grid, accuracy % |",
+        "| --- | ---: | --- | ---: | ---: |",
+    ]
+    for benchmark, folder in (("split MNIST", "split_mnist"), ("permuted MNIST", "permuted_mnist-1-epochs")):
+        for path in sorted(RESULTS.glob(f"task_by_task_{folder}*/summary.md")):
+            heading, *rest = path.read_text(encoding="utf-8").splitlines()
+            margin = heading.rpartition("margin ")[2]
+            for row in [line.strip("| ").split(" | ") for line in rest if line.startswith("|")][2:]:
+                method, _, accuracy, grid = row[:4]
+                lines.append(f"| {benchmark} | {margin} | {method.partition(',')[0]} | {accuracy} | {grid} |")
+                benchmark = margin = ""
+    return "\n".join(lines).replace("|  |", "| |").replace("|  |", "| |")
+
+
 def power(number: float) -> str:
     """Write a power of ten.
 
@@ -357,28 +382,30 @@ def draw(shown: dict[str, Any]) -> None:
     plt.close(figure)
 
 
-def put(text: str, content: str) -> str:
+def put(text: str, name: str, content: str) -> str:
     """Put a table into a page.
 
     Args:
         text: The page.
+        name: The table's name.
         content: The table.
 
     Returns:
         The text with it.
     """
-    return re.sub(r"(<!-- results -->\n).*?(\n<!-- end -->)", rf"\g<1>{content}\g<2>", text, flags=re.DOTALL)
+    return re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", rf"\g<1>{content}\g<2>", text, flags=re.DOTALL)
 
 
-PAGES = {
-    "README.md": table,
-    "docs/guides/class_incremental.md": scenarios,
-    "docs/guides/choosing_the_strength.md": fisher,
+TABLES = {
+    ("README.md", "results"): table,
+    ("docs/guides/class_incremental.md", "results"): scenarios,
+    ("docs/guides/choosing_the_strength.md", "task by task"): task_by_task,
+    ("docs/guides/choosing_the_strength.md", "results"): fisher,
 }
-"""Page -> what makes its table."""
+"""Page and name -> what makes the table."""
 
 if __name__ == "__main__":
     everything = read()
     draw(curves(everything))
-    for page, make in PAGES.items():
-        (ROOT / page).write_text(put((ROOT / page).read_text(), make(everything)))
+    for (page, name), make in TABLES.items():
+        (ROOT / page).write_text(put((ROOT / page).read_text(), name, make(everything)))

@@ -14,7 +14,10 @@ data of seed 0 (a tenth of each class's training images is held out throughout):
 
     python reproductions/close_the_gap.py --protocol si --methods si --sweep si.strength=0.01,0.1,0.3,1,10
     python reproductions/close_the_gap.py --methods online_ewc --sweep online_ewc.strength=log:1:1e3:4
+    python reproductions/close_the_gap.py --methods avalanche_ewc --sweep avalanche_ewc.ewc_lambda=1,1e2,1e4
     python reproductions/close_the_gap.py --protocol ewc_adam --methods exact --sweep exact.strength=log:1e-1:1e4:6
+    python reproductions/close_the_gap.py --protocol ewc_adam --methods avalanche_ewc \\
+        --sweep avalanche_ewc.ewc_lambda=1,1e2,1e3,1e4,1e5
 """
 
 from dataclasses import replace

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping
+from operator import gt
 from typing import Any, Literal, NoReturn
 from weakref import WeakKeyDictionary, ref
 
@@ -127,8 +128,8 @@ class QuadraticPenalty:
         # What the last backward pass reached: which of the bound parameters, and these with the state for them.
         self._pattern: list[bool] = []
         self._reached: Reached | None = None
-        # Of these, what each optimizer steps, with the lengths of its parameter groups when that was found.
-        self._stepped_by: dict[ref[Any], tuple[list[int], Reached | None]] = {}
+        # Of these, what each optimizer steps, with its groups' lengths and learning rates when that was found.
+        self._stepped_by: dict[ref[Any], tuple[list[int], list[float], Reached | None]] = {}
         self._peers: list[ref[QuadraticPenalty]] = []  # all penalties on the model
         self._ready = self._in_task = False
         self._seen_gradient = False  # whether the running step's task gradient was looked at already
@@ -136,7 +137,9 @@ class QuadraticPenalty:
         self._pulls: dict[int, tuple[Reached, list[float]]] = {}
         self._unproven = False  # whether a state was loaded that no model has been seen to fit yet
         self._warned = False
-        self._looked_at: set[str] = set()  # parameters whose stability the running task knows
+        # Parameters whose stability the running task knows, with what it depends on: learning rate and largest Omega.
+        self._looked_at: dict[str, float] = {}
+        self._peaks: dict[str, Tensor] = {}
         self._limit = math.inf  # of weights, where the step is unstable
         self._fault, self._fault_from = FirstFault(), 0  # and the step from which on it is noted
         self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
@@ -509,20 +512,21 @@ class QuadraticPenalty:
         reached = self._find_reached()
         if reached is None:
             return None
-        key, lengths = ref(inner_optimizer(optimizer)), [len(group["params"]) for group in optimizer.param_groups]
+        key, groups = ref(inner_optimizer(optimizer)), optimizer.param_groups
+        lengths, rates = [len(group["params"]) for group in groups], [float(group["lr"]) for group in groups]
         known = self._stepped_by.get(key)
-        if known is None or known[0] != lengths:
-            held = learning_rates(optimizer).keys()
+        if known is None or known[0] != lengths or any(map(gt, rates, known[1])):
+            held = learning_rates(optimizer)
             if self.model is not None and not any(id(parameter) in held for parameter in self.model.parameters()):
                 raise ValueError(
                     f"the optimizer holds no parameter of the model, so {type(self).__name__} cannot enter its step; "
                     "build it on the model's parameters as they are now"
                 )
-            names = [name for name, p in self._bound.items() if p.grad is not None and id(p) in held]
-            self._look_at_stability(optimizer, names)
-            every = len(names) == len(reached.parameters)
-            known = self._stepped_by[key] = lengths, reached if every else self._gather(names)
-        return known[1]
+            stepped = {name: p for name, p in self._bound.items() if p.grad is not None and id(p) in held}
+            self._look_at_stability(optimizer, {name: held[id(p)] for name, p in stepped.items()})
+            every = len(stepped) == len(reached.parameters)
+            known = self._stepped_by[key] = lengths, rates, reached if every else self._gather(list(stepped))
+        return known[2]
 
     def _gather(self, names: list[str]) -> Reached | None:
         if not names:
@@ -540,16 +544,18 @@ class QuadraticPenalty:
 
     def _forget_stability(self) -> None:
         self.unstable, self.stable_strength, self._limit = False, math.inf, math.inf
-        self._looked_at, self._fault, self._fault_from = set(), FirstFault(), 0
+        self._looked_at, self._peaks, self._fault, self._fault_from = {}, {}, FirstFault(), 0
         self._forget_reached()  # so that the next step looks
 
-    def _look_at_stability(self, optimizer: Any, names: list[str]) -> None:
-        # Of those that the task had not reached before.
-        fresh = {name: self._bound[name] for name in names if name not in self._looked_at}
+    def _look_at_stability(self, optimizer: Any, rates: Mapping[str, float]) -> None:
+        # Of those that the task had not reached before, or not at so high a learning rate.
+        fresh = {name: self._bound[name] for name in rates if rates[name] > self._looked_at.get(name, -1.0)}
         if self.proximal or not fresh:
             return
-        self._looked_at.update(fresh)
-        self.stable_strength = min(self.stable_strength, largest_stable_strength(optimizer, fresh, self.importance))
+        self._looked_at.update({name: rates[name] for name in fresh})
+        new = [name for name in fresh if name in self.importance and name not in self._peaks]
+        self._peaks.update({name: self.importance[name].amax().cpu() for name in new if self.importance[name].numel()})
+        self.stable_strength = min(self.stable_strength, largest_stable_strength(optimizer, fresh, self._peaks))
         if self.unstable or self.strength <= self.stable_strength:
             return
         self.unstable, self._fault_from = True, self.steps_seen

@@ -181,6 +181,24 @@ def test_the_warning_comes_before_the_step_it_is_about():
     step.__exit__(None, None, None)
 
 
+@pytest.mark.parametrize("tensor", [False, True])
+def test_a_learning_rate_that_warms_up_is_looked_at_as_it_rises(recwarn, tensor):
+    """Stable up to 1 / (lr Omega): strength 3 with Omega = 4 up to a learning rate of 1 / 12."""
+    model = Point([1.0])
+    penalty = Given(model, 3.0, [4.0])
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.0) if tensor else 0.0)
+    penalty.consolidate()
+    for rate, said in ((0.0, 0), (0.04, 0), (0.08, 0), (0.02, 0), (0.09, 1), (0.1, 1)):
+        if tensor:
+            optimizer.param_groups[0]["lr"].fill_(rate)
+        else:
+            optimizer.param_groups[0]["lr"] = rate
+        descend(model, penalty, optimizer, 1)
+        assert len([w for w in recwarn if w.category is StabilityWarning]) == said
+        assert penalty.unstable == bool(said)
+    assert penalty.stable_strength == pytest.approx(2.5)
+
+
 class Elsewhere(torch.Tensor):
     """A CPU tensor that says it is on a GPU."""
 
