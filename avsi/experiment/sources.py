@@ -84,9 +84,8 @@ def _text_and_globals(item: Any) -> tuple[Any, dict[str, Any]]:
                 used[name] = namespace[name]
             case ast.Attribute(value=ast.Name(id=module), attr=name) if isinstance(namespace.get(module), ModuleType):
                 used[f"{module}.{name}"] = getattr(namespace[module], name, None)
-            case ast.Attribute(value=owner, attr=name) if _is_own_module(module := _module(owner, namespace)):
-                used[ast.unparse(node)] = getattr(module, name, None)
-    return ast.unparse(tree), used
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return ast.unparse(tree), _with_what_modules_hold(used, attributes)
 
 
 def _with_imports(namespace: dict[str, Any], tree: ast.AST) -> dict[str, Any]:
@@ -106,27 +105,18 @@ def _with_imports(namespace: dict[str, Any], tree: ast.AST) -> dict[str, Any]:
     return namespace
 
 
-def _module(node: ast.AST, namespace: dict[str, Any]) -> Any:
-    # What stands under a name such as ``nets.layers``.
-    match node:
-        case ast.Name(id=name):
-            return namespace.get(name)
-        case ast.Attribute(value=owner, attr=name):
-            return getattr(_module(owner, namespace), name, None)
-    return None
-
-
 def _with_what_modules_hold(used: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    # Add what has one of these names in the user's own modules among what is used, and in modules in those.
+    # Add what the user's own modules among what is used hold under one of these names, and modules in those.
     found, seen = dict(used), set()
-    pending = list(used.items())
+    pending = sorted(used)  # in an order that is the same in every process
     while pending:
-        name, module = pending.pop()
-        if _is_own_module(module) and module not in seen:
+        name = pending.pop()
+        module = found[name]
+        if isinstance(module, ModuleType) and is_own(module.__name__) and module not in seen:
             seen.add(module)
             held = {f"{name}.{key}": vars(module)[key] for key in names & vars(module).keys()}
             found |= held
-            pending += held.items()
+            pending += sorted(held)
     return found
 
 
@@ -169,10 +159,6 @@ def _parts(value: Any) -> Iterator[Any]:
             yield from _parts([getattr(value, field.name) for field in fields(value)])
         case _ if is_own(getattr(value, "__module__", None) or "") and _is_definition(value):
             yield value
-
-
-def _is_own_module(value: Any) -> bool:
-    return isinstance(value, ModuleType) and is_own(value.__name__)
 
 
 def _is_definition(value: Any) -> bool:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 import package.inner
 import parts
+import parts as also
 from parts import Base
 from avsi.experiment import lazy_imports
 with lazy_imports():
@@ -60,7 +61,7 @@ class Network(Base):
 def unrelated():
     return 1
 
-BUILD = lambda: (Network(), parts.shown, package.inner.seen)
+BUILD = lambda: (Network(), parts.shown, also.unused, package.inner.seen)
 '''
 PARTS = """
 import nothing_of_use
