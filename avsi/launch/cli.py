@@ -116,6 +116,8 @@ class Options:
             raise ExperimentError("--quiet and --verbose contradict each other; leave one out")
         if self.sweep_trials is not None and not self.sweep:
             raise ExperimentError("--sweep-trials needs --sweep, such as --sweep mas.strength=log:1e-3:1e3")
+        if self.sweep_seeds > 1 and not self.sweep:
+            raise ExperimentError("--sweep-seeds is for --sweep; --trials says with how many seeds methods are run")
         if self.rerun and self.sweep:
             raise ExperimentError("--rerun would run a sweep's trials over and over; delete their results instead")
         if self.ray_address is not None and self.engine != "ray":
