@@ -157,7 +157,7 @@ class Trainer:
                 f"{self.trial.method.name} trains a model for each of {len(train)} tasks, and there are {len(test)} "
                 "test experiences; leave it out"
             )
-        strategy = None if independent else self.strategy()
+        strategy: Any = None if independent else self.strategy()
         self.resume(strategy)
         trainings = [train] if regime == "joint" else train
         for index in range(len(self.finished["rows"]), len(trainings)):

@@ -160,7 +160,12 @@ def test_joint_training_needs_validation_data_of_every_experience(benchmark):
     model = seeded_mlp()
     stopping = EarlyStopping(benchmark.valid_stream[:2])
     strategy = JointTraining(
-        model=model, optimizer=torch.optim.SGD(model.parameters(), lr=0.01), plugins=[stopping], evaluator=None
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        criterion=torch.nn.CrossEntropyLoss(),
+        train_mb_size=32,
+        plugins=[stopping],
+        evaluator=None,
     )
     with pytest.raises(ValueError, match=r"experience 2 has no validation data: the stream .* has 2 experiences"):
         strategy.train(benchmark.train_stream)
