@@ -328,7 +328,7 @@ def test_a_trial_that_goes_on_says_that_it_keeps_its_threads(experiment, tmp_pat
 
 
 def test_protocols_are_chosen_by_name(experiment):
-    zenke, dhp = replace(experiment, protocol="zenke"), replace(experiment, protocol="dhp")
+    zenke, dhp = (replace(experiment, name=name, protocol=name) for name in ("zenke", "dhp"))
     assert cli._choose_protocol([zenke, dhp], None) is zenke
     assert cli._choose_protocol([zenke, dhp], "dhp") is dhp
     with pytest.raises(ExperimentError, match="no protocol 'ewc'; there is: zenke, dhp"):
