@@ -35,6 +35,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     Args:
         path: The file; its folder is made if missing.
         content: Its new content.
+
+    Raises:
+        OSError: If it cannot be written; it names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
@@ -44,5 +47,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk's has none
+        raise
     finally:
         part.unlink(missing_ok=True)

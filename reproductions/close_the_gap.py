@@ -1,4 +1,4 @@
-"""Permuted MNIST as continual-learning-baselines trains it, where EWC and Synaptic Intelligence fall short.
+r"""Permuted MNIST as continual-learning-baselines trains it, where EWC and Synaptic Intelligence fall short.
 
 "Close the performance gap" (github.com/ContinualAI/continual-learning-baselines/issues/33): ten tasks, all permuted,
 one output layer, inputs normalised with MNIST's mean and standard deviation, 10 epochs in batches of 256.

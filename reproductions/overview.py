@@ -9,6 +9,7 @@ below by hand.
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,12 +62,14 @@ class Cell:
     paper: str | None = None  # what the paper reports, in words; None: the number that the experiment's script has
     task: int | None = None  # the only task that counts, from 1; None: the mean over tasks
     thinned: bool = False  # whether test sets count as thinned out like the training data
-    swept: bool = False  # whether the method's strength was chosen on validation data, by a sweep of its own
+    swept: bool = False  # whether one of the method's parameters was chosen on validation data, by a sweep
 
     def text(self, finished: pd.DataFrame, reported: Reported) -> str:
         """Write it out, such as "SI 99.12 ± 0.05 (98.9), n = 10", from an experiment's finished trials."""
-        changes = f"{self.method}.strength = swept" if self.swept else ""
-        rows = finished[(finished.method == self.method) & (finished.deviation == changes)]
+        changes = rf"{re.escape(self.method)}\.[\w.]+ = swept" if self.swept else ""
+        rows = finished[(finished.method == self.method) & finished.deviation.str.fullmatch(changes)]
+        if rows.deviation.nunique() > 1:
+            raise ValueError(f"there are several sweeps of {self.method}: {', '.join(rows.deviation.unique())}")
         paper = self.paper
         if paper is None:
             paper = reported.accuracy if self.task is None else dict(enumerate(reported.tasks, 1)).get(self.task)
@@ -345,6 +348,7 @@ ITEMS = (
         (
             Cell("Online EWC", "online_ewc", "expected 94", swept=True),
             Cell("Avalanche's own EWC, lambda = 1", "avalanche_ewc"),
+            Cell("Avalanche's own EWC", "avalanche_ewc", "", swept=True),
             Cell("fine-tuning", "finetune"),
             Cell("each task by itself", "scratch"),
         ),

@@ -131,7 +131,7 @@ def run(experiment: Experiment, name: str, options: Options) -> dict[str, Any]:
 def protocol(description: dict[str, Any], *, any_rate: bool = False) -> dict[str, Any]:
     """Say how a trial is trained, whatever its method and the share of images held out, or its learning rate too."""
     optimizer = description["optimizer"]
-    if any_rate and isinstance(optimizer, dict):
+    if any_rate:
         optimizer = optimizer | {"kwargs": optimizer["kwargs"] | {"lr": None}}
     scenario = description.get("scenario")
     if not isinstance(scenario, dict):

@@ -53,7 +53,7 @@ MEASURED = (
 KEPT = (
     "rows",  # accuracies on test data; in the sequential regime the rows of R
     "class_rows",  # the same by task and class
-    "train_accuracy",  # where each training has a model of its own
+    "train_accuracy",  # by task, of the last model that learned it
     "validation_accuracy",  # likewise, where there are such data
     "train_time_s",
     "weights",  # fingerprints of parameters and buffers
@@ -151,18 +151,29 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train one model on one task after the other, a fresh one on each, or one on all at once; measure each."""
         regime, train, test = self.trial.method.regime, self.streams["train"], self.streams["test"]
-        if regime == "independent":
-            return self.run_independent(train, test)
-        strategy = self.strategy()
+        independent, valid = regime == "independent", self.streams.get("valid", [])
+        if independent and len(train) != len(test):
+            raise ExperimentError(
+                f"{self.trial.method.name} trains a model for each of {len(train)} tasks, and there are {len(test)} "
+                "test experiences; leave it out"
+            )
+        strategy: Any = None if independent else self.strategy()
         self.resume(strategy)
         trainings = [train] if regime == "joint" else train
-        for experiences in trainings[len(self.finished["rows"]) :]:
-            self.train(strategy, experiences, test)
+        for index in range(len(self.finished["rows"]), len(trainings)):
+            strategy = self.strategy() if independent else strategy
+            known = slice(index, index + 1) if independent else slice(None)  # the tasks of this model
+            self.train(strategy, trainings[index], test[known])
+            if independent or index == len(trainings) - 1:
+                self.finished["train_accuracy"] += self.measure(strategy, train[known])
+                self.finished["validation_accuracy"] += self.measure(strategy, valid[known])
             self.keep(strategy)
-        rows, class_rows = self.finished["rows"], self.finished["class_rows"]
+        rows, class_rows, train_accuracy, validation = (self.finished[key] for key in KEPT[:4])
         matrix = rows if regime == "sequential" and len(train) == len(test) else None  # else no test set is a task's
-        metrics.check_against_avalanche(matrix or rows[-1:], strategy.evaluator.get_last_metrics(), test)
-        train_accuracy, validation = (self.measure(strategy, self.streams.get(n, [])) for n in ("train", "valid"))
+        if independent:
+            rows, class_rows = ([[own for (own,) in found]] for found in (rows, class_rows))
+        else:
+            metrics.check_against_avalanche(matrix or rows[-1:], strategy.evaluator.get_last_metrics(), test)
         return {
             "accuracy": metrics.average_accuracy(rows),
             "bwt": metrics.backward_transfer(matrix) if matrix else None,
@@ -173,30 +184,6 @@ class Trainer:
             "class_accuracy": class_rows[-1],
             "learned_class_accuracy": [row[task] for task, row in enumerate(class_rows)] if matrix else None,
             "accuracy_matrix": matrix,
-        }
-
-    def run_independent(self, train: list[Any], test: list[Any]) -> dict[str, Any]:
-        """Train a fresh model on each task; the tasks are not learned one after the other."""
-        if len(train) != len(test):
-            raise ExperimentError(
-                f"{self.trial.method.name} trains a model for each of {len(train)} tasks, and there are {len(test)} "
-                "test experiences; leave it out"
-            )
-        self.resume()
-        for index in range(len(self.finished["rows"]), len(train)):
-            strategy, valid = self.strategy(), self.streams.get("valid", [])[index : index + 1]
-            self.train(strategy, train[index], [test[index]])
-            self.finished["train_accuracy"] += self.measure(strategy, [train[index]])
-            self.finished["validation_accuracy"] += self.measure(strategy, valid)
-            self.keep(strategy)
-        rows, class_rows = ([own for (own,) in self.finished[key]] for key in ("rows", "class_rows"))
-        validation = self.finished["validation_accuracy"]
-        return {
-            "accuracy": metrics.average_accuracy([rows]),
-            "validation_accuracy": metrics.average_accuracy([validation]) if validation else None,
-            "task_accuracy": rows,
-            "train_accuracy": self.finished["train_accuracy"],
-            "class_accuracy": class_rows,
         }
 
     def strategy(self) -> Any:
@@ -313,13 +300,14 @@ def make_strategy(
 
 
 def make_benchmark(experiment: Experiment, seed: int, setting: Setting) -> Any:
-    """Make the Avalanche benchmark of a trial, giving the experiment's ``scenario`` those arguments that it takes."""
+    """Make the Avalanche benchmark of a trial, giving ``scenario`` those arguments that it takes and lacks."""
     build = resolve(experiment.scenario)
     offered: dict[str, Any] = {"seed": seed, "download": setting.download}
-    if setting.data_root is not None:
-        offered["dataset_root"] = setting.data_root
     if experiment.patience:
         offered["validation"] = experiment.patience.validation
+    offered = {name: value for name, value in offered.items() if name not in getattr(build, "keywords", {})}
+    if setting.data_root is not None:
+        offered["dataset_root"] = setting.data_root
     parameters = inspect.signature(build).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     benchmark = build(**{name: value for name, value in offered.items() if takes_all or name in parameters})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
 import inspect
@@ -71,17 +72,52 @@ def _text_and_globals(item: Any) -> tuple[Any, dict[str, Any]]:
         functions = [getattr(member, "__func__", member) for member in members]
         codes = [function.__code__ for function in functions if isinstance(function, FunctionType)]
         names = {name for code in codes for name in _names(code)}
-        return [_what_it_does(code) for code in codes], {name: namespace[name] for name in names & namespace.keys()}
+        used = {name: namespace[name] for name in names & namespace.keys()}
+        return [_what_it_does(code) for code in codes], _with_what_modules_hold(used, names)
+    namespace = _with_imports(namespace, tree)
     used = {}
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef() if ast.get_docstring(node) is not None:
                 node.body[0] = ast.Pass()
-            case ast.Attribute(value=ast.Name(id=module), attr=name) if isinstance(namespace.get(module), ModuleType):
-                used[f"{module}.{name}"] = getattr(namespace[module], name, None)
             case ast.Name(id=name) if name in namespace:
                 used[name] = namespace[name]
-    return ast.unparse(tree), used
+            case ast.Attribute(value=ast.Name(id=module), attr=name) if isinstance(namespace.get(module), ModuleType):
+                used[f"{module}.{name}"] = getattr(namespace[module], name, None)
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return ast.unparse(tree), _with_what_modules_hold(used, attributes)
+
+
+def _with_imports(namespace: dict[str, Any], tree: ast.AST) -> dict[str, Any]:
+    # What a function imports itself of the user's own is as good as global.
+    namespace = dict(namespace)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                modules = [alias.name for alias in names]
+            case ast.ImportFrom(module=module, level=level):
+                modules = [namespace["__name__"] if level else module or ""]
+            case _:
+                continue
+        if any(map(is_own, modules)):
+            with contextlib.suppress(ImportError):  # then the function copes with that
+                exec(ast.unparse(node), namespace)
+    return namespace
+
+
+def _with_what_modules_hold(used: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    # Add what the user's own modules among what is used hold under one of these names, and modules in those.
+    found, seen = dict(used), set()
+    pending = sorted(used)  # in an order that is the same in every process
+    while pending:
+        name = pending.pop()
+        module = found[name]
+        if isinstance(module, ModuleType) and is_own(module.__name__) and module not in seen:
+            seen.add(module)
+            held = {f"{name}.{key}": vars(module)[key] for key in names & vars(module).keys()}
+            found |= held
+            pending += sorted(held)
+    return found
 
 
 def _names(code: CodeType) -> set[str]:

@@ -103,7 +103,7 @@ class Method:
     settings: tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        check_name("a method", self.name)
+        check_name("a method", self.base_name)
         if "," in self.name and not self.settings:
             raise ExperimentError(f"{self.name!r} cannot name a method: what stands after a comma are its settings")
         if self.regime not in get_args(Regime):
@@ -132,7 +132,7 @@ class Experiment:
         title: Heading of tables and figures.
         source: The paper's table or figure, or where the protocol comes from.
         scenario: Builds the Avalanche benchmark. Of ``seed``, ``dataset_root``, ``download`` and, where there is
-            ``patience``, ``validation``, it is given those that it has parameters for.
+            ``patience``, ``validation``, it is given those that it has parameters for and no value yet.
         model: Builds the model.
         optimizer: Builds the optimizer from the model's parameters.
         epochs: Epochs per task, at most with ``patience``.
@@ -202,6 +202,8 @@ class Experiment:
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise ExperimentError(f"{self.name} has several methods named {', '.join(sorted(repeated))}")
+        for name, values in self.paper.items():
+            _check_reported(f"{self.name}, paper, {name}", _reported(values))
         for method in self.methods:
             self.describe(method)
 
@@ -216,10 +218,7 @@ class Experiment:
 
     def reported(self, method: Method) -> Reported:
         """Look up what the paper reports for a method: a `Reported`, empty where there is nothing."""
-        values = self.paper.get(method.name, Reported())
-        if isinstance(values, Reported):
-            return values
-        return Reported(*values) if isinstance(values, tuple) else Reported(values)
+        return _reported(self.paper.get(method.name))
 
     def with_epochs(self, epochs: int | None) -> Experiment:
         """Copy the experiment with another number of epochs, unless that is None; ``deviation`` says it then."""
@@ -249,10 +248,7 @@ class Experiment:
         if self.full_epochs is not None and not self.smoke:
             parts.append(f"{self.epochs}-epochs")
         parts += [re.sub(r"[^\w.=+]+", "_", f"{name}={value}") for name, value in self.changes]
-        joined = "-".join(parts)
-        if len(joined.encode()) > LONGEST:
-            joined = f"changed-{digest(joined)}"
-        return f"-{joined}" if joined else ""
+        return f"-{shortened('-'.join(parts))}" if parts else ""
 
     def describe(self, method: Method) -> dict[str, Any]:
         """Describe as JSON data all that decides a trial's outcome, but for its seed, and nothing that is not used."""
@@ -293,6 +289,19 @@ def _check_counts(owner: Any, *names: str) -> None:
             raise ExperimentError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
+def _reported(values: Any) -> Reported:
+    if isinstance(values, Reported):
+        return values
+    return Reported(*values) if isinstance(values, tuple) else Reported(values)
+
+
+def _check_reported(what: str, reported: Reported) -> None:
+    limits = [(value, 0, 100) for value in (reported.accuracy, *reported.tasks)] + [(reported.bwt, -1, 1)]
+    for value, least, most in limits:
+        if value is not None and not (isinstance(value, int | float) and least <= value <= most):
+            raise ExperimentError(f"{what}: accuracies are in percent, backward transfer is a fraction; got {reported}")
+
+
 def check_name(kind: str, name: str) -> None:
     """Refuse a name that could not name a folder among the results."""
     if not re.fullmatch(r"[\w+=,-][\w+=.,-]*", name) or len(name.encode()) > LONGEST:
@@ -300,6 +309,11 @@ def check_name(kind: str, name: str) -> None:
             f"{name!r} cannot name {kind}: results are kept in a folder of that name; use up to {LONGEST} letters, "
             "digits and any of _+-=., without a dot in front"
         )
+
+
+def shortened(settings: str) -> str:
+    """Give the part of a name that tells settings, or where it is too long for a file's name, a fingerprint."""
+    return settings if len(settings.encode()) <= LONGEST else f"changed-{digest(settings)}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

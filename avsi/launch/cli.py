@@ -13,7 +13,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -55,8 +55,8 @@ class Options:
         settings: Change something, any number of times: si.strength=0.3, optimizer.lr=0.05, batch_size=32. @FILE reads
             a file of such lines. Results say what was changed.
         sweep: Choose a method's parameter on validation data, any number of parameters: mas.strength=0.01,0.05,0.1 or
-            mas.strength=log:1e-3:1e3:7. What is chosen is then run with other seeds, and is written to a file for
-            --set.
+            mas.strength=log:1e-3:1e3:7. What is chosen is then run with other seeds beside what --methods names, and is
+            written to a file for --set.
         sweep_trials: Let Optuna draw so many settings, from mas.strength=log:1e-3:1e3 say, --workers of them at a time;
             default: all combinations. Optuna comes with the extra `sweep`.
         sweep_seeds: Number of seeds that settings are compared with, from --seed on; what is chosen runs with those
@@ -116,6 +116,8 @@ class Options:
             raise ExperimentError("--quiet and --verbose contradict each other; leave one out")
         if self.sweep_trials is not None and not self.sweep:
             raise ExperimentError("--sweep-trials needs --sweep, such as --sweep mas.strength=log:1e-3:1e3")
+        if self.sweep_seeds > 1 and not self.sweep:
+            raise ExperimentError("--sweep-seeds is for --sweep; --trials says with how many seeds methods are run")
         if self.rerun and self.sweep:
             raise ExperimentError("--rerun would run a sweep's trials over and over; delete their results instead")
         if self.ray_address is not None and self.engine != "ray":
@@ -153,7 +155,7 @@ def main(*experiments: Experiment, args: list[str] | None = None, loggers: Logge
 
 @contextlib.contextmanager
 def exits_explained(stopped: str) -> Iterator[None]:
-    """Exit with a line in place of a traceback: status 2 on a user's mistake, 130 on Ctrl-C, 143 on SIGTERM."""
+    """Exit with a line in place of a traceback: status 2 on a mistake or full disk, 130 on Ctrl-C, 143 on SIGTERM."""
 
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt(128 + number)
@@ -162,7 +164,7 @@ def exits_explained(stopped: str) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop) if handled else None
     try:
         yield
-    except (ExperimentError, store.ResultsError) as error:
+    except (ExperimentError, store.ResultsError, OSError) as error:
         _say(f"error: {error}", style="red")
         sys.exit(2)
     except KeyboardInterrupt as stop_:
@@ -193,6 +195,10 @@ def _describe_experiments(experiments: Sequence[Experiment]) -> str:
 
 def _choose_protocol(experiments: Sequence[Experiment], name: str | None) -> Experiment:
     """Choose among the experiments of a script."""
+    for field in ("name", "protocol"):
+        values = [getattr(experiment, field) for experiment in experiments]
+        if len(set(values)) < len(values):
+            raise ExperimentError(f"each experiment of a script needs a {field} of its own; they have {values}")
     if name is None:
         return experiments[0]
     known = {experiment.protocol: experiment for experiment in experiments if experiment.protocol}
@@ -225,6 +231,9 @@ def run(experiment: Experiment, options: Options, loggers: Loggers = ()) -> list
             write_text(file, chosen.text)
             if not options.quiet:
                 _say(f"{chosen.text}chosen: --set @{file}")
+            if options.methods != ALL:
+                beside = [m for m in chosen.experiment.methods if m.base_name in names and m not in chosen.methods]
+                chosen = replace(chosen, methods=[*chosen.methods, *beside])
         fewer = f"fewer: --methods {' '.join(names[:2])} --trials 1; to see that everything runs: --smoke"
         asked = options.methods != ALL or options.trials is not None or bool(ranges)
         trials = [Trial(chosen.experiment, method, seed) for seed in seeds for method in chosen.methods]
@@ -233,9 +242,9 @@ def run(experiment: Experiment, options: Options, loggers: Loggers = ()) -> list
     if any((root / experiment.name).glob("*/seed-*.json")):  # else every trial failed
         from avsi.results.report import show, write_report  # loads what draws figures
 
-        written = write_report(root, only=experiment.name)
-        shown = "" if options.quiet else experiment.name
-        show(written, shown, [method.name for method in chosen.methods], chosen.experiment.suffix)
+        name = f"{experiment.name}{chosen.experiment.suffix}"
+        written = write_report(root, only=name)
+        show(written, "" if options.quiet else name, [method.name for method in chosen.methods])
     return launch.failures
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from avsi.experiment.names import resolve
-from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
+from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean, shortened
 
 BUILDERS = ("scenario", "model", "optimizer", "criterion", "scheduler")
 PARTS = ("model", "optimizer")  # that a method can have of its own
@@ -66,7 +66,7 @@ def change(experiment: Experiment, settings: Iterable[tuple[str, Any]]) -> Exper
 
 def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
     """Change ``batch_size``, an argument of what is built (``optimizer.lr``), or one of a method (``si.strength``)."""
-    if name == "epochs":
+    if name == "epochs" and value is not None:
         return experiment.with_epochs(value)
     method = method_of(experiment, name)
     part, _, path = name.partition(".")
@@ -88,10 +88,10 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
         changed = {part: with_argument(getattr(experiment, part), path, value, name)}
     else:
         methods = [method.name for method in experiment.methods]
-        hint = did_you_mean(part, [*methods, *VALUES, *BUILDERS, "patience"])
+        parts = [field for field in (*BUILDERS, "patience") if getattr(experiment, field) is not None]
         raise ExperimentError(
-            f"cannot set {name!r}{hint}; there are {', '.join(VALUES)}, arguments of {', '.join(BUILDERS)} such as "
-            f"optimizer.lr, and of methods such as {methods[-1]}.NAME"
+            f"cannot set {name!r}{did_you_mean(part, [*methods, *VALUES, *parts])}; there are {', '.join(VALUES)}, "
+            f"arguments of {', '.join(parts)} such as optimizer.lr, and of methods such as {methods[-1]}.NAME"
         )
     return replace(experiment, changes=(*experiment.changes, (name, str(value))), **changed)
 
@@ -108,12 +108,12 @@ def changed_method(experiment: Experiment, method: Method, name: str, value: Any
     part, build, argument = _part(experiment, method, path)
     built: dict[str, Any] = {part: with_argument(build, argument, value, name)}
     settings = (*(setting for setting in method.settings if setting[0] != path), (path, value))
-    named = [f"{path}={value}" for path, value in settings]
+    named = ",".join(re.sub(r"[^\w.+=-]+", "_", f"{path}={value}") for path, value in settings)
     label = re.sub(r", \S+ = [^,]*", "", method.label or method.base_name)  # which says what it was before
     return replace(
         method,
         **built,
-        name=",".join([method.base_name, *(re.sub(r"[^\w.+=-]+", "_", setting) for setting in named)]),
+        name=f"{method.base_name},{shortened(named)}",
         label=", ".join([label, *(f"{path} = {written(value)}" for path, value in settings)]),
         settings=settings,
     )

@@ -143,6 +143,7 @@ class Sweep:
                 raise ExperimentError(
                     f"--sweep asks for {count} settings of {name}; at most {MOST_SETTINGS} can be tried"
                 )
+            self._candidate(name, {range_.name: range_.values[0] for range_ in ranges})  # before anything is run
         return found
 
     def _candidate(self, name: str, settings: Mapping[str, Any]) -> Method:

@@ -106,7 +106,7 @@ def _draw_accuracy(study: Study, looks: Looks) -> Figure:
     """Mean test accuracy on the tasks learned so far, after each task; bands: one standard error."""
     figure, (axes,) = _make_panels(1, 1, 6.8, 3.8)
     for index, (name, look) in enumerate(looks.items()):
-        if study.methods.regime[name] == "sequential":
+        if study.in_sequence(name):
             # Later curves are thinner, so that curves that coincide can all be seen.
             sizes = {"markersize": max(8 - 0.25 * index, 5), "linewidth": max(2.8 - 0.25 * index, 1.1)}
             _draw(axes, _over_seen(study, name), look | sizes | {"markevery": ceil(study.tasks / 20)}, band=True)
@@ -350,7 +350,7 @@ def draw(kind: str, study: Study) -> Figure | None:
     methods = study.summary[study.summary.n > 0]
     methods = methods[(methods.candidate_of != "") == (kind == "sensitivity")]
     if kind in {"panels", "matrix"}:
-        methods = methods[study.methods.regime[methods.index] == "sequential"]
+        methods = methods[[study.in_sequence(name) for name in methods.index]]
     shown = methods if kind == "sensitivity" else methods[:MOST]
     looks = {}
     for row in shown.itertuples():

@@ -39,8 +39,8 @@ def write_report(folder: str | Path, only: str | None = None) -> Report:
 
     Args:
         folder: The results folder.
-        only: The experiment whose files are written; those of others are written only where they are older than its
-            trials. Default: all.
+        only: Name of the study (experiment and protocol) whose files are written; those of others are written only
+            where they are older than its trials. Default: all.
 
     Returns:
         What was written. What cannot be read is left out, and the page says so.
@@ -70,7 +70,7 @@ def _report(folder: Path, only: str | None) -> Report:
             studies, of_child = read_studies(child)
             problems += of_child
             for study in studies:
-                renewed = only in {None, child.name} or _is_old(study)
+                renewed = only in {None, study.name} or _is_old(study)
                 if renewed:
                     write_figures(study)
                 summary = markdown(study, captions(study))
@@ -94,18 +94,17 @@ def _is_old(study: Study) -> bool:
     return not table.exists() or table.stat().st_mtime_ns < max(file.stat().st_mtime_ns for file in study.trials.file)
 
 
-def show(written: Report, experiment: str = "", methods: Sequence[str] = (), suffix: str = "") -> None:
+def show(written: Report, name: str = "", methods: Sequence[str] = ()) -> None:
     """Print the tables of some methods, and where the files are; a terminal that knows no more gets ASCII.
 
     Args:
         written: What was written.
-        experiment: Name of the experiment whose tables are printed; default: none.
+        name: Name of the study whose tables are printed; default: none.
         methods: Its methods; default: all.
-        suffix: Ends the names of the experiment's files, where its protocol is a changed one.
     """
     for study in written.studies:
         chosen = study.only(methods) if methods else study
-        if (study.folder.name, study.suffix) == (experiment, suffix) and len(chosen.trials):
+        if study.name == name and len(chosen.trials):
             say(terminal(chosen, get_terminal_size((80, 24)).columns))
             say(f"Tables: {study.file('summary', 'md')}  {study.file('summary', 'csv')}; figures beside them")
     for problem in written.problems:

@@ -40,7 +40,7 @@ TRIAL: dict[str, Any] = {
     "digest": str,  # fingerprint of the description without the seed: trials of different protocols never mix
     "status": re.compile("finished|diverged"),  # default: finished
     "accuracy": FRACTION,  # None, as the others, where the trial diverged
-    "bwt": SIGNED,  # None, as the matrix, where tasks are not learned one after the other
+    "bwt": SIGNED,  # None, as the matrix, where tasks are not learned one after the other, or have no test set each
     "forgetting": SIGNED,
     "task_accuracy": [FRACTION],  # final model
     "accuracy_matrix": [[FRACTION]],  # (tasks trained, tasks)
@@ -231,7 +231,8 @@ def _fault(trial: dict[str, Any], path: Path) -> str:
     for key, value in {"seed": seed, "method": method, "digest": digest}.items():
         if trial.get(key, value) != value:
             return f"it is of {key} {trial[key]}"
-    keys = ("task_accuracy", "accuracy_matrix", "train_accuracy", "class_accuracy", "class_images")
+    keys = ["task_accuracy", "accuracy_matrix", "class_accuracy", "class_images"]
+    keys += ["train_accuracy"] if trial.get("accuracy_matrix") else []  # else there may be other tasks to train on
     by_task = [trial[key] for key in keys if trial.get(key)] + (trial.get("accuracy_matrix") or [])
     if not measured:
         return "it diverged and has accuracies" if by_task or trial.get("accuracy") is not None else ""

@@ -45,7 +45,7 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Names the experiment's section of the page."""
+        """What it is called among all: the experiment, and what was changed."""
         return harmless(f"{self.folder.name}{self.suffix}")
 
     @property
@@ -80,8 +80,13 @@ class Study:
 
     def by_task(self, method: str, key: str = "task_accuracy") -> pd.DataFrame:
         """Collect a number for each task (columns, from 1) from a method's trials that have them (rows)."""
-        frame = pd.DataFrame([values for values in self.of(method)[key] if values], dtype=float)
+        rows = [values for values in self.of(method)[key] if values and len(values) == self.tasks]
+        frame = pd.DataFrame(rows, dtype=float)
         return frame.set_axis(range(1, frame.shape[1] + 1), axis="columns")
+
+    def in_sequence(self, method: str) -> bool:
+        """Say whether tasks were learned one after the other, each with a test set of its own."""
+        return self.methods.regime[method] == "sequential" and any(self.of(method).accuracy_matrix)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -214,23 +219,20 @@ def make_study(
     return Study(
         path.parent,
         methods,
-        _comparable(table, methods, problems),
+        _comparable(table, problems),
         suffix=path.stem.removeprefix(EXPERIMENT),
         **texts | {"title": texts["title"] or harmless(path.parent.name)},
     )
 
 
-def _comparable(trials: pd.DataFrame, methods: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
-    """Leave out trials of another number of tasks than most, and those without the matrix of their regime."""
+def _comparable(trials: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
+    """Leave out trials of another number of tasks than most."""
     tasks = trials.task_accuracy.map(len, na_action="ignore")
     usual = tasks.mode().max()
     odd = tasks.notna() & (tasks != usual)
-    sequential = trials.method.map(methods.regime) == "sequential"
-    unordered = tasks.notna() & ~odd & sequential & ~trials.accuracy_matrix.astype(bool)
     for file, count in zip(trials.file[odd], tasks[odd], strict=True):
         problems.append(f"{file} is left out ({count:.0f} tasks instead of {usual:.0f})")
-    problems += [f"{file} is left out (no accuracy matrix)" for file in trials.file[unordered]]
-    return trials[~(odd | unordered)].set_index(["method", "seed"])
+    return trials[~odd].set_index(["method", "seed"])
 
 
 def trials(folder: str | Path) -> pd.DataFrame:

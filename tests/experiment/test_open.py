@@ -1,11 +1,12 @@
 """Experiments of a user's own make: any benchmark, lambdas, schedules, criteria, loggers, odd names."""
 
+import re
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
-from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark
+from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark, ni_benchmark
 from avalanche.logging import BaseLogger
 from avalanche.training import Naive
 from avalanche.training.plugins import SupervisedPlugin
@@ -17,12 +18,13 @@ from torch.utils.data import Dataset
 from torchvision.transforms import Compose, RandomHorizontalFlip, ToTensor
 from torchvision.transforms.functional import to_pil_image
 
-from avsi.experiment import Experiment, ExperimentError, Method, Patience, Setting, Trial, lazy_imports, main
+from avsi.experiment import Experiment, ExperimentError, Method, Patience, Reported, Setting, Trial, lazy_imports, main
 from avsi.experiment.description import describe
 from avsi.experiment.methods import finetune, joint, scratch, si
 from avsi.experiment.names import resolve
 from avsi.models import MLP, GrowingHead, MultiHead
 from avsi.plugins.schedule import Schedule
+from avsi.results.study import read_studies
 from avsi.scenarios import split_digits
 from avsi.scenarios.build import with_task_label
 
@@ -68,6 +70,14 @@ def bare():
     return benchmark_from_datasets(train=plain[:2], test=plain[2:4], valid=plain[4:])
 
 
+def instances(seed):
+    """All classes in each of three experiences, and one test set."""
+    images, labels = load_digits(n_class=4, return_X_y=True)
+    images = torch.tensor(images, dtype=torch.float32).reshape(-1, 1, 8, 8)
+    train, test = Rows(images[:160], labels[:160]), Rows(images[160:200], labels[160:200])
+    return ni_benchmark(train, test, 3, seed=seed)
+
+
 def perceptron():
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
 
@@ -105,6 +115,21 @@ def test_a_benchmark_of_avalanches_runs(own, name):
     assert result["data"] == []
     assert result["notes"] == []
     assert result["status"] == "finished"
+
+
+def test_a_benchmark_with_one_test_set_for_all_experiences_has_tables(own, tmp_path, capsys):
+    """As Avalanche's own of new instances have: there is no accuracy matrix then."""
+    own = replace(own, scenario=instances, trials=1, methods=(finetune(), joint()), paper={})
+    for _ in range(2):  # the second time from the files
+        main(own, args=["--out", str(tmp_path)])
+        output = capsys.readouterr()
+        assert "left out" not in output.out + output.err
+        assert re.search(r"fine-tuning +1 +\d\d\.\d\d +\d\d\.\d\d\n", output.out)
+        assert "fine-tuning (training)" not in output.out  # there, no number is a test set's
+    ((study,), _) = read_studies(tmp_path / "tiny")
+    assert [len(accuracies) for accuracies in study.trials.train_accuracy] == [3, 3]
+    assert (tmp_path / "tiny" / "tasks.png").exists()
+    assert not (tmp_path / "tiny" / "matrix.png").exists()
 
 
 def test_what_is_no_benchmark_is_named(own):
@@ -160,6 +185,13 @@ def test_a_comma_is_for_settings(experiment):
 def test_patience_that_cannot_be(change):
     with pytest.raises(ExperimentError, match=rf"{next(iter(change))} must be .*, got {next(iter(change.values()))!r}"):
         Patience(**change)
+
+
+@pytest.mark.parametrize("paper", [101.0, -1, (97.0, -4.0), Reported(tasks=(99.0, 990.0)), "97"])
+def test_what_no_paper_can_report_is_refused_before_work_is_lost(experiment, paper):
+    """A results folder's reader leaves such a method out."""
+    with pytest.raises(ExperimentError, match=r"tiny, paper, si: .* in percent, .* a fraction"):
+        replace(experiment, paper={"si": paper})
 
 
 def test_loggers_that_are_no_sequence(experiment):

@@ -18,7 +18,9 @@ from avsi.models import MLP
 MODULE = '''
 from dataclasses import dataclass
 from functools import cache, partial
+import package.inner
 import parts
+import parts as also
 from parts import Base
 from avsi.experiment import lazy_imports
 with lazy_imports():
@@ -50,12 +52,16 @@ class Network(Base):
         self.hidden = SIZES.hidden
 
     def forward(self, x):
+        from parts import inside
+        import package.within as within
+        import parts as again
+        x = inside(x) + within.deep(x) + again.renamed(x) + package.inner.dotted(x)
         return helper(x) + parts.other(x) + cached() + late(x) + len(TABLE)
 
 def unrelated():
     return 1
 
-BUILD = lambda: Network()
+BUILD = lambda: (Network(), parts.shown, also.unused, package.inner.seen)
 '''
 PARTS = """
 import nothing_of_use
@@ -69,15 +75,46 @@ def late(x):
 def unused(x):
     return 3 * x
 
+def inside(x):
+    return x // 1
+
+def renamed(x):
+    return x // 2
+
+def shown(x):
+    return x // 3
+
 class Base:
     scale = 1
 """
+INNER = """
+def dotted(x):
+    return x // 4
+
+def seen(x):
+    return x // 5
+"""
+FILES = {
+    "mine.py": MODULE,
+    "parts.py": PARTS,
+    "nothing_of_use.py": "",
+    "package/__init__.py": "",
+    "package/inner.py": INNER,
+    "package/within.py": "def deep(x):\n    return x // 6\n",
+}
 
 
-def described(folder: Path, module: str = MODULE, parts: str = PARTS, *, what: str = "Network", how: str = "import"):
-    """What a fresh process describes a thing of a module as."""
-    for name, text in {"mine": module, "parts": parts, "nothing_of_use": ""}.items():
-        (folder / f"{name}.py").write_text(text)
+def described(folder: Path, *edits: tuple[str, str], what: str = "Network", how: str = "import"):
+    """What a fresh process describes a thing of a module as, after some edits."""
+    (folder / "package").mkdir(exist_ok=True)
+    texts = dict(FILES)
+    for edit in edits:
+        edited = {name: text.replace(*edit) for name, text in texts.items()}
+        assert edited != texts
+        texts = edited
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    module = texts["mine.py"]
     show = f"from avsi.experiment.description import describe; print(describe({what}))"
     if how == "import":
         command = ["-c", f"from mine import {what}; {show}"]
@@ -108,20 +145,28 @@ def base(tmp_path_factory):
         ("scale = 1", "scale = 2"),
         ("def other(x):\n    return x", "def other(x):\n    return -x"),
         ("return 2 * x", "return 4 * x"),
+        ("return x // 1", "return x // 7"),
+        ("return x // 2", "return x // 7"),
+        ("return x // 4", "return x // 7"),
+        ("return x // 6", "return x // 7"),
     ],
 )
 def test_what_is_edited_is_another(edit, base, tmp_path):
-    module, parts = (text.replace(*edit) for text in (MODULE, PARTS))
-    assert (module, parts) != (MODULE, PARTS)
-    now = described(tmp_path, module, parts)
+    now = described(tmp_path, edit)
     assert now.startswith("{'name': 'mine.Network', 'source': ")
     assert now != base
 
 
 def test_what_says_and_does_the_same_is_the_same(base, tmp_path):
-    module = MODULE.replace("# a comment", "# another").replace("A network.", "It.").replace("return 1", "return 2")
-    module = module.replace("return x + RATE", "return (\n        x + RATE\n    )")
-    assert described(tmp_path, module, PARTS.replace("3 * x", "5 * x")) == base
+    edits = [
+        ("# a comment", "# another"),
+        ("A network.", "It."),
+        ("return 1", "return 2"),
+        ("return x + RATE", "return (\n        x + RATE\n    )"),
+        ("3 * x", "5 * x"),
+        ("return x // 5", "return x // 7"),
+    ]
+    assert described(tmp_path, *edits) == base
 
 
 @pytest.mark.parametrize("how", ["import", "run", "typed"])
@@ -130,7 +175,13 @@ def test_scripts_lambdas_and_what_is_typed_in(how, what, tmp_path):
     was, again = (described(tmp_path, what=what, how=how) for _ in range(2))
     assert was == again
     for edit in (("helper(x) + parts", "helper(x) - parts"), ("RATE = 0.1", "RATE = 0.2"), ("x + RATE", "x - RATE")):
-        assert described(tmp_path, MODULE.replace(*edit), what=what, how=how) != was
+        assert described(tmp_path, edit, what=what, how=how) != was
+
+
+@pytest.mark.parametrize("edit", [("return x // 3", "return x // 7"), ("return x // 5", "return x // 7")])
+def test_lambdas_name_things_in_modules(edit, tmp_path):
+    was = described(tmp_path, what="BUILD")
+    assert described(tmp_path, edit, what="BUILD") != was
 
 
 def test_a_lambda_of_a_script_that_is_no_module_is_described(tmp_path):

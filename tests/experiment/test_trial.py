@@ -9,7 +9,7 @@ from avalanche.training.plugins import SupervisedPlugin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim import SGD
 
-from avsi.experiment import Patience, Setting, Trial, running
+from avsi.experiment import ExperimentError, Patience, Setting, Trial, running
 from avsi.experiment.events import Said, Step
 from avsi.experiment.methods import dhp
 from avsi.experiment.progress import TrialProgress
@@ -95,6 +95,16 @@ def recording_scenario(*, seed, **arguments):
 def test_the_trials_seed_is_the_benchmarks(experiment):
     run(replace(experiment, scenario=recording_scenario, epochs=1), "finetune", seed=11)
     assert SEEDS == [11]
+
+
+def test_what_a_script_says_of_its_benchmark_is_so(experiment):
+    """And what ``--set scenario.seed=3`` says: tables call the protocol changed by it."""
+    given = []
+    scenario = partial(lambda **arguments: given.append(arguments), seed=3, validation=0.5)
+    patient = replace(experiment, scenario=scenario, patience=Patience(validation=0.1))
+    with pytest.raises(ExperimentError, match="it must make an Avalanche benchmark"):
+        running.make_benchmark(patient, 11, Setting())
+    assert given == [{"seed": 3, "validation": 0.5, "download": True}]
 
 
 def test_disagreement_with_avalanches_metrics_fails_the_trial(experiment, monkeypatch):

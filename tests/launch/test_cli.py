@@ -1,3 +1,4 @@
+import contextlib
 import json
 import re
 import signal
@@ -62,6 +63,17 @@ def test_changed_epochs_are_other_trials_and_are_called_changed(experiment, tmp_
     figures = files(tmp_path, "*.png")
     assert "tiny/accuracy-1-epochs.png" in figures
     assert all(figure.endswith("-1-epochs.png") for figure in figures)
+
+
+def test_files_of_another_protocol_are_left_as_they_are(experiment, tmp_path):
+    """Drawing all of them again would take longer with each protocol that is tried."""
+    options = Options(methods=("finetune",), trials=1, epochs=1, out=tmp_path)
+    run(experiment, options)
+    file = tmp_path / "tiny" / "accuracy-1-epochs.svg"
+    file.unlink()
+    run(experiment, replace(options, epochs=None))
+    assert (tmp_path / "tiny" / "accuracy.svg").exists()
+    assert not file.exists()
 
 
 def test_files_hold_all_finished_methods_and_the_terminal_those_asked_for(experiment, tmp_path, capsys):
@@ -172,6 +184,9 @@ def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_pa
         (["--set", "avalanche_si.strength=2"], "cannot set 'avalanche_si.strength': .* takes no 'strength'"),
         (["--set", "optimiser.lr=2"], r"cannot set 'optimiser.lr'; did you mean 'optimizer'[?]"),
         (["--set", "optimizer.rate=2"], "cannot set 'optimizer.rate': Adam takes no 'rate'"),
+        (["--set", "patience.epochs=2"], "cannot set 'patience.epochs'; there are .* scenario, model, optimizer such"),
+        (["--set", "epochs=none"], "epochs takes a value of type int, got None"),
+        (["--sweep-seeds", "3"], "--sweep-seeds is for --sweep"),
         (["--set", "batch_size=all"], "batch_size takes a value of type int, got 'all'"),
         (["--set", "batch_size"], "--set takes name=value"),
         (["--set", "@nowhere"], "cannot read the settings nowhere"),
@@ -206,6 +221,24 @@ def test_results_folder_that_is_not_writable(experiment, tmp_path, capsys):
         main(experiment, args=["--out", str(tmp_path / "file")])
     assert stop.value.code == 2
     assert "choose another with --out" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", ["experiment", "choice-scenario.validation=0.1-si.strength=swept", "accuracy"])
+def test_a_disk_that_fills_up_is_said_and_costs_no_trial(experiment, tmp_path, capsys, monkeypatch, name):
+    real = Path.replace
+
+    def full_disk(part, target):
+        if target.stem == name:
+            raise OSError(28, "No space left on device")
+        return real(part, target)
+
+    sweep = ["--sweep", "si.strength=1,2", "--set", "scenario.validation=0.1"] if name.startswith("choice") else []
+    monkeypatch.setattr(Path, "replace", full_disk)
+    with contextlib.suppress(SystemExit):
+        main(experiment, args=["--methods", "si", "--trials", "1", *sweep, "--out", str(tmp_path)])
+    error = capsys.readouterr().err
+    assert re.search(rf"(error|left out): .*No space left on device: '.*tiny/{name}\.", error)
+    assert len(files(tmp_path, "seed-*.json")) == 1 + bool(sweep)
 
 
 def test_missing_data_stops_the_run_with_an_explanation(experiment, tmp_path, capsys):
@@ -295,11 +328,21 @@ def test_a_trial_that_goes_on_says_that_it_keeps_its_threads(experiment, tmp_pat
 
 
 def test_protocols_are_chosen_by_name(experiment):
-    zenke, dhp = replace(experiment, protocol="zenke"), replace(experiment, protocol="dhp")
+    zenke, dhp = (replace(experiment, name=name, protocol=name) for name in ("zenke", "dhp"))
     assert cli._choose_protocol([zenke, dhp], None) is zenke
     assert cli._choose_protocol([zenke, dhp], "dhp") is dhp
     with pytest.raises(ExperimentError, match="no protocol 'ewc'; there is: zenke, dhp"):
         cli._choose_protocol([zenke, dhp], "ewc")
+
+
+@pytest.mark.parametrize("same", ["name", "protocol"])
+def test_experiments_of_a_script_have_a_folder_and_a_protocol_each(experiment, same, tmp_path, capsys):
+    """Else one would take the other's tables away, or could not be chosen."""
+    other = replace(experiment, name="other", protocol="b")
+    with pytest.raises(SystemExit) as stop:
+        main(experiment, replace(other, **{same: getattr(experiment, same)}), args=["--out", str(tmp_path)])
+    assert stop.value.code == 2
+    assert f"each experiment of a script needs a {same} of its own" in capsys.readouterr().err
 
 
 def test_methods_of_the_same_name_are_refused(experiment):

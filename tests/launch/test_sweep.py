@@ -159,6 +159,10 @@ def test_what_cannot_be_swept(swept, tmp_path):
         swept_by("mas.strenght=1,2")
     with pytest.raises(ExperimentError, match=r"how many values of mas\.strength"):
         swept_by("mas.strength=log:1:2")
+    launch = Invented(tmp_path, lambda *_: 0.5)
+    with pytest.raises(ExperimentError, match="takes no 'strenght'; did you mean 'strength'"):  # before others are run
+        run_sweep(swept, ["si.strength=1,2", "mas.strenght=1,2"], launch, drawn=2)
+    assert not launch.ran
     with pytest.raises(ExperimentError, match="sweep-trials must be at least 1"):
         run(swept, Options(sweep=("mas.strength=log:1:2",), sweep_trials=0, out=tmp_path))
 
@@ -223,12 +227,38 @@ def test_a_method_gets_an_optimizer_of_its_own_only_where_that_is_changed(swept)
     assert rates["mas,strength=2"] == rates["finetune"] == 0.25
 
 
+def test_many_settings_have_a_short_name(swept, tmp_path):
+    """Which is another for other values."""
+    ranges = [
+        "si.strength=0.125,0.0625",
+        "si.damping=0.0009765625",
+        "si.optimizer.lr=0.0009765625",
+        "si.optimizer.betas=(0.875, 0.9375)",
+        "si.optimizer.weight_decay=0.0009765625",
+    ]
+    chosen = run_sweep(swept, ranges, Invented(tmp_path, best_at(0)))
+    first, second = (candidate.name for candidate in chosen.candidates)
+    assert first.startswith("si,")
+    assert first != second
+    changed = change(swept, read_settings(chosen.text.splitlines()[1:]))  # as --set takes it
+    assert changed.methods[1].name == first
+    assert "optimizer.weight_decay = 0.0009" in changed.methods[1].label
+
+
 def test_what_is_set_stays_in_a_sweep(swept, tmp_path):
     experiment = change(swept, read_settings(["si.damping=0.5"]))
     chosen = run_sweep(experiment, ["si.strength=1,10"], Invented(tmp_path, best_at(1)))
     (method,) = chosen.methods
     assert method.strategy.keywords == {"strength": 10, "damping": 0.5}
     assert method.name == "si,damping=0.5"
+
+
+def test_methods_that_are_named_are_run_beside_what_is_chosen(swept, tmp_path):
+    options = Options(methods=("finetune", "si"), sweep=("si.strength=1,2",), trials=1, epochs=1, out=tmp_path)
+    run(swept, options)
+    (study,), _ = read_studies(tmp_path / "tiny")
+    assert list(study.compared.index) == ["finetune", "si"]
+    assert [seed for _, seed in study.of("finetune", "si").index] == [1, 1]
 
 
 def test_fresh_seeds_follow_those_of_the_sweep(swept, tmp_path):

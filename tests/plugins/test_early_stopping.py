@@ -1,5 +1,6 @@
 import pytest
 import torch
+from avalanche.training import JointTraining
 from avalanche.training.plugins import SupervisedPlugin
 from training import naive, seeded_mlp
 
@@ -153,6 +154,21 @@ def test_a_stream_without_the_experience_is_refused_before_training(benchmark):
         strategy.train(benchmark.train_stream[1], eval_streams=[])
     after = model.state_dict()  # which has a head more
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_joint_training_needs_validation_data_of_every_experience(benchmark):
+    model = seeded_mlp()
+    stopping = EarlyStopping(benchmark.valid_stream[:2])
+    strategy = JointTraining(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.01),
+        criterion=torch.nn.CrossEntropyLoss(),
+        train_mb_size=32,
+        plugins=[stopping],
+        evaluator=None,
+    )
+    with pytest.raises(ValueError, match=r"experience 2 has no validation data: the stream .* has 2 experiences"):
+        strategy.train(benchmark.train_stream)
 
 
 @pytest.mark.parametrize("name", ["patience", "at_least"])

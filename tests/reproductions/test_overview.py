@@ -40,7 +40,7 @@ def test_thinned_accuracy_weights_classes_by_their_training_images():
     assert overview.thinned_accuracy(classes) == pytest.approx(4459 / sum(TABLE_2[0]) / 10)
 
 
-NOTHING = pd.DataFrame({"method": [], "deviation": []})
+NOTHING = pd.DataFrame({"method": [], "deviation": []}, dtype=str)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,18 @@ def test_a_swept_strength_counts_where_it_is_meant_and_nowhere_else():
     )
     assert overview.Cell("SI", "si").text(frame, Reported(96.9)) == "SI 50.00 (96.9), n = 1"
     assert overview.Cell("SI", "si", swept=True).text(frame, Reported(96.9)) == "SI 75.00 (96.9), n = 1"
+
+
+def test_a_sweep_is_of_any_one_parameter_of_the_method():
+    deviations = ["avalanche_ewc.ewc_lambda = swept", "avalanche_ewc_2.ewc_lambda = swept"]
+    deviations += ["avalanche_ewc.ewc_lambda = swept, avalanche_ewc.mode = swept", "avalanche_ewc.ewc_lambda = 1"]
+    deviations += ["optimizer.lr = 0.1, avalanche_ewc.ewc_lambda = swept"]
+    frame = pd.DataFrame({"method": ["avalanche_ewc"] * 5, "deviation": deviations, "accuracy": [0.5, 1, 1, 1, 1]})
+    cell = overview.Cell("EWC", "avalanche_ewc", swept=True)
+    assert cell.text(frame, Reported()) == "EWC 50.00, n = 1"
+    frame.loc[1, "deviation"] = "avalanche_ewc.decay_factor = swept"
+    with pytest.raises(ValueError, match=r"several sweeps of avalanche_ewc: .*ewc_lambda = swept, .*decay"):
+        cell.text(frame, Reported())
 
 
 def test_an_analysis_that_was_not_run_is_said(tmp_path, monkeypatch):

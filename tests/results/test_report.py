@@ -99,7 +99,7 @@ def test_a_changed_protocol_has_files_of_its_own(root):
     before = contents(root / "tiny")
     changed = entry("si", folder="si-1111111111")
     write(root, changed, suffix="-1-epochs", deviation="1 epoch instead of 2", trials=[(changed, trial())])
-    write_report(root, only="tiny")
+    write_report(root, only="tiny-1-epochs")
     after = contents(root / "tiny")
     assert {name: after[name] for name in before} == before
     new = {name for name in after.keys() - before if "/" not in name}
@@ -141,6 +141,11 @@ def test_other_experiments_files_are_written_only_when_older_than_their_trials(r
     table, figure = root / "tiny" / "summary.csv", root / "tiny" / "accuracy.svg"
     figure.unlink()
     write_report(root, only="other")
+    assert not figure.exists()
+    changed = entry("si", folder="si-1111111111")
+    write(root, changed, suffix="-1-epochs", trials=[(changed, trial())])
+    write_report(root, only="tiny-1-epochs")  # the same experiment's, of another protocol
+    assert (root / "tiny" / "accuracy-1-epochs.svg").exists()
     assert not figure.exists()
     os.utime(table, ns=(0, 0))
     write_report(root, only="other")

@@ -1,4 +1,5 @@
 import doctest
+import re
 from pathlib import Path
 
 import pytest
@@ -37,15 +38,13 @@ def test_a_folder_is_read_with_candidates_changed_protocols_and_foreign_trials(t
 
 def test_what_cannot_be_compared_is_left_out_by_row(tmp_path):
     mas = entry("mas")
-    rows = [(FINETUNE, trial()), (SI, trial()), (SI, trial(1, (0.5, 0.5))), (mas, trial(sequential=False)),
-            (mas, diverged(1))]  # fmt: skip
+    rows = [(FINETUNE, trial()), (SI, trial()), (SI, trial(1, (0.5, 0.5))), (mas, diverged(1))]
     write(tmp_path, FINETUNE, SI, mas, SI, trials=rows)
     ((found,), problems) = read_studies(tmp_path / "tiny")
     assert found.trials.groupby("method", sort=False).size().to_dict() == {"finetune": 1, "si": 1, "mas": 1}
-    assert ["2 tasks instead of 3" in p or "no accuracy matrix" in p or "named as another" in p for p in problems] == [
-        True
-    ] * 3
-    assert "si-0123456789/seed-001.json" in "".join(problems)
+    renamed, short = problems
+    assert "named as another" in renamed
+    assert re.search(r"si-0123456789/seed-001.json is left out \(2 tasks instead of 3\)", short)
 
 
 def test_trials_without_an_experiment_file_say_how_to_mend_it(tmp_path):
