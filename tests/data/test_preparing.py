@@ -10,11 +10,13 @@ import struct
 import sys
 import tempfile
 import termios
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from avsi.data import DataError, load, preparing, sources, store
 
@@ -268,6 +270,7 @@ def test_a_folder_that_is_not_writable_is_refused_before_any_download(publisher,
 
 def run_alone(target, *args):
     torch.set_num_threads(1)  # the parent's OpenMP threads do not live on in a fork
+    tqdm.set_lock(threading.RLock())  # the progress bar's lock is shared with the parent, and may never be given back
     target(*args)
 
 
