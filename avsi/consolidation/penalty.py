@@ -18,7 +18,7 @@ from avsi.consolidation.arguments import Strength, check_patterns, check_strengt
 from avsi.consolidation.divergence import HUGE, DivergenceError, FirstFault, largest
 from avsi.consolidation.parameters import fit, penalised_parameters, unwrap
 from avsi.consolidation.reached import GRADIENT, Reached
-from avsi.consolidation.stability import StabilityWarning, inner_optimizer, largest_stable_strength, learning_rates
+from avsi.consolidation.stability import StabilityWarning, has_bound, inner_optimizer, largest_for, learning_rates, peak
 
 PenaltyStep = Literal["explicit", "proximal"]
 """How the penalty enters a step."""
@@ -139,7 +139,7 @@ class QuadraticPenalty:
         self._warned = False
         # Parameters whose stability the running task knows, with what it depends on: learning rate and largest Omega.
         self._looked_at: dict[str, float] = {}
-        self._peaks: dict[str, Tensor] = {}
+        self._peaks: dict[str, float] = {}
         self._limit = math.inf  # of weights, where the step is unstable
         self._fault, self._fault_from = FirstFault(), 0  # and the step from which on it is noted
         self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
@@ -550,12 +550,13 @@ class QuadraticPenalty:
     def _look_at_stability(self, optimizer: Any, rates: Mapping[str, float]) -> None:
         # Of those that the task had not reached before, or not at so high a learning rate.
         fresh = {name: self._bound[name] for name in rates if rates[name] > self._looked_at.get(name, -1.0)}
-        if self.proximal or not fresh:
+        if self.proximal or not fresh or not has_bound(optimizer):
             return
         self._looked_at.update({name: rates[name] for name in fresh})
         new = [name for name in fresh if name in self.importance and name not in self._peaks]
-        self._peaks.update({name: self.importance[name].amax().cpu() for name in new if self.importance[name].numel()})
-        self.stable_strength = min(self.stable_strength, largest_stable_strength(optimizer, fresh, self._peaks))
+        self._peaks.update({name: peak(self.importance[name]) for name in new})
+        peaks = {name: self._peaks[name] for name in fresh if name in self._peaks}
+        self.stable_strength = min(self.stable_strength, largest_for(optimizer, fresh, peaks))
         if self.unstable or self.strength <= self.stable_strength:
             return
         self.unstable, self._fault_from = True, self.steps_seen

@@ -66,18 +66,52 @@ def largest_stable_strength(
         >>> largest_stable_strength(sgd, {"theta": theta}, {"theta": torch.tensor([0.0, 4.0])})
         2.5
     """
-    if not isinstance(inner_optimizer(optimizer), torch.optim.SGD | torch.optim.ASGD):
+    if not has_bound(optimizer):
         return math.inf
+    known = [name for name in parameters if name in importance]
+    return largest_for(optimizer, parameters, {name: peak(importance[name]) for name in known})
+
+
+def has_bound(optimizer: Any) -> bool:
+    """Say whether there is a largest stable strength for an optimizer.
+
+    Args:
+        optimizer: The optimizer, perhaps wrapped.
+
+    Returns:
+        Whether it is SGD, averaged or not.
+    """
+    return isinstance(inner_optimizer(optimizer), torch.optim.SGD | torch.optim.ASGD)
+
+
+def peak(omega: Tensor) -> float:
+    """Find the largest importance of a parameter.
+
+    Args:
+        omega: Omega of the parameter.
+
+    Returns:
+        Its largest element; 0 where it has none.
+    """
+    return float(omega.max()) if omega.numel() else 0.0
+
+
+def largest_for(optimizer: Any, parameters: Mapping[str, nn.Parameter], peaks: Mapping[str, float]) -> float:
+    """Compute the largest stable strength of what is known of importances.
+
+    Args:
+        optimizer: The optimizer, one that has a bound.
+        parameters: The parameters by name.
+        peaks: The largest element of Omega by name.
+
+    Returns:
+        As :func:`largest_stable_strength`.
+    """
     bounds = {}
     for group in optimizer.param_groups:
         bounds.update(dict.fromkeys(map(id, group["params"]), _bound(group)))
-    strength = math.inf
-    for name, parameter in parameters.items():
-        omega = importance.get(name)
-        peak = float(omega.max()) if omega is not None and omega.numel() else 0.0
-        if peak > 0:
-            strength = min(strength, bounds.get(id(parameter), math.inf) / peak)
-    return strength
+    limits = (bounds.get(id(parameters[name]), math.inf) / peaks[name] for name in peaks if peaks[name] > 0)
+    return min(limits, default=math.inf)
 
 
 def _bound(group: Mapping[str, Any]) -> float:
