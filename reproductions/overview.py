@@ -277,8 +277,8 @@ ITEMS = (
         "imbalanced_permuted_mnist.py --protocol ten_epochs",
         imbalanced_permuted_mnist.TEN_EPOCHS,
         table_1(),
-        "partly: without plasticity at the paper (fine-tuning, SI) or 0.9 below (Online EWC, MAS); DHP alone 5.4 below, "
-        "with a penalty 1.1 to 3.1; one seed",
+        "partly: without plasticity at the paper (fine-tuning, SI) or 0.9 below (Online EWC, MAS); DHP alone 5.4 below,"
+        " with a penalty 1.1 to 3.1; one seed",
         "The matched networks are above DHP's, with each method: traces do not help here. Against plain networks both "
         "gain 4 to 8 points.",
     ),
