@@ -16,7 +16,7 @@ data of seed 0 (a tenth of each class's training images is held out throughout):
     python reproductions/close_the_gap.py --methods online_ewc --sweep online_ewc.strength=log:1:1e3:4
     python reproductions/close_the_gap.py --methods avalanche_ewc --sweep avalanche_ewc.ewc_lambda=1,1e2,1e4
     python reproductions/close_the_gap.py --protocol ewc_adam --methods exact --sweep exact.strength=log:1e-1:1e4:6
-    python reproductions/close_the_gap.py --protocol ewc_adam --methods avalanche_ewc \\
+    python reproductions/close_the_gap.py --protocol ewc_adam --methods avalanche_ewc \
         --sweep avalanche_ewc.ewc_lambda=1,1e2,1e3,1e4,1e5
 """
 
