@@ -1,0 +1,217 @@
+"""What the overview's verdicts and docs/results.md say in words: every number of theirs, recomputed from the results.
+
+Both are written by hand. Here each sentence with a number is put together anew from the trials, and no number may stand
+outside such a sentence but those of the papers and of the protocols.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import overview
+import pandas as pd
+import pytest
+
+from avsi.results import trials
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "reproductions" / "results"
+PAPER = {
+    "imbalanced": {"finetune": 76.44, "si": 85.92, "online_ewc": 87.18, "mas": 87.32, "dhp": 80.85}
+    | {"dhp+si": 85.39, "dhp+online_ewc": 87.43, "dhp+mas": 88.80},
+    "split": {"mas": 98.24},
+    "eta": {"0.1": 98.43, "0.01": 98.47, "0.001": 98.32, "0.0005": 98.37, "0.0001": 98.43},
+    "fisher": {"exact_500": 98.93, "sampled": 99.12, "empirical": 99.12, "batched": 99.11},
+}
+PENALTIES = ("si", "online_ewc", "mas")
+TASK = 54_000 // 64 * 10  # steps of a task of plasticity.py, but for the last, smaller batches
+
+
+@pytest.fixture(scope="module")
+def frame():
+    """Every finished trial, accuracies in percent."""
+    frame = trials(RESULTS)
+    frame = frame[frame.status == "finished"]
+    return frame.assign(
+        accuracy=100 * frame.accuracy.astype(float),
+        validation=100 * frame.validation_accuracy.astype(float),
+    )
+
+
+def means(frame, experiment, deviation="", column="accuracy"):
+    """Mean over seeds by method, of those that are no candidates of a sweep."""
+    rows = frame[(frame.experiment == experiment) & (frame.deviation == deviation) & (frame.candidate_of == "")]
+    return rows.groupby("method")[column].mean()
+
+
+def swept(frame, experiment, method, parameter="strength"):
+    """Mean over seeds of a method with what its sweep chose, and seed 0's accuracy by candidate."""
+    name = re.escape(f"{method}.{parameter}")
+    rows = frame[(frame.experiment == experiment) & frame.deviation.str.fullmatch(rf"{name} = swept")]
+    tried = rows[rows.candidate_of == method]
+    tried = tried.set_index(tried.method.str.rpartition("=")[2].astype(float)).accuracy.sort_index()
+    return rows[rows.method == method].accuracy.mean(), tried
+
+
+def span(values, digits=1):
+    """Write from where to where values go, such as "0.8 to 3.8"."""
+    low, high = (f"{value:.{digits}f}" for value in (min(values), max(values)))
+    return f"{low} to {high}"
+
+
+def epochs(frame, experiment):
+    """The fewest and the most epochs of a task."""
+    lengths = [len(task) for trial in frame[frame.experiment == experiment].validation_error for task in trial]
+    return f"{min(lengths)} to {max(lengths)}"
+
+
+def dynamics(frame, method):
+    """Eta and the norm of the traces over each task of plasticity.py, on seed 0."""
+    rows = frame[(frame.experiment == "plasticity") & (frame.method == method) & (frame.seed == 0)]
+    found = pd.DataFrame(rows.hebbian_dynamics.iloc[0]["head"])
+    return [group for _, group in found.groupby(np.minimum((found.step - 1) // (TASK + 10), 4))]
+
+
+def imbalanced(frame):
+    """What is said about imbalanced permuted MNIST."""
+    paper = pd.Series(PAPER["imbalanced"])
+    early = means(frame, "imbalanced_permuted_mnist")
+    below = (paper - early)[paper.index]
+    above = means(frame, "imbalanced_permuted_mnist", column="validation")[paper.index] - early[paper.index]
+    yield f"partly: DHP + SI above the paper, the others {span(below.drop('dhp+si'))} below"
+    assert below["dhp+si"] < 0
+    yield f"On validation data, thinned out like the training data, accuracies are {span(above)} points higher."
+
+    whole = means(frame, "imbalanced_permuted_mnist_ten_epochs")
+    below = {name: paper[name] - whole[f"{name}_matched"] for name in ("finetune", *PENALTIES)}
+    hebbian = {name: paper[f"dhp+{name}"] - whole[f"dhp+{name}"] for name in PENALTIES}
+    assert max(abs(below[name]) for name in ("finetune", "si")) < 0.1
+    yield "fine-tuning and SI, in networks with a second set of slow weights like the paper's, are within 0.1 points"
+    penalties, alone = span([below["online_ewc"], below["mas"]]), paper["dhp"] - whole["dhp"]
+    yield (
+        f"partly: without plasticity at the paper (fine-tuning, SI) or {penalties} below (Online EWC, MAS); DHP alone "
+        f"{alone:.1f} below, with a penalty {span(hebbian.values())}"
+    )
+    pairs = {"finetune": "dhp"} | {name: f"dhp+{name}" for name in PENALTIES}
+    gains = [whole[with_it] - whole[plain] for plain, with_it in pairs.items()]
+    gains += [whole[f"{plain}_matched"] - whole[plain] for plain in pairs]
+    assert all(whole[f"{plain}_matched"] > whole[with_it] for plain, with_it in pairs.items())
+    yield f"Against plain networks both gain {span(gains, 0)} points."
+
+    rows = frame[frame.experiment == "imbalanced_permuted_mnist_ten_epochs"]
+    thinned = 100 * rows.class_accuracy.map(overview.thinned_accuracy).groupby(rows.method).mean()
+    named = {name: thinned.get(f"{name}_matched", thinned[name]) - paper[name] for name in paper.index}
+    assert min(gap for name, gap in named.items() if name != "dhp") > 0
+    yield f"partly: all above the paper but DHP alone, which is {-named['dhp']:.1f} below"
+    yield f"On thinned test sets accuracies are {span(thinned - whole)} points higher."
+
+
+def split(frame):
+    """What is said about split MNIST, Table 4 there and the Fisher information."""
+    ours = means(frame, "split_mnist_dhp")
+    yield f"MAS with plain networks {PAPER['split']['mas'] - ours['mas']:.1f} below"
+
+    by_eta = means(frame, "eta_sensitivity_split").rename(lambda name: name.removeprefix("dhp_"))
+    paper = pd.Series(PAPER["eta"])
+    yield (
+        f"reproduced: within {by_eta.max() - by_eta.min():.2f} points of each other ({paper.max() - paper.min():.2f}), "
+        f"{span(by_eta - paper)} above the paper"
+    )
+    below = [value - swept(frame, "fisher_table_split_mnist", name)[0] for name, value in PAPER["fisher"].items()]
+    yield f"the others that the paper has {span(below, 2)} below it"
+
+
+def permuted(frame):
+    """What is said about permuted MNIST and eta."""
+    yield f"Tasks take {epochs(frame, 'permuted_mnist_dhp')} epochs."
+    yield f"With early stopping tasks take {epochs(frame, 'permuted_mnist_dhp')} epochs"
+
+    full, free, sigmoid, unit = (dynamics(frame, f"dhp{name}") for name in ("", "_free", "_sigmoid", "_unit"))
+    yield f"eta rises from 0.001 to {full[0].eta.iloc[-1]:.3f} in task 1 (0.024) and decays in task 3"
+    assert full[2].eta.iloc[-1] < 1e-3 * full[2].eta.iloc[0]
+    assert 30 < full[0].eta.max() / max(part.eta.max() for part in full[3:]) < 300
+    assert [part.eta.min() < 0 for part in free][:3] == [False, False, True]
+    yield (
+        f"Free, eta first falls below 0 in task 3, in task 4 the norm of the traces reaches "
+        f"{round(free[3].hebb.max(), -2):,.0f}, in task 5 eta is near {free[4].eta.mean():.1f} and the norm back at "
+        f"{free[4].hebb.max():.0f}."
+    )
+    assert {round(eta, 4) for part in sigmoid for eta in part.eta} == {0.001}
+    assert np.diff([part.eta.iloc[-1] for part in unit]).min() > 0
+    yield "from task 4 on it rises and decays within a task, but a hundredfold lower"
+
+
+def gap(frame):
+    """What is said about permuted MNIST as the baselines train it."""
+    _, tried = swept(frame, "close_the_gap_si", "si")
+    lost = tried.max() - tried
+    assert tried.idxmax() == 0.3
+    yield f"a factor of three costs {span(lost[[0.1, 1.0]])} points, one of thirty {span(lost[[0.01, 10.0]], 0)}"
+    best = tried.drop(0.3)  # a sweep of powers of ten
+    assert best.idxmax() == 1
+    lower, higher = best[1] - best[0.1], best[1] - best[10]
+    yield f"a sweep's next power of ten costs SI {lower:.0f} points on one side and {higher:.0f} on the other"
+
+    sgd, adam = means(frame, "close_the_gap_ewc"), swept(frame, "close_the_gap_ewc_adam", "exact")[0]
+    yield f"With SGD at 0.001 ten epochs teach a single task to {sgd['scratch']:.0f} %"
+    yield "so that nothing trained like this can come near the 94 % expected of EWC"
+    assert sgd["finetune"] > 82
+    yield "fine-tuning stays above 82 %, and that Online EWC adds less than a point"
+    assert 0 < swept(frame, "close_the_gap_ewc", "online_ewc")[0] - sgd["finetune"] < 1
+    matrices = frame[(frame.experiment == "close_the_gap_ewc_adam") & (frame.method == "avalanche_ewc")].accuracy_matrix
+    yield f"With Adam the same network learns a task to {100 * matrices.map(lambda rows: rows[0][0]).mean():.0f} %"
+    own, by_lambda = swept(frame, "close_the_gap_ewc_adam", "avalanche_ewc", "ewc_lambda")
+    assert 1 < adam - own < 1.5
+    yield f"Avalanche's own EWC ends at {by_lambda[1]:.0f} % with 1 and a good"
+    yield f"point below `exact` with the {by_lambda.idxmax():,.0f} that its sweep chose"
+
+
+def analyses(_):
+    """What is said about the quadratic losses."""
+    errors = [
+        case["error"] for case in json.loads((RESULTS / "quadratic" / "quadratic.json").read_text())["comparisons"]
+    ]
+    assert 0.005 < max(errors) < 0.015
+    yield "Path integrals agree with the theory to about 1 %"
+
+
+GIVEN = (
+    "Published strengths (1 and 10)",
+    "from 0.001",
+    "5 seeds instead of 30",
+    "seed 0's validation data",
+    "Listing 1",
+    "equation 12",
+    "importances are 0 on a CPU",
+    "SGD at 0.001",
+    "Adam at 0.001",
+    "split CIFAR-10/100 at its 60 epochs",
+    "5-vision mixture at its 50",
+)
+"""Numbers of the papers and the protocols."""
+
+
+@pytest.fixture(scope="module")
+def claimed(frame):
+    return [phrase for part in (imbalanced, split, permuted, gap, analyses) for phrase in part(frame)]
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """The verdicts and causes, and the page of results, each without line breaks."""
+    judged = "\n".join(f"{item.verdict}. {item.cause}" for item in overview.ITEMS)
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").partition("```")[0]
+    return judged + "\n" + " ".join(page.split())
+
+
+def test_every_sentence_is_what_the_results_say(claimed, pages):
+    assert [phrase for phrase in claimed if phrase not in pages] == []
+
+
+def test_no_number_is_written_that_is_not_recomputed(claimed, pages):
+    for phrase in sorted((*claimed, *GIVEN), key=len, reverse=True):
+        pages = pages.replace(phrase, "")
+    pages = re.sub(r"`[^`]*`", "", pages)
+    found = [match.group() for match in re.finditer(r".{0,50}(?<![\w-])\d[\d,.]*.{0,30}", pages)]
+    assert found == []
