@@ -148,7 +148,8 @@ def main(*experiments: Experiment, args: list[str] | None = None, loggers: Logge
     options = tyro.cli(Options, description=described, args=args, config=(tyro.conf.FlagCreatePairsOff,))
     advice = "runs all trials once more" if options.rerun else "resumes what is not finished"
     with exits_explained(f"stopped; the same command {advice}"):
-        failures = run(_choose_protocol(experiments, options.protocol), options, loggers)
+        command = sys.argv if args is None else [sys.argv[0], *args]
+        failures = run(_choose_protocol(experiments, options.protocol), options, loggers, command)
     if failures:
         sys.exit(1)
 
@@ -208,8 +209,10 @@ def _choose_protocol(experiments: Sequence[Experiment], name: str | None) -> Exp
     return known[name]
 
 
-def run(experiment: Experiment, options: Options, loggers: Loggers = ()) -> list[str]:
-    """Run what is not finished yet, then write tables and figures; returns the names of the trials that failed."""
+def run(
+    experiment: Experiment, options: Options, loggers: Loggers = (), command: Sequence[str] | None = None
+) -> list[str]:
+    """Run what is not finished yet, write tables, figures and the command; returns the names of trials that failed."""
     options.check()
     names = _choose_methods(experiment, options.methods)
     experiment = change(experiment.with_epochs(options.epochs), read_settings(options.settings))
@@ -238,7 +241,7 @@ def run(experiment: Experiment, options: Options, loggers: Loggers = ()) -> list
         asked = options.methods != ALL or options.trials is not None or bool(ranges)
         trials = [Trial(chosen.experiment, method, seed) for seed in seeds for method in chosen.methods]
         launch(trials, "" if asked else fewer)
-    _write_experiment(chosen, root, sweep_seeds, seeds)
+    _write_experiment(chosen, root, sweep_seeds, seeds, sys.argv if command is None else command)
     if any((root / experiment.name).glob("*/seed-*.json")):  # else every trial failed
         from avsi.results.report import show, write_report  # loads what draws figures
 
@@ -338,7 +341,9 @@ def _earlier_candidates(chosen: Chosen, root: Path) -> Iterator[Method]:
                 yield again
 
 
-def _write_experiment(chosen: Chosen, root: Path, sweep_seeds: Iterable[int], seeds: Iterable[int]) -> None:
+def _write_experiment(
+    chosen: Chosen, root: Path, sweep_seeds: Iterable[int], seeds: Iterable[int], command: Sequence[str]
+) -> None:
     """Write what the results folder lacks for presenting."""
     experiment, rows = chosen.experiment, []
     for method in (*experiment.methods, *chosen.candidates, *_earlier_candidates(chosen, root)):
@@ -358,4 +363,4 @@ def _write_experiment(chosen: Chosen, root: Path, sweep_seeds: Iterable[int], se
             row |= {} if method.candidate_of else {"published": published}
         rows.append(row)
     content = {key: getattr(experiment, key) for key in ("name", "title", "source", "protocol", "deviation")}
-    store.write_experiment(root, content | {"methods": rows, "command": shlex.join(sys.argv)}, experiment.suffix)
+    store.write_experiment(root, content | {"methods": rows, "command": shlex.join(command)}, experiment.suffix)

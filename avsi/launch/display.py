@@ -106,8 +106,11 @@ class Display:
         """Name the trials that diverged, and print the details of those that failed."""
         if self.diverged:
             self.warn(f"diverged, which is their result: {'; '.join(self.diverged)}")
+        alike: dict[str, list[str]] = {}  # one mistake can make all trials fail
         for trial, details in self.failures.items():
-            self.warn(f"\n{trial}: FAILED\n{details.rstrip()}")
+            alike.setdefault(details, []).append(trial)
+        for details, trials in alike.items():
+            self.warn(f"\n{'; '.join(trials)}: FAILED\n{details.rstrip()}")
 
     def say(self, line: str) -> None:
         """Print a line above the live display, unless quiet."""

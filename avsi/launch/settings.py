@@ -128,8 +128,17 @@ def value_of(experiment: Experiment, method: Method, path: str) -> Any:
     """Look up what a method has for ``strength`` or ``optimizer.lr``; None where it is left to its default."""
     _, found, argument = _part(experiment, method, path)
     for name in argument.split("."):
-        found = found.keywords.get(name) if isinstance(found, partial) else None
+        found = _given(found, name)[1] if isinstance(found, partial) else None
     return found
+
+
+def _given(build: partial[Any], name: str) -> tuple[int | None, Any]:
+    """Look up an argument that is given: its place, if it is positional, and its value; None where it is not given."""
+    positional, _ = _parameters(resolve(build.func))
+    if name in positional[: len(build.args)]:
+        place = positional.index(name)
+        return place, build.args[place]
+    return None, build.keywords.get(name)
 
 
 def _part(experiment: Experiment, method: Method, path: str) -> tuple[str, Any, str]:
@@ -145,14 +154,13 @@ def with_argument(build: Callable[..., Any], path: str, value: Any, name: str) -
     whole = build if isinstance(build, partial) else partial(build)
     call, args, keywords = whole.func, list(whole.args), dict(whole.keywords)
     first, _, rest = path.partition(".")
-    positional, known = _parameters(resolve(call))
+    _, known = _parameters(resolve(call))
     if known is not None and first not in known:
         raise ExperimentError(
             f"cannot set {name!r}: {getattr(call, '__name__', None) or getattr(call, 'name', call)} takes no "
             f"{first!r}{did_you_mean(first, known)}; it takes {', '.join(sorted(known))}"
         )
-    place = positional.index(first) if first in positional[: len(args)] else None
-    now = keywords.get(first) if place is None else args[place]
+    place, now = _given(whole, first)
     if rest:
         if not callable(now):
             raise ExperimentError(f"cannot set {name!r}: {first} is {now!r}, which has no arguments")

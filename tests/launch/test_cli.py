@@ -1,6 +1,7 @@
 import contextlib
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -39,6 +40,15 @@ def test_main_runs_trials_and_writes_table_and_figure(experiment, tmp_path, caps
     assert (tmp_path / "tiny" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert "| SI, c = 1 |" in (tmp_path / "tiny" / "summary.md").read_text()
     assert files(tmp_path, ".*") == [".report.lock"]
+
+
+def test_results_say_the_command_that_was_given(experiment, tmp_path, monkeypatch):
+    """From a notebook, too, whose own command line is another."""
+    monkeypatch.setattr(sys, "argv", ["script.py", "--of", "the notebook"])
+    given = ["--methods", "finetune", "--trials", "1", "--out", str(tmp_path)]
+    main(experiment, args=given)
+    recorded = json.loads((tmp_path / "tiny" / "experiment.json").read_text())["command"]
+    assert shlex.split(recorded) == ["script.py", *given]
 
 
 def test_finished_trials_are_not_run_again_and_new_ones_are_added(experiment, tmp_path, monkeypatch):

@@ -132,3 +132,15 @@ def test_a_diverged_trial_is_said_at_once_and_is_no_failure():
     display.summarise()
     assert console.file.getvalue().endswith("diverged, which is their result: a\n")
     assert not display.failures
+
+
+def test_one_mistake_of_several_trials_is_printed_once():
+    console = Console(file=io.StringIO(), width=200)
+    with Display(3, console=console) as display:
+        for trial, details in (("a", "same"), ("b", "other"), ("c", "same")):
+            display.start(trial)
+            display.end(trial, Failure("reason", details))
+    console.file.truncate(0)
+    console.file.seek(0)
+    display.summarise()
+    assert console.file.getvalue() == "\na; c: FAILED\nsame\n\nb: FAILED\nother\n"

@@ -11,7 +11,7 @@ import pytest
 from avsi.experiment import ExperimentError, Trial
 from avsi.experiment.methods import mas
 from avsi.launch.cli import Options, run
-from avsi.launch.settings import change, read_settings
+from avsi.launch.settings import change, read_settings, value_of
 from avsi.launch.sweep import Range, Sweep, candidate, read_ranges
 from avsi.results import store, trials
 from avsi.results.study import read_studies
@@ -225,6 +225,19 @@ def test_a_method_gets_an_optimizer_of_its_own_only_where_that_is_changed(swept)
     rates = {m.name: (m.optimizer or changed.optimizer).keywords["lr"] for m in changed.methods}
     assert rates["si,optimizer.lr=0.5"] == 0.5
     assert rates["mas,strength=2"] == rates["finetune"] == 0.25
+
+
+def network(width, head=None, bias=True):
+    """A model's builder whose arguments can be given by place."""
+
+
+def test_the_scripts_value_is_found_wherever_it_stands(swept):
+    method = replace(mas(0.5), model=partial(network, 64, partial(network, 8)))
+    assert value_of(swept, method, "strength") == 0.5
+    assert value_of(swept, method, "model.width") == 64
+    assert value_of(swept, method, "model.head.width") == 8
+    assert value_of(swept, method, "model.bias") is None
+    assert value_of(swept, method, "model.head.bias") is None
 
 
 def test_many_settings_have_a_short_name(swept, tmp_path):
