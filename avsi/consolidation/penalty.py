@@ -15,16 +15,13 @@ from torch.optim import LBFGS, Optimizer
 
 from avsi._arguments import check_choice, check_count
 from avsi.consolidation.arguments import Strength, check_patterns, check_strengths
-from avsi.consolidation.divergence import HUGE, DivergenceError, FirstFault, largest
+from avsi.consolidation.divergence import HUGE, DivergenceError, largest
 from avsi.consolidation.parameters import fit, penalised_parameters, unwrap
 from avsi.consolidation.reached import GRADIENT, Reached
-from avsi.consolidation.stability import StabilityWarning, has_bound, inner_optimizer, largest_for, learning_rates, peak
+from avsi.consolidation.stability import Stability, StabilityWarning, inner_optimizer, learning_rates
 
 PenaltyStep = Literal["explicit", "proximal"]
 """How the penalty enters a step."""
-
-GROWTH = 1e3
-"""Where the explicit step is unstable, weights this many times the largest anchor (or 1) have diverged."""
 
 _PENALTIES: WeakKeyDictionary[nn.Module, list[ref[QuadraticPenalty]]] = WeakKeyDictionary()
 """The penalties on each model, which take turns in a step: see ``step``."""
@@ -120,10 +117,6 @@ class QuadraticPenalty:
         """Omega: parameter name -> tensor of the parameter's shape."""
         self.anchor: dict[str, Tensor] = {}
         """The parameters at the end of the last task: parameter name -> tensor of the parameter's shape."""
-        self.stable_strength = math.inf
-        """The largest strength at which the explicit step is stable for the parameters that the task has reached."""
-        self.unstable = False
-        """Whether the strength in force is beyond it."""
         self._bound: dict[str, nn.Parameter] = {}
         # What the last backward pass reached: which of the bound parameters, and these with the state for them.
         self._pattern: list[bool] = []
@@ -137,11 +130,7 @@ class QuadraticPenalty:
         self._pulls: dict[int, tuple[Reached, list[float]]] = {}
         self._unproven = False  # whether a state was loaded that no model has been seen to fit yet
         self._warned = False
-        # Parameters whose stability the running task knows, with what it depends on: learning rate and largest Omega.
-        self._looked_at: dict[str, float] = {}
-        self._peaks: dict[str, float] = {}
-        self._limit = math.inf  # of weights, where the step is unstable
-        self._fault, self._fault_from = FirstFault(), 0  # and the step from which on it is noted
+        self._stability = Stability()  # of the running task
         self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
         self._stepped = False  # whether the optimizer took the step that was begun, as far as it says so
         if model is not None:
@@ -151,6 +140,16 @@ class QuadraticPenalty:
     def strength(self) -> float:
         """The strength in force: that of the running task, or between tasks of the next one."""
         return self.strengths[min(self.experiences_seen, len(self.strengths) - 1)]
+
+    @property
+    def stable_strength(self) -> float:
+        """The largest strength at which the explicit step is stable for the parameters that the task has reached."""
+        return self._stability.stable_strength
+
+    @property
+    def unstable(self) -> bool:
+        """Whether the strength in force is beyond it."""
+        return self._stability.unstable
 
     def value(self, model: nn.Module | None = None) -> Tensor:
         """Compute ``strength * sum_k Omega_k (theta_k - anchor_k)^2``.
@@ -315,7 +314,7 @@ class QuadraticPenalty:
         self._measure_step()
         self.steps_seen += 1
         self._seen_gradient = self._stepped = False
-        if self.unstable and self._fault.note(largest(self._bound.values()) <= self._limit):
+        if self._stability.is_blown_up(self._bound.values()):
             self._stop(self.steps_seen - 1)
 
     def _measure_step(self) -> None:
@@ -362,8 +361,8 @@ class QuadraticPenalty:
     @torch.no_grad()
     def check(self) -> None:
         """Look for divergence in the running task, asking the device, and raise a :class:`DivergenceError`."""
-        if (step := self._fault.step()) is not None:
-            self._stop(self._fault_from + step)
+        if (step := self._stability.first_fault()) is not None:
+            self._stop(step)
         if self._bound and not bool(largest(self._bound.values()) <= HUGE):
             self._stop(max(0, self.steps_seen - 1))
 
@@ -543,25 +542,15 @@ class QuadraticPenalty:
         self._pattern, self._reached, self._stepped_by = [], None, {}
 
     def _forget_stability(self) -> None:
-        self.unstable, self.stable_strength, self._limit = False, math.inf, math.inf
-        self._looked_at, self._peaks, self._fault, self._fault_from = {}, {}, FirstFault(), 0
+        self._stability = Stability()
         self._forget_reached()  # so that the next step looks
 
     def _look_at_stability(self, optimizer: Any, rates: Mapping[str, float]) -> None:
-        # Of those that the task had not reached before, or not at so high a learning rate.
-        fresh = {name: self._bound[name] for name in rates if rates[name] > self._looked_at.get(name, -1.0)}
-        if self.proximal or not fresh or not has_bound(optimizer):
+        if self.proximal:
             return
-        self._looked_at.update({name: rates[name] for name in fresh})
-        new = [name for name in fresh if name in self.importance and name not in self._peaks]
-        self._peaks.update({name: peak(self.importance[name]) for name in new})
-        peaks = {name: self._peaks[name] for name in fresh if name in self._peaks}
-        self.stable_strength = min(self.stable_strength, largest_for(optimizer, fresh, peaks))
-        if self.unstable or self.strength <= self.stable_strength:
-            return
-        self.unstable, self._fault_from = True, self.steps_seen
-        self._limit = GROWTH * max(1.0, float(largest(self.anchor.values())))
-        if not self._warned:
+        self._stability.look(optimizer, self._bound, rates, self.importance)
+        exceeded = self._stability.is_exceeded(self.strength, self.steps_seen, self.anchor.values())
+        if exceeded and not self._warned:
             self._warned = True
             warnings.warn(
                 f"strength {self.strength:g} of {type(self).__name__} is beyond {self.stable_strength:.3g}, the "

@@ -1,13 +1,18 @@
-"""When the penalty's explicit step is stable."""
+"""When the penalty's explicit step is stable, and when one that is not has blown weights up."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from avsi.consolidation.divergence import FirstFault, largest
+
+GROWTH = 1e3
+"""Where the explicit step is unstable, weights this many times the largest anchor (or 1) have diverged."""
 
 
 class StabilityWarning(UserWarning):
@@ -66,47 +71,98 @@ def largest_stable_strength(
         >>> largest_stable_strength(sgd, {"theta": theta}, {"theta": torch.tensor([0.0, 4.0])})
         2.5
     """
-    if not has_bound(optimizer):
+    if not _has_bound(optimizer):
         return math.inf
     known = [name for name in parameters if name in importance]
-    return largest_for(optimizer, parameters, {name: peak(importance[name]) for name in known})
+    return _largest_for(optimizer, parameters, {name: _peak(importance[name]) for name in known})
 
 
-def has_bound(optimizer: Any) -> bool:
-    """Say whether there is a largest stable strength for an optimizer.
+class Stability:
+    """What is known of the explicit step's stability in a task."""
 
-    Args:
-        optimizer: The optimizer, perhaps wrapped.
+    def __init__(self) -> None:
+        self.stable_strength = math.inf
+        self.unstable = False
+        # By parameter, what its stability depends on: the learning rate when it was looked at, and its largest Omega.
+        self._rates: dict[str, float] = {}
+        self._peaks: dict[str, float] = {}
+        self._limit = math.inf  # of weights, where the step is unstable
+        self._fault, self._fault_from = FirstFault(), 0  # and the step from which on it is noted
 
-    Returns:
-        Whether it is SGD, averaged or not.
-    """
+    def look(
+        self,
+        optimizer: Any,
+        parameters: Mapping[str, nn.Parameter],
+        rates: Mapping[str, float],
+        importance: Mapping[str, Tensor],
+    ) -> None:
+        """Look at the parameters that the task had not reached before, or not at so high a learning rate.
+
+        Args:
+            optimizer: The optimizer.
+            parameters: The penalised parameters by name.
+            rates: Learning rates by name of those that the optimizer steps now.
+            importance: Omega by name.
+        """
+        fresh = {name: parameters[name] for name in rates if rates[name] > self._rates.get(name, -1.0)}
+        if not fresh or not _has_bound(optimizer):
+            return
+        self._rates.update({name: rates[name] for name in fresh})
+        new = [name for name in fresh if name in importance and name not in self._peaks]
+        self._peaks.update({name: _peak(importance[name]) for name in new})
+        peaks = {name: self._peaks[name] for name in fresh if name in self._peaks}
+        self.stable_strength = min(self.stable_strength, _largest_for(optimizer, fresh, peaks))
+
+    def is_exceeded(self, strength: float, step: int, anchors: Iterable[Tensor]) -> bool:
+        """Say whether a strength turns out to be unstable; from then on weights are watched.
+
+        Args:
+            strength: The strength.
+            step: The task's step that comes next.
+            anchors: What the weights are held near.
+
+        Returns:
+            Whether it is; False where that was known before.
+        """
+        if self.unstable or strength <= self.stable_strength:
+            return False
+        self.unstable, self._fault_from = True, step
+        self._limit = GROWTH * max(1.0, float(largest(anchors)))
+        return True
+
+    def is_blown_up(self, parameters: Iterable[Tensor]) -> bool:
+        """Look after a step whether weights have diverged where the strength is unstable.
+
+        Args:
+            parameters: The weights.
+
+        Returns:
+            Whether it is known that they have; on a GPU :meth:`first_fault` says it later.
+        """
+        return self.unstable and self._fault.note(largest(parameters) <= self._limit)
+
+    def first_fault(self) -> int | None:
+        """Ask the device.
+
+        Returns:
+            The step of the task that blew weights up; None if none is known to have.
+        """
+        step = self._fault.step()
+        return None if step is None else self._fault_from + step
+
+
+def _has_bound(optimizer: Any) -> bool:
+    # Whether there is a largest stable strength: for SGD, averaged or not.
     return isinstance(inner_optimizer(optimizer), torch.optim.SGD | torch.optim.ASGD)
 
 
-def peak(omega: Tensor) -> float:
-    """Find the largest importance of a parameter.
-
-    Args:
-        omega: Omega of the parameter.
-
-    Returns:
-        Its largest element; 0 where it has none.
-    """
+def _peak(omega: Tensor) -> float:
+    # The largest importance of a parameter; 0 where it has no elements.
     return float(omega.max()) if omega.numel() else 0.0
 
 
-def largest_for(optimizer: Any, parameters: Mapping[str, nn.Parameter], peaks: Mapping[str, float]) -> float:
-    """Compute the largest stable strength of what is known of importances.
-
-    Args:
-        optimizer: The optimizer, one that has a bound.
-        parameters: The parameters by name.
-        peaks: The largest element of Omega by name.
-
-    Returns:
-        As :func:`largest_stable_strength`.
-    """
+def _largest_for(optimizer: Any, parameters: Mapping[str, nn.Parameter], peaks: Mapping[str, float]) -> float:
+    # The largest stable strength, of the largest element of Omega by name.
     bounds = {}
     for group in optimizer.param_groups:
         bounds.update(dict.fromkeys(map(id, group["params"]), _bound(group)))

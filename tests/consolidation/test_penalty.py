@@ -208,7 +208,7 @@ class Elsewhere(torch.Tensor):
 
 
 def test_a_task_that_becomes_unstable_late_diverges_where_it_does_on_a_device_too(monkeypatch):
-    monkeypatch.setattr("avsi.consolidation.penalty.largest", lambda tensors: largest(tensors).as_subclass(Elsewhere))
+    monkeypatch.setattr("avsi.consolidation.stability.largest", lambda tensors: largest(tensors).as_subclass(Elsewhere))
     model = Point([1.0])
     penalty, optimizer = Given(model, 0.0, [4.0]), torch.optim.SGD(model.parameters(), lr=0.1)
     penalty.consolidate()
