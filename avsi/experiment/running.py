@@ -32,12 +32,13 @@ from avsi.experiment.strategy_state import (
     strategy_state,
 )
 from avsi.experiment.trial import Setting, Trial
-from avsi.plugins.batches import InMemoryBatches, NotInMemoryError, integers
+from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.class_accuracy import ClassAccuracy
 from avsi.plugins.divergence import DivergencePlugin
 from avsi.plugins.early_stopping import EarlyStopping, validation_error
 from avsi.plugins.evaluation import EvaluationPlugin, silent_evaluator
 from avsi.plugins.hebbian_dynamics import HebbianDynamics
+from avsi.plugins.in_memory import NotInMemoryError, integers
 from avsi.plugins.scalars import Scalars
 from avsi.plugins.schedule import Schedule
 

@@ -28,7 +28,8 @@ from avsi.data import load
 from avsi.data.dataset import ImageDataset, scale
 from avsi.metrics import evaluation_metrics
 from avsi.models import MLP, MultiHead
-from avsi.plugins.batches import InMemoryBatches, InMemoryLoader, NotInMemoryError, batches_in_order
+from avsi.plugins.batches import InMemoryBatches, InMemoryLoader, batches_in_order
+from avsi.plugins.in_memory import NotInMemoryError
 from avsi.scenarios import split_digits, split_mnist
 from avsi.scenarios.build import with_task_label
 
