@@ -148,8 +148,11 @@ def plasticity(frame: pd.DataFrame) -> str:
         [percent(rows[both]) for rows in group] for group, both in zip(found, seeds, strict=True)
     )
     return (
+        "Avalanche's EWC and MAS have avsi's λ there, and were not tuned; gradients of mini-batches of 64 make its "
+        "importances of EWC about 64 times smaller. "
         "The paper's network is DHP's, or its control without traces, which has a second set of slow weights in their "
-        f"place. On split MNIST that control reaches {split[0]} alone and {split[2]} with SI; DHP reaches {split[1]} "
+        "place (the paper says no more of it; here they start as DHP's do). "
+        f"On split MNIST that control reaches {split[0]} alone and {split[2]} with SI; DHP reaches {split[1]} "
         f"and {split[3]} (seeds: {len(seeds[0])}). One set of slow weights, initialised like DHP's and without traces, "
         f"reaches {one_set[0]} and {one_set[1]} (seeds: {len(seeds[1])}): what DHP gains over plain networks there "
         f"comes with its initialisation. On five tasks of permuted MNIST DHP reaches {permuted[0]} with alpha = 0, "
@@ -182,9 +185,9 @@ def gap(frame: pd.DataFrame) -> str:
         "Permuted MNIST as [continual-learning-baselines](https://github.com/ContinualAI/continual-learning-baselines/"
         "issues/33) trains it, where Avalanche's SI and EWC were reported at 83 % and 95 and 94 % were expected; "
         f"strengths by sweep: SI reaches {found['SI']}, Avalanche's own, whose strength does not matter on a CPU, "
-        f"{found['own SI']}; Online EWC with Adam {found['EWC, Adam']}, Avalanche's own {found['own EWC, Adam']}. With "
-        f"the SGD that EWC has there a task by itself is learned to {found['alone']}; Online EWC reaches "
-        f"{found['EWC, SGD']}, Avalanche's own {found['own EWC, SGD']}."
+        f"{found['own SI']}; Online EWC (`exact`) with Adam {found['EWC, Adam']}, Avalanche's own "
+        f"{found['own EWC, Adam']}. With the SGD that EWC has there a task by itself is learned to {found['alone']}; "
+        f"Online EWC reaches {found['EWC, SGD']}, Avalanche's own {found['own EWC, SGD']}."
     )
 
 

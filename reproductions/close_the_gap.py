@@ -9,6 +9,7 @@ Protocol ewc_adam: the same with Adam.
 Protocol si: one hidden layer of 1000, Adam with learning rate 0.001. Reported with Avalanche's SI, lambda = 10,
 epsilon = 0.1: 0.83; expected: 0.95.
 
+They run Avalanche's EWC in its mode "separate"; here it is in its mode "online" without decay, as Online EWC is.
 Strengths of theirs belong to Avalanche's importances, which are other quantities. Here they are chosen on validation
 data of seed 0 (a tenth of each class's training images is held out throughout):
 

@@ -1,12 +1,13 @@
 """Parts of plasticity.py and output_layer.py: output layers with something taken out, and eta treated apart."""
 
+import math
 from collections.abc import Iterable
 
 from torch import nn
 from torch.optim import SGD
 
 from avsi.hebbian import init_slow_weights
-from avsi.models import DHPLinear
+from avsi.models import DHPLinear, MatchedLinear
 
 
 def sgd_with_rate_of_eta(parameters: Iterable[nn.Parameter], lr: float, eta_lr: float) -> SGD:
@@ -33,4 +34,12 @@ def slow_linear(in_features: int, out_features: int) -> nn.Linear:
     """Make a linear layer without bias that starts as the slow weights of a DHP layer do."""
     layer = nn.Linear(in_features, out_features, bias=False)
     init_slow_weights(layer.weight)
+    return layer
+
+
+def plain_sets(in_features: int, out_features: int) -> MatchedLinear:
+    """Make a layer with two sets of weights without bias, each of which starts as those of torch's Linear do."""
+    layer = MatchedLinear(in_features, out_features)
+    for weight in layer.parameters():
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
     return layer

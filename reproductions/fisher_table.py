@@ -5,7 +5,8 @@ five tasks of two digits each, the digits in another order for each seed, MLP of
 task, Adam with learning rate 0.001 whose state is kept, 2000 batches of 128 for each task. 30 seeds; for each method
 the best lambda of 10^0, 10^1, ..., 10^13, on test data.
 
-Here lambda is chosen on validation data of seed 0, for each method by
+Here lambda is chosen on validation data of seed 0: for exact among powers of 10 by the command below, for the others
+among powers of 100, extended until the best was inside.
 
     python reproductions/fisher_table.py --methods exact --sweep exact.strength=log:1:1e12:13 --trials 5
 

@@ -8,7 +8,9 @@ output layers at zero.
 
 Protocol dhp: the split MNIST column of Table 1 of "Differentiable Hebbian consolidation for continual learning"
 (Thangarasa, Miconi & Taylor; submission to ICLR 2020). Plain SGD. The paper's networks without plasticity have an extra
-set of slow weights in the output layer: the methods called matched.
+set of slow weights in the output layer: the methods called matched, which start as those with DHP do. The paper does
+not say how many output layers there are; here each task has one, whose traces and eta are its own. SI holds nothing in
+the first task, as in the paper of SI.
 """
 
 from functools import partial

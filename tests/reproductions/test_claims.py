@@ -20,6 +20,8 @@ RESULTS = ROOT / "reproductions" / "results"
 PAPER = {
     "imbalanced": {"finetune": 76.44, "si": 85.92, "online_ewc": 87.18, "mas": 87.32, "dhp": 80.85}
     | {"dhp+si": 85.39, "dhp+online_ewc": 87.43, "dhp+mas": 88.80},
+    "permuted": {"finetune": 76.73, "si": 84.72, "online_ewc": 86.24, "mas": 88.52, "dhp": 78.49}
+    | {"dhp+si": 85.20, "dhp+online_ewc": 87.30, "dhp+mas": 89.53},
     "split": {"mas": 98.24},
     "eta": {"0.1": 98.43, "0.01": 98.47, "0.001": 98.32, "0.0005": 98.37, "0.0001": 98.43},
     "fisher": {"exact_500": 98.93, "sampled": 99.12, "empirical": 99.12, "batched": 99.11},
@@ -87,7 +89,7 @@ def imbalanced(frame):
     below = {name: paper[name] - whole[f"{name}_matched"] for name in ("finetune", *PENALTIES)}
     hebbian = {name: paper[f"dhp+{name}"] - whole[f"dhp+{name}"] for name in PENALTIES}
     assert max(abs(below[name]) for name in ("finetune", "si")) < 0.1
-    yield "fine-tuning and SI, in networks with a second set of slow weights like the paper's, are within 0.1 points"
+    yield "fine-tuning and SI, in networks with a second set of slow weights as the paper's have, are within 0.1 points"
     penalties, alone = span([below["online_ewc"], below["mas"]]), paper["dhp"] - whole["dhp"]
     yield (
         f"partly: without plasticity at the paper (fine-tuning, SI) or {penalties} below (Online EWC, MAS); DHP alone "
@@ -109,6 +111,10 @@ def imbalanced(frame):
 
 def split(frame):
     """What is said about split MNIST, Table 4 there and the Fisher information."""
+    plain = frame[(frame.experiment == "split_mnist_zenke") & (frame.method == "finetune")].task_accuracy
+    fallen = sum(accuracies[0] < 0.6 for accuracies in plain)
+    assert all(accuracies[1] < 0.6 for accuracies in plain)
+    yield f"fine-tuning falls to chance on task 2, on task 1 in {fallen} of {len(plain)} seeds only"
     ours = means(frame, "split_mnist_dhp")
     yield f"MAS with plain networks {PAPER['split']['mas'] - ours['mas']:.1f} below"
 
@@ -118,6 +124,11 @@ def split(frame):
         f"reproduced: within {by_eta.max() - by_eta.min():.2f} points of each other ({paper.max() - paper.min():.2f}), "
         f"{span(by_eta - paper)} above the paper"
     )
+    tried = {name: swept(frame, "fisher_table_split_mnist", name)[1].index for name in ("exact", *PAPER["fisher"])}
+    steps = {name: set(np.diff(np.log10(strengths)).round(3)) for name, strengths in tried.items()}
+    assert steps.pop("exact") == {1}
+    assert all(step == {2} for step in steps.values())
+    yield "for exact among powers of 10, for the others among powers of 100"
     below = [value - swept(frame, "fisher_table_split_mnist", name)[0] for name, value in PAPER["fisher"].items()]
     yield f"the others that the paper has {span(below, 2)} below it"
 
@@ -127,10 +138,27 @@ def permuted(frame):
     yield f"Tasks take {epochs(frame, 'permuted_mnist_dhp')} epochs."
     yield f"With early stopping tasks take {epochs(frame, 'permuted_mnist_dhp')} epochs"
 
+    paper = pd.Series(PAPER["permuted"])
+    early = means(frame, "permuted_mnist_dhp")
+    assert (early[paper.index] > paper).all()
+    tried = frame[frame.experiment == "permuted_mnist_dhp"].set_index("method").accuracy
+    own = {"online_ewc": "100", "mas": "0.1", "dhp+online_ewc": "100", "dhp+mas": "0.1"}
+    below = {name: paper[name] - tried[f"{name}_{strength}"] for name, strength in own.items()}
+    below = [gap for gap in below.values() if gap > 0]
+    yield f"at the paper's own strengths of Online EWC and MAS {len(below)} of 4 are {span(below)} below"
+    yield f"at its own strengths of Online EWC and MAS {len(below)} of 4 are {span(below)} points below it"
+
+    trial = frame[(frame.experiment == "permuted_mnist_dhp") & (frame.method == "dhp")].iloc[0]
+    eta = pd.DataFrame(trial.hebbian_dynamics["head"]).set_index("step").eta
+    first_task = eta[: len(trial.validation_error[0]) * (54_000 // 64)]
+    assert first_task.max() > 0.02
+    assert abs(first_task.iloc[-5:]).max() < 1e-3
+    yield "eta is 0 but for noise by the end of task 1"
+
     full, free, sigmoid, unit = (dynamics(frame, f"dhp{name}") for name in ("", "_free", "_sigmoid", "_unit"))
     yield f"eta rises from 0.001 to {full[0].eta.iloc[-1]:.3f} in task 1 (0.024) and decays in task 3"
     assert full[2].eta.iloc[-1] < 1e-3 * full[2].eta.iloc[0]
-    assert 30 < full[0].eta.max() / max(part.eta.max() for part in full[3:]) < 300
+    assert all(abs(part.eta.mean()) < 0.1 * part.eta.std() + 1e-4 for part in full[3:])
     assert [part.eta.min() < 0 for part in free][:3] == [False, False, True]
     yield (
         f"Free, eta first falls below 0 in task 3, in task 4 the norm of the traces reaches "
@@ -139,7 +167,7 @@ def permuted(frame):
     )
     assert {round(eta, 4) for part in sigmoid for eta in part.eta} == {0.001}
     assert np.diff([part.eta.iloc[-1] for part in unit]).min() > 0
-    yield "from task 4 on it rises and decays within a task, but a hundredfold lower"
+    yield "from task 4 on it is noise around 0"
 
 
 def gap(frame):
@@ -147,11 +175,8 @@ def gap(frame):
     _, tried = swept(frame, "close_the_gap_si", "si")
     lost = tried.max() - tried
     assert tried.idxmax() == 0.3
-    yield f"a factor of three costs {span(lost[[0.1, 1.0]])} points, one of thirty {span(lost[[0.01, 10.0]], 0)}"
-    best = tried.drop(0.3)  # a sweep of powers of ten
-    assert best.idxmax() == 1
-    lower, higher = best[1] - best[0.1], best[1] - best[10]
-    yield f"a sweep's next power of ten costs SI {lower:.0f} points on one side and {higher:.0f} on the other"
+    ends = span(lost[[0.1, 1.0]]), span(lost[[0.01, 10.0]], 0)
+    yield f"a factor of three costs {ends[0]} points, one of thirty {ends[1]}"
 
     sgd, adam = means(frame, "close_the_gap_ewc"), swept(frame, "close_the_gap_ewc_adam", "exact")[0]
     yield f"With SGD at 0.001 ten epochs teach a single task to {sgd['scratch']:.0f} %"
