@@ -34,7 +34,7 @@ class EarlyStopping(SupervisedPlugin):
     the last epoch, and has the validation stream evaluated by the strategy's evaluator, which spoils its BWT.
 
     Args:
-        stream: The validation stream, parallel to the training stream.
+        stream: The validation stream: its experiences have the numbers (``current_experience``) of those trained on.
         patience: Stop when the validation error has not improved for so many epochs, at least 1.
         at_least: Epochs to train in any case, at least 1.
 
@@ -68,6 +68,7 @@ class EarlyStopping(SupervisedPlugin):
         self.patience, self.at_least = check_count("patience", patience), check_count("at_least", at_least)
         self.errors: list[list[float]] = []
         self.track: Track = show_if_long
+        self._experiences: list[Any] = []  # whose validation data belong to the running experience
         self._best: dict[str, Any] = {}
         self._best_epoch = 0
 
@@ -89,18 +90,21 @@ class EarlyStopping(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Start counting anew."""
-        lacking = [task for task in self._tasks(strategy) if task >= len(self.stream)]
+        known = {experience.current_experience: experience for experience in self.stream}
+        tasks = [experience.current_experience for experience in task_experiences(strategy)]
+        lacking = [task for task in tasks if task not in known]
         if lacking:
             raise ValueError(
-                f"experience {lacking[0]} has no validation data: the stream given to EarlyStopping has "
-                f"{len(self.stream)} experiences; give one for each experience of the training stream"
+                f"experience {lacking[0]} has no validation data: the stream given to EarlyStopping has experiences "
+                f"{', '.join(map(str, known)) or '(none)'}; give one for each experience of the training stream"
             )
+        self._experiences = [known[task] for task in tasks]
         self.errors.append([])
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Measure the validation error; stop and go back when it is time."""
         errors = self.errors[-1]
-        errors.append(validation_error(strategy, [self.stream[task] for task in self._tasks(strategy)], self.track))
+        errors.append(validation_error(strategy, self._experiences, self.track))
         epoch = len(errors)
         if epoch == 1 or errors[-1] < errors[self._best_epoch - 1]:
             self._best_epoch = epoch
@@ -115,13 +119,13 @@ class EarlyStopping(SupervisedPlugin):
             for plugin, state in zip(self._consolidation(strategy), self._best["plugins"], strict=True):
                 plugin.load_state_dict(state)
 
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Take the stop back: where it came in the last epoch, Avalanche would skip the next experience for it."""
+        strategy._stop_training = False
+
     def _state(self, strategy: Any) -> dict[str, Any]:
         plugins = [plugin.state_dict() for plugin in self._consolidation(strategy)]
         return deepcopy({"model": strategy.model.state_dict(), "plugins": plugins})
-
-    @staticmethod
-    def _tasks(strategy: Any) -> list[int]:
-        return [experience.current_experience for experience in task_experiences(strategy)]
 
     @staticmethod
     def _consolidation(strategy: Any) -> list[ConsolidationPlugin]:
@@ -161,5 +165,5 @@ def validation_error(strategy: Any, experiences: Sequence[Any], track: Track = s
     with evaluating(strategy.model):
         for x, y, *tasks in evaluation_batches(strategy, experiences, track, "validation"):
             x, y, *tasks = (tensor.to(strategy.device) for tensor in (x, y, *tasks))
-            accuracy.update(avalanche_forward(strategy.model, x, tasks[0] if tasks else None), y)
+            accuracy.update(avalanche_forward(strategy.model, x, *tasks) if tasks else strategy.model(x), y)
     return 1.0 - accuracy.result()

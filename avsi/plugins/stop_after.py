@@ -60,3 +60,7 @@ class StopAfter(SupervisedPlugin):
         """Stop when it is time."""
         if strategy.clock.train_exp_iterations + 1 >= self.iterations:  # the clock comes after all plugins
             strategy.stop_training()
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Take the stop back: where it came in the last epoch, Avalanche would skip the next experience for it."""
+        strategy._stop_training = False

@@ -123,6 +123,25 @@ def test_each_task_starts_counting_anew(benchmark, monkeypatch):
     assert stopping.errors == [[1, 1], [9, 9]]
 
 
+def test_a_stop_in_the_last_epoch_does_not_skip_the_next_experience(benchmark, monkeypatch):
+    given = iter([1, 1] * 3)
+    monkeypatch.setattr(early_stopping, "validation_error", lambda *_: next(given))
+    model, stopping = seeded_mlp(), EarlyStopping(benchmark.valid_stream, 1, 2)
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.01), [stopping], epochs=2)
+    strategy.train(benchmark.train_stream[:3], eval_streams=[])
+    assert stopping.errors == [[1, 1]] * 3
+
+
+def test_experiences_are_found_by_their_number(benchmark, monkeypatch):
+    """Of slices of the two streams, too."""
+    seen = []
+    monkeypatch.setattr(early_stopping, "validation_error", lambda _, e, *__: seen.append(e[0].current_experience) or 1)
+    model, stopping = seeded_mlp(), EarlyStopping(benchmark.valid_stream[2:], 1, 1)
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.01), [stopping], epochs=1)
+    strategy.train(benchmark.train_stream[2:], eval_streams=[])
+    assert seen == [2, 3, 4]
+
+
 def test_a_layer_held_in_evaluation_mode_stays_so(benchmark):
     model = seeded_mlp()
     strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), [])
@@ -150,7 +169,9 @@ def test_a_stream_without_the_experience_is_refused_before_training(benchmark):
     strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.01), [stopping], epochs=2)
     strategy.train(benchmark.train_stream[0], eval_streams=[])
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(ValueError, match=r"experience 1 has no validation data: the stream .* has 1 experiences"):
+    with pytest.raises(
+        ValueError, match=r"experience 1 has no validation data: the stream .* has experiences 0; give one"
+    ):
         strategy.train(benchmark.train_stream[1], eval_streams=[])
     after = model.state_dict()  # which has a head more
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -167,7 +188,9 @@ def test_joint_training_needs_validation_data_of_every_experience(benchmark):
         plugins=[stopping],
         evaluator=None,
     )
-    with pytest.raises(ValueError, match=r"experience 2 has no validation data: the stream .* has 2 experiences"):
+    with pytest.raises(
+        ValueError, match=r"experience 2 has no validation data: the stream .* has experiences 0, 1; give one"
+    ):
         strategy.train(benchmark.train_stream)
 
 

@@ -18,6 +18,14 @@ def test_each_experience_has_that_many_iterations(digits, iterations):
     assert not strategy.plugins[0].state_dict()
 
 
+@pytest.mark.parametrize(("iterations", "epochs"), [(5, 1), (15, 2)])
+def test_a_stop_in_the_last_epoch_does_not_skip_the_next_experience(digits, iterations, epochs):
+    model = seeded_mlp()
+    strategy = naive(model, SGD(model.parameters(), lr=0.1), [StopAfter(iterations)], epochs=epochs)
+    strategy.train(digits.train_stream[:3], eval_streams=[])
+    assert strategy.clock.train_iterations == 3 * iterations
+
+
 def test_it_is_the_same_as_that_many_epochs(digits):
     ends = []
     for plugins, epochs in (([StopAfter(2 * 10)], 50), ([], 2)):
