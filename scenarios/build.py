@@ -172,7 +172,10 @@ class Source:
 
 def _image_set(name: str, split: str, samples: Any, labels: Any) -> ImageSet:
     where = f"{name}'s {split} samples"
-    x, y = _tensor(samples), _tensor(labels)
+    try:
+        x, y = _tensor(samples), _tensor(labels)
+    except TypeError as error:  # words, objects
+        raise TypeError(f"{where} and their classes must be numbers ({error})") from error
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise TypeError(f"{where} are {x.dtype}: give uint8 (0 to 255) or floats")
     if x.ndim < 2 or not len(x):
@@ -224,7 +227,7 @@ class Task:
     """Some classes of an image set, labelled from 0 in the order given.
 
     Attributes:
-        source: The image set.
+        source: The image set; the name of one of ``avsi.data`` will do.
         classes: Its classes.
         transform: Makes inputs of batches of images, training and test alike.
         draw: Choose those of the training images that the task has, one after the other; default: all of them.
@@ -247,6 +250,7 @@ class Task:
     draw_test: tuple[Draw, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "source", Source.of(self.source))
         object.__setattr__(self, "classes", check_classes(self.classes, "classes"))
 
     def datasets(self) -> tuple[ImageDataset, ImageDataset]:

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from avsi._arguments import check_count, check_flag
+from avsi._arguments import as_number, check_count, check_flag
 from avsi.data.dataset import BatchTransform, ImageDataset, scale
 from avsi.data.transforms import Compose, Normalise, Pad, Permute, RepeatChannels, channel_statistics, positions
 from avsi.scenarios import draws
@@ -36,7 +36,7 @@ Statistics = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """For each data set's name the mean and the standard deviation of its channels, on the scale [0, 1]."""
 
 
-def permute(source: Source, *, tasks: int = 10, permute_first: bool = False, seed: int = 0) -> list[Task]:
+def permute(source: str | Source, *, tasks: int = 10, permute_first: bool = False, seed: int = 0) -> list[Task]:
     """Make tasks of all classes of a data set, each with its pixels permuted in a way of its own.
 
     The permutation of a task depends on the seed and the task's position alone: more tasks leave the first ones as they
@@ -44,7 +44,7 @@ def permute(source: Source, *, tasks: int = 10, permute_first: bool = False, see
     all values are permuted.
 
     Args:
-        source: The data set.
+        source: The data set, or the name of one of ``avsi.data``.
         tasks: How many.
         permute_first: Whether the first task is permuted too.
         seed: Decides the permutations.
@@ -64,6 +64,7 @@ def permute(source: Source, *, tasks: int = 10, permute_first: bool = False, see
     """
     tasks, permute_first = check_count("tasks", tasks), check_flag("permute_first", permute_first)
     draws.check_seed(seed)
+    source = Source.of(source)
     size = math.prod(positions(source.train.images))
     made = []
     for position in range(tasks):
@@ -181,11 +182,11 @@ def remove_at_random(
             raise ValueError(f"task {position} has {len(task.classes)} classes, but its probabilities are {row}")
         kept, deeper = [], (len(task.draw),) if task.draw else ()
         for label, size in enumerate(class_counts(task.datasets()[0].labels, len(row))):
-            probability = row[label]
-            if not 0 <= probability <= 1:  # not a number fails this too
+            probability = as_number(row[label])
+            if probability is None or not 0 <= probability <= 1:  # NaN fails this too
                 raise ValueError(
                     f"the probability of removing images of class {task.classes[label]} from task {position} is "
-                    f"{probability}: give one in [0, 1]"
+                    f"{row[label]}: give one in [0, 1]"
                 )
             survives = draws.uniform(size, seed, Purpose.REMOVAL, position, label, *deeper) >= probability
             kept.append(int(survives.sum()))
@@ -231,7 +232,7 @@ class Keep:
 
 
 def sequence(
-    sources: Sequence[Source],
+    sources: Sequence[str | Source],
     *,
     size: int | None = None,
     channels: int | None = None,
@@ -240,7 +241,7 @@ def sequence(
     """Make one task of each data set, all inputs of one shape.
 
     Args:
-        sources: The data sets, in order.
+        sources: The data sets, in order, or names of those of ``avsi.data``.
         size: Height and width of the inputs: smaller images are padded with zeros, evenly on all sides. Default: those
             of the largest.
         channels: Channels of the inputs: grey images are repeated. Default: as many as the data set with the most.
@@ -268,8 +269,9 @@ def sequence(
             check_flag("normalise", normalise)
         except TypeError as error:
             raise TypeError(f"{error}; or a mapping from each data set to its means and standard deviations") from None
-    shapes = [source.train.images.shape[1:] for source in sources]
-    for source, shape in zip(sources, shapes, strict=True):
+    sets = [Source.of(source) for source in sources]
+    shapes = [source.train.images.shape[1:] for source in sets]
+    for source, shape in zip(sets, shapes, strict=True):
         if len(shape) != 3:
             raise ValueError(f"{source.train.name} has samples of the shape {tuple(shape)}, not images (C, H, W)")
     height, width, channels = (
@@ -277,7 +279,7 @@ def sequence(
         for name, wanted, axis in (("size", size, 1), ("size", size, 2), ("channels", channels, 0))
     )
     tasks = []
-    for source, shape in zip(sources, shapes, strict=True):
+    for source, shape in zip(sets, shapes, strict=True):
         name = source.train.name
         if shape[1] > height or shape[2] > width or shape[0] not in {1, channels}:
             raise ValueError(
