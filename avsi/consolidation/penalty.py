@@ -118,6 +118,7 @@ class QuadraticPenalty:
         self.anchor: dict[str, Tensor] = {}
         """The parameters at the end of the last task: parameter name -> tensor of the parameter's shape."""
         self._bound: dict[str, nn.Parameter] = {}
+        self._of_task: dict[str, nn.Parameter] = {}  # all that were bound in the running task, frozen since or not
         # What the last backward pass reached: which of the bound parameters, and these with the state for them.
         self._pattern: list[bool] = []
         self._reached: Reached | None = None
@@ -133,6 +134,7 @@ class QuadraticPenalty:
         self._stability = Stability()  # of the running task
         self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
         self._stepped = False  # whether the optimizer took the step that was begun, as far as it says so
+        self._begun = False  # whether a step of the running task was begun
         if model is not None:
             self.bind()
 
@@ -211,7 +213,8 @@ class QuadraticPenalty:
     def step(self, optimizer: Any = None) -> Step:
         """Enclose an optimizer's step: the penalty enters it, and SI sees what the optimizer really did.
 
-        Several penalties on a model may be open at once, in any order: each sees the gradient of the task loss alone.
+        Several penalties that were given the same model may be open at once, in any order: each sees the gradient of
+        the task loss alone.
         Gradients may be accumulated or clipped before; what clips them within, between this and the optimizer's step,
         clips the penalty's gradient with them. They have to be unscaled by then: with a ``torch.amp.GradScaler``, ::
 
@@ -240,7 +243,8 @@ class QuadraticPenalty:
             optimizer: The optimizer, if known.
         """
         self.bind()
-        self.steps_seen, self._in_task = 0, True
+        self.steps_seen, self._in_task, self._begun = 0, True, False
+        self._of_task = dict(self._bound)
         self._forget_stability()
         self.check_optimizer(optimizer)
 
@@ -282,6 +286,7 @@ class QuadraticPenalty:
         Raises:
             ValueError: If the penalty is proximal and there is no optimizer, or it holds nothing of the model.
         """
+        self._begun = True
         self._stepped = optimizer is None or not self._listen(optimizer)
         # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
         if self.strength == 0 or self.experiences_seen == 0:
@@ -326,19 +331,44 @@ class QuadraticPenalty:
 
     # Between tasks
 
+    @torch.inference_mode(mode=False)
     @torch.no_grad()
     def consolidate(self, batches: Iterable[Any] | None = None) -> None:
         """Measure importance and move the anchor to the parameters reached: at the end of a task.
 
-        Where weights or an importance are not finite, there is a :class:`DivergenceError`, and the old state is kept.
+        That is done for all parameters that the task trained, those that were frozen before its end included. Where
+        weights or an importance are not finite, there is a :class:`DivergenceError`, data that cannot be measured are a
+        ValueError, and the old state is kept.
 
         Args:
             batches: The task's data, as ``avsi.fisher_diagonal`` takes them: (x, y) or (x, y, task_labels). They may
                 differ between the processes of ``torch.distributed``; the mean is over all of them.
-
-        Raises:
-            ValueError: If the data cannot be measured.
         """
+        if self._begun and not self.steps_seen:
+            warnings.warn(
+                f"no step of task {self.experiences_seen} was taken by the optimizer that {type(self).__name__} was "
+                "given, so the penalty was not in any: pass the one whose step() runs, for an optimizer within another "
+                "that one (a GradScaler may have skipped all)",
+                stacklevel=2,
+            )
+        present = {} if self.model is None else dict(self.model.named_parameters())
+        # What the task has moved, and what was frozen since.
+        frozen = [
+            parameter
+            for name, parameter in self._of_task.items()
+            if present.get(name) is parameter
+            and not parameter.requires_grad
+            and not torch.equal(parameter, self.anchor[name])
+        ]
+        try:
+            for parameter in frozen:
+                parameter.requires_grad_(True)
+            self._consolidate(batches)
+        finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
+
+    def _consolidate(self, batches: Iterable[Any] | None) -> None:
         self.bind()
         self.check()
         try:
@@ -354,7 +384,8 @@ class QuadraticPenalty:
             self.anchor[name].copy_(self.new_anchor(name, measured.get(name, self.importance[name]), parameter))
         self.importance.update(measured)
         self.experiences_seen += 1
-        self.steps_seen, self._in_task = 0, False
+        self.steps_seen, self._in_task, self._begun = 0, False, False
+        self._of_task = {}
         self._forget_step()
         self._forget_stability()
 
@@ -425,7 +456,7 @@ class QuadraticPenalty:
                 raise ValueError(f"the state's importance of {name} is negative, which no training can leave")
         for key, value in loaded.items():
             setattr(self, key, value)
-        self._bound, self._ready = {}, False  # the next use binds the new tensors
+        self._bound, self._of_task, self._ready = {}, {}, False  # the next use binds the new tensors
         self._in_task = self.steps_seen > 0
         self._unproven = bool(self.importance)
         self._forget_step()
@@ -473,6 +504,7 @@ class QuadraticPenalty:
             )
         self._unproven = False
         self._bound = parameters
+        self._of_task.update(parameters)
         for name, parameter in parameters.items():
             self.importance[name] = fit(self.importance.get(name), torch.zeros_like(parameter), name)
             self.anchor[name] = fit(self.anchor.get(name), parameter.detach().clone(), name)

@@ -20,7 +20,7 @@ class StabilityWarning(UserWarning):
 
 
 def inner_optimizer(optimizer: Any) -> Any:
-    """Find the optimizer within a wrapper, such as those of Accelerate.
+    """Find the optimizer within a wrapper, such as Accelerate's or that of sharpness-aware minimisation.
 
     Args:
         optimizer: The optimizer, perhaps wrapped.
@@ -28,8 +28,8 @@ def inner_optimizer(optimizer: Any) -> Any:
     Returns:
         The optimizer.
     """
-    inner = getattr(optimizer, "optimizer", None)
-    return inner if isinstance(inner, torch.optim.Optimizer) else optimizer
+    within = (getattr(optimizer, name, None) for name in ("optimizer", "base_optimizer"))
+    return next((inner for inner in within if isinstance(inner, torch.optim.Optimizer)), optimizer)
 
 
 def learning_rates(optimizer: Any) -> dict[int, float]:

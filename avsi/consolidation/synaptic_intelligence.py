@@ -173,7 +173,8 @@ class SIPenalty(QuadraticPenalty):
         if self.steps_seen == 0:
             raise RuntimeError(
                 f"{type(self).__name__} saw no step in task {self.experiences_seen}, so there is nothing to "
-                "consolidate; enclose each optimizer.step() in `with penalty.step(optimizer):`"
+                "consolidate. If it was trained at all (there may have been no batch: drop_last, no epoch), enclose "
+                "each optimizer.step() in `with penalty.step(optimizer):`, with the optimizer whose step() runs there"
             )
         added = self.added_importance(parameters)
         return {name: (self.importance[name] + more).clamp_(min=0) for name, more in added.items()}

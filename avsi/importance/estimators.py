@@ -93,7 +93,7 @@ def fisher_diagonal(
     objective = Objective(
         _COTANGENTS[labels],
         torch.square,
-        targets_are_classes=labels in _LABELS_OF_THE_DATA,
+        targets_are_classes=labels in LABELS_OF_THE_DATA,
         needs_classes=labels != "gaussian",
     )
     return _means(model, batches, objective, labels, parameters, max_samples, seed, workspace_bytes)
@@ -156,7 +156,7 @@ def _means(
     if not isinstance(as_number(seed), int):
         raise TypeError(f"seed must be a whole number, got {seed!r}")
     selected = _select(model, parameters)
-    _refuse_inexact_layers(model)
+    check_layers(model)
     if not selected:
         return {}
     device = next(iter(selected.values())).device
@@ -168,7 +168,7 @@ def _means(
         for batch in batches:
             x, y, task = unpack(batch)
             targets = None
-            if labels in _LABELS_OF_THE_DATA:
+            if labels in LABELS_OF_THE_DATA:
                 targets = check_labels(y, len(x), labels)
             elif labels == "sampled":
                 targets = torch.rand(len(x), generator=generator)
@@ -195,7 +195,15 @@ def _select(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Param
     return {name: known[name] for name in names}
 
 
-def _refuse_inexact_layers(model: nn.Module) -> None:
+def check_layers(model: nn.Module) -> None:
+    """Check that no layer keeps samples from having gradients of their own.
+
+    Args:
+        model: The model.
+
+    Raises:
+        ValueError: If one mixes the samples of a batch in evaluation mode, or changes its weights there.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
             module.running_mean is None or module.running_var is None
@@ -255,7 +263,7 @@ def _unit_vectors(outputs: Tensor, _: Tensor | None) -> Iterator[Tensor]:
         yield vector
 
 
-_LABELS_OF_THE_DATA = ("empirical", "reversed")
+LABELS_OF_THE_DATA = ("empirical", "reversed")
 _COTANGENTS: dict[str, Cotangents] = {
     "empirical": _scores,
     "sampled": _sampled_scores,

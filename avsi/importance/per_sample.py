@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from avsi.importance.closed_forms import Phi, chunks
 from avsi.importance.graph import Call, Users, before_routes, recorded, trace
 from avsi.importance.layouts import Layout, Seen, find_layout, reaches, reaches_beyond_first, rounding
-from avsi.importance.samples import Batch, check_classes
+from avsi.importance.samples import Batch, check_classes, check_outputs
 from avsi.importance.uses import Calls, Closed, Key, Use, find_homes, find_uses
 
 CPU_INPUT_BYTES = 2**24
@@ -188,10 +188,7 @@ class PerSampleSums:
                 "the model draws random numbers in evaluation mode (F.dropout without training=self.training?), "
                 "so its outputs are no function of a sample"
             )
-        if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != len(inputs):
-            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-            raise ValueError(f"the model must return outputs of shape ({len(inputs)}, classes), got {shape}")
-        return outputs, calls
+        return check_outputs(outputs, len(inputs)), calls
 
     def _probe(self, batch: Batch, outputs: Tensor, calls: Calls) -> dict[Key, Layout]:
         # Finds where samples are, by evaluating a few of them again, repeated if need be; refuses models that mix them.

@@ -100,6 +100,25 @@ def unpack(batch: Any) -> tuple[Tensor, Any, Tensor | int | None]:
     return x, y, task
 
 
+def check_outputs(outputs: Any, samples: int) -> Tensor:
+    """Check that outputs are one row for each sample.
+
+    Args:
+        outputs: What a model returned.
+        samples: For how many samples.
+
+    Returns:
+        The outputs, (N, classes).
+
+    Raises:
+        ValueError: If they are anything else.
+    """
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or len(outputs) != samples:
+        shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"the model must return outputs of shape ({samples}, classes), got {shape}")
+    return outputs
+
+
 def check_classes(outputs: Tensor, where: str) -> None:
     """Check that outputs are those of a classifier that has a choice.
 

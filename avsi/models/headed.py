@@ -55,6 +55,15 @@ class HeadedModel(MultiTaskModule):
             head = partial(nn.Linear, out_features=check_count("head, as a number of classes,", head))
         self.head = head(feature_size)
 
+    def adaptation(self, experience: Any) -> None:
+        """Take note of an experience's tasks and classes, where there is a head per task.
+
+        Args:
+            experience: The experience; for a single head it need not tell its tasks and classes.
+        """
+        if isinstance(self.head, MultiTaskModule):
+            super().adaptation(experience)
+
     def forward(
         self, x: Tensor, task_labels: Tensor | int | None = UNSPECIFIED, targets: Tensor | None = None
     ) -> Tensor | dict[int, Tensor]:

@@ -11,6 +11,8 @@ from avsi._avalanche import _at_task_boundary, stream_length
 from avsi.consolidation.divergence import DivergenceError
 from avsi.consolidation.parameters import unwrap
 from avsi.consolidation.penalty import QuadraticPenalty
+from avsi.importance.estimators import check_layers
+from avsi.importance.samples import check_outputs
 from avsi.plugins.divergence import DivergencePlugin, stop
 from avsi.plugins.evaluation_pass import (
     Track,
@@ -172,9 +174,12 @@ class ConsolidationPlugin(DivergencePlugin):
             name = type(self).__name__
             raise ValueError(
                 f"this {name} has learned from another model; make a new {name} for a new model, or call "
-                "plugin.core.bind(model) first where it is a copy of the old one"
+                "plugin.core.bind(model) first where it is a copy of the old one. A strategy that makes a new model "
+                "for each experience, such as GDumb, leaves nothing to consolidate"
             )
         self.core.bind(strategy.model)
+        if self.needs_logits:
+            check_layers(strategy.model)
         if _at_task_boundary(strategy.experience, before=True):
             self.core.begin_task(strategy.optimizer)
 
@@ -191,13 +196,22 @@ class ConsolidationPlugin(DivergencePlugin):
         """Refuse outputs that importances cannot be measured on, in the first iteration.
 
         Raises:
-            TypeError: If they are not a tensor.
+            TypeError: If they are not a tensor. One that is not a row of logits for each sample is a ValueError.
         """
-        if self.needs_logits and self._iterations == 1 and not isinstance(strategy.mb_output, Tensor):
+        outputs = strategy.mb_output
+        if not self.needs_logits or self._iterations != 1:
+            return
+        if isinstance(outputs, dict) and not hasattr(strategy.experience, "task_labels"):
+            raise TypeError(
+                f"the model of {type(strategy).__name__} answers for every task, because the experience does not tell "
+                "its task labels; give the stream some with avalanche.benchmarks.with_task_labels"
+            )
+        if not isinstance(outputs, Tensor):
             raise TypeError(
                 f"{type(self).__name__} measures importances on the logits of a classifier, and the model of "
-                f"{type(strategy).__name__} returns a {type(strategy.mb_output).__name__}; SIPlugin works with any loss"
+                f"{type(strategy).__name__} returns a {type(outputs).__name__}; SIPlugin works with any loss"
             )
+        check_outputs(outputs, len(outputs))
 
     def after_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Look at the loss and at the task gradient, before penalties are added and the optimizer steps."""

@@ -95,7 +95,8 @@ def what_broke(model: nn.Module) -> str:
     Returns:
         What is wrong with them; empty where nothing is.
     """
-    weights = [parameter for parameter in model.parameters() if parameter.is_floating_point() and parameter.numel()]
+    # Not frozen ones, which no training breaks: a mask of -inf may be among them.
+    weights = [p for p in model.parameters() if p.requires_grad and p.is_floating_point() and p.numel()]
     traces = [layer.hebb for layer in model.modules() if isinstance(layer, DHPLinear)]
     for name, tensors in (("weight", weights), ("Hebbian trace", traces)):
         peak = float(largest(tensors)) if tensors else 0.0

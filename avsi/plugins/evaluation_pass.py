@@ -72,7 +72,8 @@ def evaluation_batches(
         own_share: Whether to read, of several processes of ``torch.distributed``, this one's share of the data only.
 
     Returns:
-        Batches (x, y), or (x, y, task_labels) for a multi-task model, as ``avsi.fisher_diagonal`` takes them.
+        Batches (x, y), or (x, y, task_labels) for a multi-task model where experiences tell their tasks, as
+        ``avsi.fisher_diagonal`` takes them.
     """
     # The larger of the two: it is known to fit, and Avalanche evaluates single samples by default.
     size = max(strategy.train_mb_size, strategy.eval_mb_size)
@@ -81,7 +82,7 @@ def evaluation_batches(
     if own_share:
         datasets = [_own_share(data) for data in datasets]
     loaders = [memory.in_order(data, size, strategy.device) for data in datasets]
-    with_tasks = is_multi_task_module(strategy.model)
+    with_tasks = is_multi_task_module(strategy.model) and all(hasattr(e, "task_labels") for e in experiences)
     batches = track(chain.from_iterable(loaders), description, sum(len(loader) for loader in loaders))
     return (unpacked(strategy, batch, with_tasks=with_tasks) for batch in batches)
 

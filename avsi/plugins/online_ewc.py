@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from avalanche.training import SCR
@@ -10,9 +11,10 @@ from avalanche.training import SCR
 from avsi.consolidation.arguments import Strength
 from avsi.consolidation.online_ewc import Mode, OnlineEWCPenalty
 from avsi.consolidation.penalty import PenaltyStep
-from avsi.importance.estimators import Labels
-from avsi.importance.samples import check_classes
+from avsi.importance.estimators import LABELS_OF_THE_DATA, Labels
+from avsi.importance.samples import check_classes, check_labels
 from avsi.plugins.consolidation import ConsolidationPlugin
+from avsi.plugins.evaluation_pass import evaluation_batches, task_experiences
 
 
 class OnlineEWCPlugin(ConsolidationPlugin):
@@ -104,6 +106,13 @@ class OnlineEWCPlugin(ConsolidationPlugin):
                 "OnlineEWCPlugin cannot work with SCR, whose contrastive loss trains embeddings: these are no logits, "
                 "so there is no likelihood of the labels to take Fisher information of; use MASPlugin or SIPlugin"
             )
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Refuse labels that are no class indices, where the data's are needed, see :class:`ConsolidationPlugin`."""
+        super().before_training_exp(strategy, *args, **kwargs)
+        if self.labels in LABELS_OF_THE_DATA:
+            for _, y, *_ in islice(evaluation_batches(strategy, task_experiences(strategy), lambda all_, *_: all_), 1):
+                check_labels(y, len(y), self.labels)
 
     def after_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse the outputs of a single class, which have no Fisher information, before the first step."""

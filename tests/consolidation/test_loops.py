@@ -527,6 +527,109 @@ def test_wrappers_of_models_and_optimizers_are_looked_through(tasks, wrap):
     torch.testing.assert_close(weights(model), weights(expected), rtol=1e-9, atol=1e-12)
 
 
+class SharpnessAware(torch.optim.Optimizer):
+    """The usual implementation: two phases, the second of which takes the inner optimizer's step."""
+
+    def __init__(self, parameters, rho):
+        super().__init__(parameters, {"rho": rho, "lr": 0.05})
+        self.base_optimizer = OPTIMIZERS["sgd"](self.param_groups)
+        self.param_groups = self.base_optimizer.param_groups
+
+    @torch.no_grad()
+    def first_step(self):
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["old"] = parameter.clone()
+            parameter.add_(parameter.grad, alpha=self.param_groups[0]["rho"])
+        self.zero_grad()
+
+    @torch.no_grad()
+    def second_step(self):
+        for parameter in self.param_groups[0]["params"]:
+            parameter.copy_(self.state[parameter]["old"])
+        self.base_optimizer.step()
+
+
+@pytest.mark.parametrize(("name", "kwargs"), [("si", {}), ("ewc", {}), ("ewc", {"penalty": "proximal"})])
+def test_an_optimizer_whose_inner_one_steps_is_the_inner_one(tasks, name, kwargs):
+    ends = []
+    for outer in (False, True):
+        model = mlp()
+        optimizer, penalty = SharpnessAware(model.parameters(), 0.01), PENALTIES[name](model, **kwargs)
+        for task in tasks:
+            for x, y in task:
+                cross_entropy(model(x), y).backward()
+                optimizer.first_step()
+                cross_entropy(model(x), y).backward()
+                with penalty.step(optimizer if outer else optimizer.base_optimizer):
+                    optimizer.second_step()
+                optimizer.zero_grad()
+            assert penalty.steps_seen == len(task)
+            penalty.consolidate(task)
+        ends.append((weights(model), omega(penalty)))
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+
+
+def test_steps_of_another_optimizer_than_the_given_one_are_noticed(tasks):
+    model = mlp()
+    penalty = PENALTIES["ewc"](model)
+    given, stepped = (OPTIMIZERS["sgd"](model.parameters()) for _ in range(2))
+    x, y = tasks[0][0]
+    cross_entropy(model(x), y).backward()
+    with penalty.step(given):
+        stepped.step()
+    with pytest.warns(
+        UserWarning, match="no step of task 0 was taken by the optimizer that OnlineEWCPenalty was given"
+    ):
+        penalty.consolidate(tasks[0])
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_what_was_frozen_before_the_tasks_end_is_consolidated(tasks, name):
+    """As if it were not frozen and got no gradient; what was frozen throughout a task keeps what it had."""
+    ends = []
+    for freeze in (False, True):
+        model = mlp()
+        optimizer, penalty = OPTIMIZERS["sgd"](model.parameters()), PENALTIES[name](model)
+        body = list(model[0].parameters())
+        for step, (x, y) in enumerate(tasks[0]):
+            if freeze and step == 3:
+                model[0].requires_grad_(False)
+                penalty.bind()
+            optimizer.zero_grad()
+            cross_entropy(model(x), y).backward()
+            if step >= 3:
+                for parameter in body:
+                    parameter.grad = None
+            with penalty.step(optimizer):
+                optimizer.step()
+        penalty.consolidate(tasks[0])
+        assert all(parameter.requires_grad != freeze for parameter in body)
+        ends.append(({n: t.clone() for n, t in penalty.importance.items()}, dict(penalty.anchor)))
+        assert torch.equal(penalty.anchor["0.weight"], model[0].weight)
+    for kind in (0, 1):
+        for key, value in ends[0][kind].items():
+            torch.testing.assert_close(ends[1][kind][key], value, rtol=1e-12, atol=0)
+    before = penalty.importance["0.weight"].clone()
+    for x, y in tasks[1]:
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        with penalty.step(optimizer):
+            optimizer.step()
+    penalty.consolidate(tasks[1])
+    assert torch.equal(penalty.importance["0.weight"], before)
+
+
+def test_consolidating_in_inference_mode_is_consolidating(tasks):
+    model = mlp()
+    penalty = PENALTIES["ewc"](model)
+    with torch.inference_mode():
+        penalty.consolidate(tasks[0])
+    with torch.no_grad():
+        model[0].weight.add_(0.1)
+    penalty.value().backward()
+    assert model[0].weight.grad.abs().sum() > 0
+
+
 def test_a_layer_added_between_tasks_is_found_and_one_added_within_is_after_bind(tasks):
     model = mlp()
     optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.05), SIPenalty(model, 1.0)

@@ -180,9 +180,14 @@ def test_watching_changes_no_number(digits):
     assert all(torch.equal(a, b) for a, b in zip(*outcomes, strict=True))
 
 
-def test_buffers_that_hold_infinity_on_purpose_are_left_alone(digits):
-    model = seeded_mlp()
-    model.register_buffer("mask", torch.tensor([-float("inf")]))
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_holds_infinity_on_purpose_is_left_alone(digits, frozen):
+    """A buffer, or a parameter that is not trained."""
+    model, mask = seeded_mlp(), torch.tensor([-float("inf")])
+    if frozen:
+        model.mask = nn.Parameter(mask, requires_grad=False)
+    else:
+        model.register_buffer("mask", mask)
     strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.05), [DivergencePlugin()])
     strategy.train(digits.train_stream[0], eval_streams=[])
     assert isinstance(strategy.model.features[1], nn.Linear)

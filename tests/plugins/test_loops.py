@@ -114,6 +114,61 @@ def test_importances_of_outputs_refuse_a_model_without_logits(digits, name):
         strategy.train(digits.train_stream[0], eval_streams=[])
 
 
+CLASSES = torch.arange(60) % 3
+MEAN = lambda outputs, labels: outputs.mean()  # noqa: E731
+LATE = {
+    "real labels": (nn.Linear(6, 2), nn.MSELoss(), torch.randn(60, 2), "ewc", TypeError, "needs class indices"),
+    "one hot": (nn.Linear(6, 3), nn.CrossEntropyLoss(), torch.eye(3)[CLASSES], "ewc", TypeError, "argmax"),
+    "a sequence": (nn.Conv1d(1, 3, 3), MEAN, CLASSES, "mas", ValueError, r"got \(\d+, 3, 4"),
+    "mixed samples": (
+        nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3, track_running_stats=False)), nn.CrossEntropyLoss(), CLASSES,
+        "mas", ValueError, "mixes the samples",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LATE)
+def test_what_cannot_be_measured_is_refused_before_the_first_step(what):
+    model, criterion, labels, name, error, message = LATE[what]
+    inputs = torch.randn(60, 1, 6) if isinstance(model, nn.Conv1d) else torch.randn(60, 6)
+    data = TensorDataset(inputs, labels)
+    data.targets = [0] * 60
+    stream = benchmark_from_datasets(train=[AvalancheDataset([data])]).train_stream
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), [PLUGINS[name]()], criterion=criterion)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with pytest.raises(error, match=message):
+        strategy.train(stream[0], eval_streams=[])
+    assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_a_single_head_needs_neither_task_labels_nor_a_timeline_of_classes(digits, name):
+    """It trains as a model of plain layers does, and is measured as that is."""
+    experience = digits.train_stream[0]
+    x = torch.stack([experience.dataset[i][0] for i in range(60)])
+    data = TensorDataset(x, torch.tensor([experience.dataset[i][1] for i in range(60)]))
+    data.targets = data.tensors[1].tolist()
+    outcomes = []
+    for plain in (False, True):
+        model = seeded_mlp(head=2)
+        if plain:
+            model = nn.Sequential(*model.features, model.head)
+        plugin, stream = PLUGINS[name](), benchmark_from_datasets(train=[AvalancheDataset([data])]).train_stream
+        strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), [plugin])
+        torch.manual_seed(0)
+        strategy.train(stream[0], eval_streams=[])
+        outcomes.append([*model.parameters(), *plugin.importance.values()])
+    assert all(torch.equal(*pair) for pair in zip(*outcomes, strict=True))
+
+
+def test_a_head_per_task_on_a_stream_without_task_labels_is_explained(digits):
+    model = seeded_mlp()
+    stream = split_online_stream(digits.train_stream[:1], experience_size=100, access_task_boundaries=True)
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), [PLUGINS["ewc"]()])
+    with pytest.raises(TypeError, match="give the stream some with"):
+        strategy.train(next(iter(stream)), eval_streams=[])
+
+
 def test_si_of_an_autoencoder_sums_to_the_drop_of_its_loss(digits):
     """The loss draws noise, so a step's drop is that between two passes with the same noise."""
 
