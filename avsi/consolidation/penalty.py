@@ -347,8 +347,7 @@ class QuadraticPenalty:
         if self._begun and not self.steps_seen:
             warnings.warn(
                 f"no step of task {self.experiences_seen} was taken by the optimizer that {type(self).__name__} was "
-                "given, so the penalty was not in any: pass the one whose step() runs, for an optimizer within another "
-                "that one (a GradScaler may have skipped all)",
+                "given: pass the one whose step() runs, which may be within another (or a GradScaler skipped them all)",
                 stacklevel=2,
             )
         present = {} if self.model is None else dict(self.model.named_parameters())
