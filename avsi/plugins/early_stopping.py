@@ -122,6 +122,7 @@ class EarlyStopping(SupervisedPlugin):
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Take the stop back: where it came in the last epoch, Avalanche would skip the next experience for it."""
         strategy._stop_training = False
+        self._experiences = []
 
     def _state(self, strategy: Any) -> dict[str, Any]:
         plugins = [plugin.state_dict() for plugin in self._consolidation(strategy)]
