@@ -140,7 +140,7 @@ def plasticity(frame: pd.DataFrame) -> str:
     """
     named = {
         "split_mnist_dhp": ("finetune_matched", "dhp", "si_matched", "dhp+si"),
-        "output_layer": ("finetune_one_set", "si_one_set"),
+        "output_layer": ("finetune_one_set", "si_one_set", "finetune_plain_sets", "si_plain_sets"),
         "plasticity": ("dhp_no_alpha", "dhp"),
     }
     found = [[values(frame, experiment, method) for method in methods] for experiment, methods in named.items()]
@@ -155,8 +155,9 @@ def plasticity(frame: pd.DataFrame) -> str:
         "place (the paper says no more of it; here they start as DHP's do). "
         f"On split MNIST that control reaches {split[0]} alone and {split[2]} with SI; DHP reaches {split[1]} "
         f"and {split[3]} (seeds: {len(seeds[0])}). One set of slow weights, initialised like DHP's and without traces, "
-        f"reaches {one_set[0]} and {one_set[1]} (seeds: {len(seeds[1])}): what DHP gains over plain networks there "
-        f"comes with its initialisation. On five tasks of permuted MNIST DHP reaches {permuted[0]} with alpha = 0, "
+        f"reaches {one_set[0]} and {one_set[1]}; two sets that start as PyTorch has it, the other reading of the "
+        f"control, {one_set[2]} and {one_set[3]} (seeds: {len(seeds[1])}): what DHP gains there comes with its "
+        f"initialisation. On five tasks of permuted MNIST DHP reaches {permuted[0]} with alpha = 0, "
         f"{permuted[1]} with plasticity (seeds: {len(seeds[2])})."
     )
 
