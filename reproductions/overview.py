@@ -238,7 +238,9 @@ ITEMS = (
         "fine-tuning far above; what plasticity contributes is not reproduced",
         "With SI, Online EWC and MAS the matched networks reach what DHP reaches: the gain over plain networks needs "
         "no traces. It is that of Listing 1's initialisation of the output layers, see the next row. The paper does "
-        "not say how many output layers it has; here each task has one of two classes, with an eta of its own.",
+        "not say how many output layers it has; here each task has one of two classes, with an eta of its own. "
+        "Avalanche's EWC with its strength by sweep reaches what Online EWC does (`--set scenario.validation=0.1 "
+        "--sweep avalanche_ewc.ewc_lambda=4e2,4e3,4e4,4e5,4e6`).",
     ),
     Item(
         "DHP, Table 1, split MNIST: output layers without plasticity",

@@ -1,8 +1,10 @@
 """The README's numbers are those of the committed results."""
 
+import json
 import re
 import runpy
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from PIL import Image
@@ -37,3 +39,12 @@ def test_the_sentence_about_avalanches_si(front_page, frame):
         own = front_page["values"](frame, experiment, "avalanche_si")
         plain = front_page["values"](frame, experiment, "finetune").loc[own.index]
         assert own.equals(plain)
+
+
+def test_avalanches_ewc_with_a_strength_of_its_own_stands_beside_the_shared_one():
+    """Three seeds after the sweep's, whose trials held out a tenth of the training images."""
+    files = (ROOT / "reproductions" / "results" / "split_mnist_dhp").glob("avalanche_ewc-*/seed-00[123].json")
+    trials = [json.loads(file.read_text()) for file in files]
+    swept = [t["accuracy"] for t in trials if t["description"]["method"]["strategy"]["kwargs"]["ewc_lambda"] == 40_000]
+    assert len(swept) == 3
+    assert f"(λ by sweep: {100 * fmean(swept):.2f}" in (ROOT / "README.md").read_text()
