@@ -157,13 +157,14 @@ def plasticity(frame: pd.DataFrame) -> str:
     named = {
         "split_mnist_dhp": ("finetune_matched", "dhp", "si_matched", "dhp+si"),
         "output_layer": ("finetune_one_set", "si_one_set", "finetune_plain_sets", "si_plain_sets"),
-        "plasticity": ("dhp_no_alpha", "dhp"),
+        "plasticity": ("dhp_no_alpha", "dhp_no_traces", "dhp"),
     }
     found = [[values(frame, experiment, method) for method in methods] for experiment, methods in named.items()]
     seeds = [sorted(set.intersection(*(set(rows.index) for rows in group))) for group in found]
     split, one_set, permuted = (
         [percent(rows[both]) for rows in group] for group, both in zip(found, seeds, strict=True)
     )
+    added = (found[2][2] - found[2][0]).loc[seeds[2]]
     return (
         "Avalanche's EWC and MAS have avsi's λ in this table. Gradients of mini-batches of 64 make its importances of "
         "EWC about 64 times smaller: with a λ a hundred times as large it reaches what avsi's does. "
@@ -173,8 +174,9 @@ def plasticity(frame: pd.DataFrame) -> str:
         f"and {split[3]} (seeds: {len(seeds[0])}). One set of slow weights, initialised like DHP's and without traces, "
         f"reaches {one_set[0]} and {one_set[1]}; two sets that start as PyTorch has it, the other reading of the "
         f"control, {one_set[2]} and {one_set[3]} (seeds: {len(seeds[1])}): what DHP gains there comes with its "
-        f"initialisation. On five tasks of permuted MNIST DHP reaches {permuted[0]} with alpha = 0, "
-        f"{permuted[1]} with plasticity (seeds: {len(seeds[2])})."
+        "initialisation. On five tasks of permuted MNIST DHP reaches "
+        f"{permuted[2]} with plasticity, {permuted[0]} with alpha = 0 and {permuted[1]} with eta = 0; plasticity adds "
+        f"{percent(added)} (seeds: {len(added)}, paired)."
     )
 
 

@@ -170,7 +170,7 @@ def permuted(frame):
     yield "eta is 0 but for noise by the end of task 1"
 
     full, free, sigmoid, unit = (dynamics(frame, f"dhp{name}") for name in ("", "_free", "_sigmoid", "_unit"))
-    yield f"eta rises from 0.001 to {full[0].eta.iloc[-1]:.3f} in task 1 (0.024) and decays in task 3"
+    yield f"partly (seed 0): eta rises from 0.001 to {full[0].eta.iloc[-1]:.3f} in task 1 (0.024) and decays in task 3"
     assert full[2].eta.iloc[-1] < 1e-3 * full[2].eta.iloc[0]
     assert all(abs(part.eta.mean()) < 0.1 * part.eta.std() + 1e-4 for part in full[3:])
     assert [part.eta.min() < 0 for part in free][:3] == [False, False, True]
