@@ -329,15 +329,16 @@ ITEMS = (
             Cell("eta a sigmoid", "dhp_sigmoid"),
             Cell("unit features", "dhp_unit"),
             Cell("eta's learning rate 0.0001", "dhp_eta_lr_0.0001"),
+            Cell("weight decay 0.001", "dhp_decay_0.001"),
             Cell("alpha = 0: no plasticity", "dhp_no_alpha"),
             Cell("eta = 0: no traces", "dhp_no_traces"),
         ),
         "partly (seed 0): eta rises from 0.001 to 0.026 in task 1 (0.024) and decays in task 3; from task 4 on it is "
         "noise around 0",
         "Free, eta first falls below 0 in task 3, in task 4 the norm of the traces reaches 1,400, in task 5 eta is "
-        "near 0.9 and the norm back at 22. As a sigmoid it does not move. With unit features it keeps rising. With "
-        "early stopping and ten tasks (`permuted_mnist.py`) eta is 0 but for noise by the end of task 1. Without "
-        "plasticity accuracy is the same.",
+        "near 0.9 and the norm back at 22. On seed 1 it reaches 1,300 in task 5. As a sigmoid eta does not move. With "
+        "unit features it keeps rising. Weight decay of 0.001 costs 8.7 points. With early stopping and ten tasks "
+        "(`permuted_mnist.py`) eta is 0 but for noise by the end of task 1. Without plasticity accuracy is the same.",
     ),
     *(
         Item(

@@ -69,9 +69,9 @@ def epochs(frame, experiment):
     return f"{min(lengths)} to {max(lengths)}"
 
 
-def dynamics(frame, method):
-    """Eta and the norm of the traces over each task of plasticity.py, on seed 0."""
-    rows = frame[(frame.experiment == "plasticity") & (frame.method == method) & (frame.seed == 0)]
+def dynamics(frame, method, seed=0):
+    """Eta and the norm of the traces over each task of plasticity.py."""
+    rows = frame[(frame.experiment == "plasticity") & (frame.method == method) & (frame.seed == seed)]
     found = pd.DataFrame(rows.hebbian_dynamics.iloc[0]["head"])
     return [group for _, group in found.groupby(np.minimum((found.step - 1) // (TASK + 10), 4))]
 
@@ -182,6 +182,11 @@ def permuted(frame):
     assert {round(eta, 4) for part in sigmoid for eta in part.eta} == {0.001}
     assert np.diff([part.eta.iloc[-1] for part in unit]).min() > 0
     yield "from task 4 on it is noise around 0"
+    norms = [part.hebb.max() for part in dynamics(frame, "dhp_free", seed=1)]
+    yield f"On seed 1 it reaches {round(norms[4], -2):,.0f} in task 5."
+    assert max(norms[:4]) < 50
+    rows = frame[(frame.experiment == "plasticity") & (frame.seed == 0)].set_index("method").accuracy
+    yield f"Weight decay of 0.001 costs {rows['dhp'] - rows['dhp_decay_0.001']:.1f} points."
 
 
 def gap(frame):
