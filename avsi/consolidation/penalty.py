@@ -17,7 +17,7 @@ from avsi._arguments import check_choice, check_count
 from avsi.consolidation.arguments import Strength, check_patterns, check_strengths
 from avsi.consolidation.divergence import HUGE, DivergenceError, largest
 from avsi.consolidation.parameters import fit, penalised_parameters, unwrap
-from avsi.consolidation.reached import GRADIENT, Reached
+from avsi.consolidation.reached import GRADIENT, Added, Reached
 from avsi.consolidation.stability import Stability, StabilityWarning, inner_optimizer, learning_rates
 
 PenaltyStep = Literal["explicit", "proximal"]
@@ -133,7 +133,13 @@ class QuadraticPenalty:
         self._warned = False
         self._stability = Stability()  # of the running task
         self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
+        self._of_several = (
+            False  # whether an optimizer does not hold all parameters, so that another may leave out its step
+        )
         self._stepped = False  # whether the optimizer took the step that was begun, as far as it says so
+        self._added: list[Added] = []  # what was added to gradients for the running step
+        self._open = False  # whether a step was begun and not ended
+        self._gradient: Tensor | None = None  # one of those that the optimizer began its step with
         self._begun = False  # whether a step of the running task was begun
         if model is not None:
             self.bind()
@@ -223,9 +229,11 @@ class QuadraticPenalty:
                 scaler.step(optimizer)
             scaler.update()
 
-        A step that the scaler skips counts for nothing. Where several optimizers share a model, enclose the step of
-        each: the penalty enters what the given one steps, and nothing else. Where an optimizer runs the backward pass
-        within its step (a closure, as Lightning passes), run the closure first and step without it.
+        A step that the scaler skips counts for nothing, and where the optimizer does not step because gradients are
+        still being accumulated (as Accelerate's), the penalty is taken out of them again. Where several optimizers
+        share a model, enclose the step of each: the penalty enters what the given one steps, and nothing else. Where an
+        optimizer runs the backward pass within its step (a closure, as Lightning passes), run the closure first and
+        step without it; a gradient that is computed anew within the step is a RuntimeError.
 
         Args:
             optimizer: The optimizer. Without it the penalty enters all gradients, the stability limit is not known, and
@@ -286,7 +294,7 @@ class QuadraticPenalty:
         Raises:
             ValueError: If the penalty is proximal and there is no optimizer, or it holds nothing of the model.
         """
-        self._begun = True
+        self._begun = self._open = True
         self._stepped = optimizer is None or not self._listen(optimizer)
         # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
         if self.strength == 0 or self.experiences_seen == 0:
@@ -297,7 +305,7 @@ class QuadraticPenalty:
         if reached is None:
             return
         if not self.proximal:
-            reached.add_penalty(2 * self.strength)
+            self._added.append(reached.add_penalty(2 * self.strength))
             return
         lr = learning_rates(optimizer)
         rates = [2 * self.strength * lr[id(parameter)] for parameter in reached.parameters]
@@ -306,9 +314,12 @@ class QuadraticPenalty:
     def finish(self) -> None:
         """End a step: after the optimizer's. A step that the optimizer did not take counts for nothing.
 
-        A :class:`DivergenceError` says where an unstable step blew weights up.
+        The penalty is then taken out of the gradients, which may be on their way to a later step. A
+        :class:`DivergenceError` says where an unstable step blew weights up.
         """
         if not self._stepped:
+            for added in self._added:
+                added.take_back()
             self._forget_step()
             return
         for peer in self._peers:  # proximal steps of all penalties first: they are part of the step that SI looks at
@@ -318,7 +329,8 @@ class QuadraticPenalty:
                 penalty._pulls = {}
         self._measure_step()
         self.steps_seen += 1
-        self._seen_gradient = self._stepped = False
+        self._seen_gradient = self._stepped = self._open = False
+        self._added = []
         if self._stability.is_blown_up(self._bound.values()):
             self._stop(self.steps_seen - 1)
 
@@ -327,7 +339,8 @@ class QuadraticPenalty:
 
     def _forget_step(self) -> None:
         """Forget a step that was begun and not taken."""
-        self._seen_gradient, self._pulls, self._stepped = False, {}, False
+        self._seen_gradient = self._stepped = self._open = False
+        self._pulls, self._added, self._gradient = {}, [], None
 
     # Between tasks
 
@@ -468,6 +481,9 @@ class QuadraticPenalty:
             "_reached": None,
             "_stepped_by": {},
             "_pulls": {},
+            "_added": [],
+            "_open": False,
+            "_gradient": None,
             "_peers": [],
             "_announcing": set(),
             "_ready": False,
@@ -598,18 +614,35 @@ class QuadraticPenalty:
             return False
         if ref(inner) not in self._announcing:
             self._announcing.add(ref(inner))
+            held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+            self._of_several |= any(id(parameter) not in held for parameter in self._bound.values())
             mine = ref(self)
 
-            def note(stepped: Optimizer, *_: Any) -> None:
+            def note_beginning(*_: Any) -> None:
+                if (penalty := mine()) is not None:
+                    penalty._gradient = penalty._first_gradient()
+
+            def note_end(stepped: Optimizer, *_: Any) -> None:
                 if (penalty := mine()) is not None:
                     penalty._note_step(stepped)
 
-            inner.register_step_post_hook(note)
+            inner.register_step_pre_hook(note_beginning)
+            inner.register_step_post_hook(note_end)
         return True
 
     def _note_step(self, optimizer: Optimizer) -> None:
         # Called by the optimizer, at the end of its step.
+        before, self._gradient = self._gradient, None
+        after = self._first_gradient()
+        if self._open and after is not None and after is not before:
+            raise RuntimeError(
+                f"the gradient was computed anew within the optimizer's step, so {type(self).__name__} did not enter "
+                "it: call the closure before `with penalty.step(optimizer):`, and step without it"
+            )
         self._stepped = True
+
+    def _first_gradient(self) -> Tensor | None:
+        return next((gradient for gradient in map(GRADIENT, self._bound.values()) if gradient is not None), None)
 
 
 class Step:

@@ -43,11 +43,20 @@ class Reached:
         return [gradient for gradient in map(GRADIENT, self.parameters) if gradient is not None]
 
     @torch.no_grad()
-    def add_penalty(self, scale: float) -> None:
-        """Add ``scale * Omega * (theta - anchor)`` to the gradients."""
+    def add_penalty(self, scale: float) -> Added:
+        """Add ``scale * Omega * (theta - anchor)`` to the gradients.
+
+        Args:
+            scale: 2 * strength.
+
+        Returns:
+            What was added to which gradients.
+        """
+        gradients = self.gradients()
         # Divided anew: gradients are new tensors in each step, parameters may have new storage.
-        thetas, gradients = self._blocks.divide(self.parameters), self._blocks.divide(self.gradients())
-        self._add_displacement(thetas, gradients, self._importance, scale)
+        thetas, targets = self._blocks.divide(self.parameters), self._blocks.divide(gradients)
+        self._add_displacement(thetas, targets, self._importance, scale)
+        return Added(self, scale, gradients)
 
     @torch.no_grad()
     def pull(self, rates: list[float]) -> None:
@@ -75,3 +84,27 @@ class Reached:
         ):
             torch.sub(theta, anchor, out=displacement)
             target.addcmul_(factor, displacement, value=scale)
+
+
+class Added:
+    """A penalty that was added to gradients.
+
+    Args:
+        reached: The parameters.
+        scale: 2 * strength.
+        gradients: Their gradients.
+    """
+
+    __slots__ = ("_gradients", "_reached", "_scale", "_version")
+
+    def __init__(self, reached: Reached, scale: float, gradients: list[Tensor]) -> None:
+        self._reached, self._scale, self._gradients = reached, scale, gradients
+        self._version = gradients[0]._version
+
+    def take_back(self) -> None:
+        """Subtract it again, unless the gradients were set to zero, clipped or replaced since."""
+        present = map(GRADIENT, self._reached.parameters)
+        if self._gradients[0]._version == self._version and all(
+            now is then for now, then in zip(present, self._gradients, strict=True)
+        ):
+            self._reached.add_penalty(-self._scale)

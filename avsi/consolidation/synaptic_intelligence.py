@@ -132,7 +132,8 @@ class SIPenalty(QuadraticPenalty):
             return
         path_integral, minus_delta = self._task.further
         gradients = [gradient for gradient in self._gradients if gradient is not None]
-        if self._scaled:  # after an overflow the parameters were left alone, and the gradient is infinite
+        # After an overflow the parameters were left alone, and the gradient is infinite.
+        if self._scaled or self._of_several:
             for gradient in gradients:
                 gradient.nan_to_num_(0.0, 0.0, 0.0)
         torch._foreach_sub_(minus_delta, self._task.parameters)

@@ -31,8 +31,8 @@ class ConsolidationPlugin(DivergencePlugin):
         L~ = L + strength * sum_k Omega_k (theta_k - anchor_k)^2
 
     The penalty enters in ``before_update``: after the backward pass, so that every plugin can see the gradient of the
-    task loss alone, and before the optimizer's step. ``strategy.loss`` stays the task loss. A strategy that accumulates
-    gradients over iterations calls ``before_update`` once per step of the optimizer, as the hook's name says.
+    task loss alone, and before the optimizer's step. ``strategy.loss`` stays the task loss. Steps that the strategy
+    announces and its optimizer does not take (because gradients are accumulated, say) count for nothing.
 
     Importances are measured over the experience's own data, with evaluation transforms, through the classifier that
     was trained. An online stream is consolidated at its task boundaries where it shows them, else after each of its

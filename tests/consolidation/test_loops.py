@@ -401,6 +401,83 @@ def test_steps_that_an_avalanche_strategy_leaves_out_count_for_nothing(tasks, na
         assert torch.equal(skipping, taken)
 
 
+@pytest.mark.parametrize("name", PENALTIES)
+def test_micro_batches_that_all_announce_a_step_are_one_step(tasks, name):
+    """As with Accelerate, whose optimizer neither steps nor sets gradients to zero while they are accumulated."""
+    expected, reference = bare_loop(tasks, name, "momentum", accumulate=2)
+    model = mlp()
+    optimizer, penalty = OPTIMIZERS["momentum"](model.parameters()), PENALTIES[name](model)
+    for task in tasks:
+        for x, y in task:
+            for part, (part_x, part_y) in enumerate(zip(x.chunk(2), y.chunk(2), strict=True)):
+                (cross_entropy(model(part_x), part_y) / 2).backward()
+                with penalty.step(optimizer):
+                    if part:
+                        optimizer.step()
+            optimizer.zero_grad()
+        assert penalty.steps_seen == len(task)
+        penalty.consolidate(task)
+    torch.testing.assert_close(weights(model), weights(expected), rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(omega(penalty), omega(reference), rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("change", ["zero", "none", "clip"])
+def test_gradients_that_were_changed_within_a_step_that_was_not_taken_are_left_as_they_are(tasks, change):
+    model = mlp()
+    optimizer, penalty = OPTIMIZERS["sgd"](model.parameters()), PENALTIES["ewc"](model)
+    penalty.consolidate(tasks[0])
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    x, y = tasks[1][0]
+    cross_entropy(model(x), y).backward()
+    with penalty.step(optimizer):
+        if change == "clip":
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        else:
+            optimizer.zero_grad(set_to_none=change == "none")
+        left = None if change == "none" else model[0].weight.grad.clone()
+    assert model[0].weight.grad is None if left is None else torch.equal(model[0].weight.grad, left)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_closure_that_computes_the_gradient_within_the_step_is_noticed(tasks, name):
+    """It would set the penalty's gradient to zero, and show SI the gradient of the step before."""
+    model = mlp()
+    optimizer, penalty = OPTIMIZERS["adam"](model.parameters()), PENALTIES[name](model)
+    x, y = tasks[0][0]
+
+    def closure():
+        optimizer.zero_grad()
+        loss = cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    with pytest.raises(RuntimeError, match="computed anew within the optimizer's step"), penalty.step(optimizer):
+        optimizer.step(closure)
+    closure()
+    with penalty.step(optimizer):
+        optimizer.step(lambda: None)  # Lightning gives such a one where its own was called before
+    assert penalty.steps_seen == 1
+    optimizer.step(closure)  # none of the penalty's business
+
+
+def test_an_overflow_that_one_of_two_optimizers_leaves_out_leaves_omega_finite(tasks):
+    model = mlp(dtype=torch.float32)
+    optimizers = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in (model[0], model[2])]
+    penalty, scaler = SIPenalty(model, 1.0), torch.amp.GradScaler("cpu", init_scale=8.0)
+    x, y = tasks[0][0]
+    scaler.scale(cross_entropy(model(x.float()), y)).backward()
+    model[2].weight.grad[0, 0] = float("inf")
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
+    for optimizer in optimizers:
+        with penalty.step(optimizer):
+            scaler.step(optimizer)
+    assert all(value.isfinite().all() for value in penalty.path_integral.values())
+    assert penalty.path_integral["0.weight"].any()
+    assert not penalty.path_integral["2.weight"].any()
+
+
 @pytest.mark.parametrize("hooks", [False, True])
 def test_a_fused_optimizer_that_leaves_out_a_step_leaves_omega_alone(tasks, hooks):
     """It does so on the device, where nobody sees it: the parameters do not move and the gradient is infinite."""
