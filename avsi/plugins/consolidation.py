@@ -236,10 +236,20 @@ class ConsolidationPlugin(DivergencePlugin):
         self._check(strategy)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Measure importance and move the anchor to the parameters reached."""
+        """Measure importance and move the anchor to the parameters reached.
+
+        Raises:
+            RuntimeError: If there was nothing to learn from.
+        """
         super().after_training_exp(strategy, *args, **kwargs)
         self._check(strategy)
         if _at_task_boundary(strategy.experience, before=False):
+            if not (self._iterations or self.core.steps_seen):
+                raise RuntimeError(
+                    f"experience {self.experiences_seen} was trained for no iteration, so there is nothing to "
+                    "consolidate: there was no batch (drop_last with fewer samples than one holds) or no epoch "
+                    "(train_epochs=0, or a stop that an early stopping plugin left over from the experience before)"
+                )
             self.core.bind(strategy.model)
             with trained_classifier(strategy.model):
                 self.core.consolidate(self.batches(strategy))

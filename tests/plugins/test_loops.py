@@ -90,6 +90,18 @@ def test_a_loop_that_announces_no_step_is_reported_after_its_first_epoch(digits,
 
 
 @pytest.mark.parametrize("name", PLUGINS)
+def test_an_experience_without_an_iteration_is_not_consolidated(digits, name):
+    model, plugin = MLP(64, (8,), MultiHead), PLUGINS[name]()
+    strategy = naive(model, sgd(model), [plugin])
+    first, second = digits.train_stream[:2]
+    strategy.train(first, eval_streams=[])
+    strategy.train_mb_size = 10_000
+    with pytest.raises(RuntimeError, match=r"experience 1 was trained for no iteration.*drop_last"):
+        strategy.train(second, eval_streams=[], drop_last=True)
+    assert plugin.experiences_seen == 1
+
+
+@pytest.mark.parametrize("name", PLUGINS)
 def test_a_strategy_without_an_optimizer_is_refused(digits, name):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
     strategy = StreamingLDA(
