@@ -17,7 +17,7 @@ from avsi._arguments import check_choice, check_count
 from avsi.consolidation.arguments import Strength, check_patterns, check_strengths
 from avsi.consolidation.divergence import HUGE, DivergenceError, largest
 from avsi.consolidation.parameters import fit, penalised_parameters, unwrap
-from avsi.consolidation.reached import GRADIENT, Added, Reached
+from avsi.consolidation.reached import GRADIENT, TRAINABLE, Added, Reached
 from avsi.consolidation.stability import Stability, StabilityWarning, inner_optimizer, learning_rates
 
 PenaltyStep = Literal["explicit", "proximal"]
@@ -62,7 +62,8 @@ class QuadraticPenalty:
             optimizer.step()
 
     and ``penalty.consolidate(batches)`` after each task. Parameters that are added or replaced between two tasks are
-    found by themselves; where it happens in the middle of one, call :meth:`bind`.
+    found by themselves, and so are those that are frozen or unfrozen at any time; where parameters are added or
+    replaced in the middle of a task, call :meth:`bind`.
 
     Args:
         model: The model; wrapped in ``DistributedDataParallel`` or compiled, names are those of the model within. None
@@ -118,6 +119,7 @@ class QuadraticPenalty:
         self.anchor: dict[str, Tensor] = {}
         """The parameters at the end of the last task: parameter name -> tensor of the parameter's shape."""
         self._bound: dict[str, nn.Parameter] = {}
+        self._frozen: list[nn.Parameter] = []  # what did not require gradients then
         self._of_task: dict[str, nn.Parameter] = {}  # all that were bound in the running task, frozen since or not
         # What the last backward pass reached: which of the bound parameters, and these with the state for them.
         self._pattern: list[bool] = []
@@ -509,6 +511,7 @@ class QuadraticPenalty:
         if not any(peer() is self for peer in self._peers):
             self._peers[:] = [peer for peer in self._peers if peer() is not None] + [ref(self)]
         self._ready = True
+        self._frozen = [parameter for parameter in self.model.parameters() if not parameter.requires_grad]
         parameters = penalised_parameters(self.model, self.exclude)
         if parameters.keys() == self._bound.keys() and all(self._fits(name, p) for name, p in parameters.items()):
             return
@@ -537,7 +540,7 @@ class QuadraticPenalty:
     def _get_ready(self, optimizer: Any) -> None:
         if not self._in_task:
             self.begin_task(optimizer)
-        elif not self._ready:
+        elif not self._ready or any(map(TRAINABLE, self._frozen)):
             self.bind()
 
     def _find_reached(self) -> Reached | None:
@@ -618,9 +621,9 @@ class QuadraticPenalty:
             self._of_several |= any(id(parameter) not in held for parameter in self._bound.values())
             mine = ref(self)
 
-            def note_beginning(*_: Any) -> None:
+            def note_beginning(stepped: Optimizer, *_: Any) -> None:
                 if (penalty := mine()) is not None:
-                    penalty._gradient = penalty._first_gradient()
+                    penalty._note_beginning(stepped)
 
             def note_end(stepped: Optimizer, *_: Any) -> None:
                 if (penalty := mine()) is not None:
@@ -629,6 +632,15 @@ class QuadraticPenalty:
             inner.register_step_pre_hook(note_beginning)
             inner.register_step_post_hook(note_end)
         return True
+
+    def _note_beginning(self, optimizer: Optimizer) -> None:
+        # Called by the optimizer, before its step. A fused one is told by a GradScaler to unscale gradients itself.
+        if self._open and getattr(optimizer, "grad_scale", None) is not None:
+            raise RuntimeError(
+                f"the gradients that {type(self).__name__} entered are still scaled by a GradScaler, whose factor the "
+                "penalty lacks: call scaler.unscale_(optimizer) before `with penalty.step(optimizer):`"
+            )
+        self._gradient = self._first_gradient()
 
     def _note_step(self, optimizer: Optimizer) -> None:
         # Called by the optimizer, at the end of its step.

@@ -10,6 +10,7 @@ from torch import Tensor
 from avsi.consolidation.blocks import Blocks, Divided
 
 GRADIENT = attrgetter("grad")  # half the time of ``parameter.grad`` in a loop, which shows with a hundred heads
+TRAINABLE = attrgetter("requires_grad")
 
 
 class Reached:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ class Schedule(SupervisedPlugin):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Make the experience's scheduler."""
-        self._rates = [group["lr"] for group in strategy.optimizer.param_groups]
+        # Copied: schedulers change a rate that is a tensor in place.
+        self._rates = [deepcopy(group["lr"]) for group in strategy.optimizer.param_groups]
         self._forget_base(strategy)  # of an experience that was interrupted
         self._scheduler = self._make(strategy.optimizer)
 

@@ -461,6 +461,17 @@ def test_a_closure_that_computes_the_gradient_within_the_step_is_noticed(tasks, 
     optimizer.step(closure)  # none of the penalty's business
 
 
+@pytest.mark.parametrize("name", PENALTIES)
+def test_gradients_that_a_fused_optimizer_is_to_unscale_are_refused_before_it_steps(tasks, name):
+    model = mlp(dtype=torch.float32)
+    optimizer, penalty = torch.optim.SGD(model.parameters(), lr=0.1, fused=True), PENALTIES[name](model)
+    before, scaler, (x, y) = weights(model), torch.amp.GradScaler("cpu", init_scale=8.0), tasks[0][0]
+    scaler.scale(cross_entropy(model(x.float()), y)).backward()
+    with pytest.raises(RuntimeError, match=r"still scaled.*call scaler.unscale_\(optimizer\)"), penalty.step(optimizer):
+        scaler.step(optimizer)
+    assert torch.equal(weights(model), before)
+
+
 def test_an_overflow_that_one_of_two_optimizers_leaves_out_leaves_omega_finite(tasks):
     model = mlp(dtype=torch.float32)
     optimizers = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in (model[0], model[2])]
@@ -696,6 +707,27 @@ def test_what_was_frozen_before_the_tasks_end_is_consolidated(tasks, name):
     assert torch.equal(penalty.importance["0.weight"], before)
 
 
+@pytest.mark.parametrize("name", PENALTIES)
+def test_what_is_unfrozen_in_the_middle_of_a_task_is_penalised_from_then_on(tasks, name):
+    """As if it were bound again there: heads are often trained alone at first."""
+    ends = []
+    for bind in (False, True):
+        model = mlp()
+        optimizer, penalty = OPTIMIZERS["sgd"](model.parameters()), PENALTIES[name](model)
+        for number, task in enumerate(tasks):
+            for step, (x, y) in enumerate(task):
+                model[0].requires_grad_(number == 0 or step > 1)
+                if bind and step == 2:
+                    penalty.bind()
+                optimizer.zero_grad()
+                cross_entropy(model(x), y).backward()
+                with penalty.step(optimizer):
+                    optimizer.step()
+            penalty.consolidate(task)
+        ends.append((weights(model), omega(penalty)))
+    assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+
+
 def test_consolidating_in_inference_mode_is_consolidating(tasks):
     model = mlp()
     penalty = PENALTIES["ewc"](model)
@@ -786,6 +818,8 @@ def test_infinite_gradients_are_looked_for_under_a_scaler_alone(tasks, monkeypat
         x, y = tasks[0][0]
         loss = cross_entropy(model(x.float()), y)
         (scaler.scale(loss) if scale else loss).backward()
+        if scale:
+            scaler.unscale_(optimizer)
         with penalty.step(optimizer):
             if scale:
                 scaler.step(optimizer)

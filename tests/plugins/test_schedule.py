@@ -48,3 +48,15 @@ def test_a_rate_that_was_changed_between_experiences_is_the_new_base(digits, int
     assert rates.rates == [0.001, 0.0005]
     assert optimizer.param_groups[0]["lr"] == 0.001
     assert torch.isfinite(next(model.parameters())).all()
+
+
+def test_a_rate_that_is_a_tensor_is_set_back_too(digits):
+    """Schedulers change it in place."""
+    model = seeded_mlp()
+    optimizer, rates = SGD(model.parameters(), lr=torch.tensor(0.5)), []
+    halving = Schedule(partial(LambdaLR, lr_lambda=lambda epoch: 0.5**epoch))
+    strategy = naive(model, optimizer, [halving], epochs=2)
+    for experience in digits.train_stream[:2]:
+        strategy.train(experience, eval_streams=[])
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+    assert rates == [0.5, 0.5]
