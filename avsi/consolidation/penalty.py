@@ -540,7 +540,7 @@ class QuadraticPenalty:
     def _get_ready(self, optimizer: Any) -> None:
         if not self._in_task:
             self.begin_task(optimizer)
-        elif not self._ready or any(map(TRAINABLE, self._frozen)):
+        elif not self._ready:
             self.bind()
 
     def _find_reached(self) -> Reached | None:
@@ -549,6 +549,8 @@ class QuadraticPenalty:
         Returns:
             They with their state, None if it reached none.
         """
+        if any(map(TRAINABLE, self._frozen)):  # no longer
+            self.bind()
         pattern = [gradient is None for gradient in map(GRADIENT, self._bound.values())]
         if pattern != self._pattern:
             self._forget_reached()

@@ -106,13 +106,13 @@ class SIPenalty(QuadraticPenalty):
     @torch.no_grad()
     def observe(self) -> None:
         """Keep the task gradient and the parameters, before penalties are added and the optimizer steps."""
+        task = self._find_reached()
         if self.steps_seen == 0:  # not as the task begins: another plugin may reset weights just then
             self._start = {
                 name: parameter.detach().clone()
                 for name, parameter in self._bound.items()
                 if not torch.equal(parameter, self.anchor[name])
             }
-        task = self._find_reached()
         self._seen_gradient = True
         if task is None:
             self._forget_kept()

@@ -564,6 +564,20 @@ def test_parameter_unfrozen_between_epochs_is_counted_from_then_on(digits):
     assert plugin.importance["features.1.weight"].sum() > 0
 
 
+def test_parameter_unfrozen_within_an_epoch_is_counted_from_then_on(digits):
+    model = seeded_mlp()
+    weight = model.features[1].weight.requires_grad_(False)
+    plugin = SIPlugin(1.0)
+
+    class Unfreeze(SupervisedPlugin):
+        def after_training_iteration(self, strategy, **kwargs):
+            weight.requires_grad_(True)
+
+    strategy = naive(model, OPTIMIZERS["adam"](model.parameters()), [plugin, Unfreeze()])
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    assert plugin.importance["features.1.weight"].sum() > 0
+
+
 def test_parameter_frozen_later_keeps_importance_and_anchor(digits):
     plugin = SIPlugin(10.0)
     model = seeded_mlp()
