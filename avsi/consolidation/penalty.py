@@ -18,7 +18,7 @@ from avsi.consolidation.arguments import Strength, check_patterns, check_strengt
 from avsi.consolidation.divergence import HUGE, DivergenceError, largest
 from avsi.consolidation.parameters import fit, penalised_parameters, unwrap
 from avsi.consolidation.reached import GRADIENT, TRAINABLE, Added, Reached
-from avsi.consolidation.stability import Stability, StabilityWarning, inner_optimizer, learning_rates
+from avsi.consolidation.stability import Stability, StabilityWarning, inner_optimizer, learning_rate, learning_rates
 
 PenaltyStep = Literal["explicit", "proximal"]
 """How the penalty enters a step."""
@@ -294,7 +294,8 @@ class QuadraticPenalty:
             optimizer: The optimizer, which the proximal step needs.
 
         Raises:
-            ValueError: If the penalty is proximal and there is no optimizer, or it holds nothing of the model.
+            ValueError: If the penalty is proximal and there is no optimizer or learning rate, or the optimizer holds
+                nothing of the model.
         """
         self._begun = self._open = True
         self._stepped = optimizer is None or not self._listen(optimizer)
@@ -307,7 +308,10 @@ class QuadraticPenalty:
         if reached is None:
             return
         if not self.proximal:
+            others = self._intact()
             self._added.append(reached.add_penalty(2 * self.strength))
+            for other in others:
+                other.renew()
             return
         lr = learning_rates(optimizer)
         rates = [2 * self.strength * lr[id(parameter)] for parameter in reached.parameters]
@@ -320,8 +324,11 @@ class QuadraticPenalty:
         :class:`DivergenceError` says where an unstable step blew weights up.
         """
         if not self._stepped:
-            for added in self._added:
+            while self._added:
+                added, others = self._added.pop(), self._intact()
                 added.take_back()
+                for other in others:
+                    other.renew()
             self._forget_step()
             return
         for peer in self._peers:  # proximal steps of all penalties first: they are part of the step that SI looks at
@@ -332,12 +339,17 @@ class QuadraticPenalty:
         self._measure_step()
         self.steps_seen += 1
         self._seen_gradient = self._stepped = self._open = False
-        self._added = []
+        self._added, self._gradient = [], None
         if self._stability.is_blown_up(self._bound.values()):
             self._stop(self.steps_seen - 1)
 
     def _measure_step(self) -> None:
         """Let subclasses look at what the optimizer did."""
+
+    def _intact(self) -> list[Added]:
+        # What all penalties on the model added to gradients that only they have changed since.
+        penalties = [penalty for peer in self._peers if (penalty := peer()) is not None]
+        return [added for penalty in penalties for added in penalty._added if added.is_intact()]
 
     def _forget_step(self) -> None:
         """Forget a step that was begun and not taken."""
@@ -564,7 +576,7 @@ class QuadraticPenalty:
         if reached is None:
             return None
         key, groups = ref(inner_optimizer(optimizer)), optimizer.param_groups
-        lengths, rates = [len(group["params"]) for group in groups], [float(group["lr"]) for group in groups]
+        lengths, rates = [len(group["params"]) for group in groups], [*map(learning_rate, groups)]
         known = self._stepped_by.get(key)
         if known is None or known[0] != lengths or any(map(gt, rates, known[1])):
             held = learning_rates(optimizer)
@@ -574,6 +586,10 @@ class QuadraticPenalty:
                     "build it on the model's parameters as they are now"
                 )
             stepped = {name: p for name, p in self._bound.items() if p.grad is not None and id(p) in held}
+            if self.proximal and any(math.isnan(held[id(parameter)]) for parameter in stepped.values()):
+                raise ValueError(
+                    'penalty="proximal" needs the learning rate, and the optimizer has none (lr=None); take "explicit"'
+                )
             self._look_at_stability(optimizer, {name: held[id(p)] for name, p in stepped.items()})
             every = len(stepped) == len(reached.parameters)
             known = self._stepped_by[key] = lengths, rates, reached if every else self._gather(list(stepped))
@@ -637,7 +653,9 @@ class QuadraticPenalty:
 
     def _note_beginning(self, optimizer: Optimizer) -> None:
         # Called by the optimizer, before its step. A fused one is told by a GradScaler to unscale gradients itself.
-        if self._open and getattr(optimizer, "grad_scale", None) is not None:
+        if not self._open:
+            return
+        if getattr(optimizer, "grad_scale", None) is not None:
             raise RuntimeError(
                 f"the gradients that {type(self).__name__} entered are still scaled by a GradScaler, whose factor the "
                 "penalty lacks: call scaler.unscale_(optimizer) before `with penalty.step(optimizer):`"
@@ -645,10 +663,9 @@ class QuadraticPenalty:
         self._gradient = self._first_gradient()
 
     def _note_step(self, optimizer: Optimizer) -> None:
-        # Called by the optimizer, at the end of its step.
-        before, self._gradient = self._gradient, None
-        after = self._first_gradient()
-        if self._open and after is not None and after is not before:
+        # Called by the optimizer, at the end of its step; twice where that is a subclass's.
+        gradient = self._first_gradient()
+        if self._open and gradient is not None and gradient is not self._gradient:
             raise RuntimeError(
                 f"the gradient was computed anew within the optimizer's step, so {type(self).__name__} did not enter "
                 "it: call the closure before `with penalty.step(optimizer):`, and step without it"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
+from operator import attrgetter, is_
 
 import torch
 from torch import Tensor
@@ -100,12 +100,22 @@ class Added:
 
     def __init__(self, reached: Reached, scale: float, gradients: list[Tensor]) -> None:
         self._reached, self._scale, self._gradients = reached, scale, gradients
-        self._version = gradients[0]._version
+        self.renew()
+
+    def renew(self) -> None:
+        """Take the gradients as they are now for what they were made."""
+        self._version = self._gradients[0]._version
+
+    def is_intact(self) -> bool:
+        """Tell whether the gradients are as they were made: not set to zero, clipped or replaced since.
+
+        Returns:
+            Whether they are.
+        """
+        present = map(GRADIENT, self._reached.parameters)
+        return self._gradients[0]._version == self._version and all(map(is_, present, self._gradients))
 
     def take_back(self) -> None:
-        """Subtract it again, unless the gradients were set to zero, clipped or replaced since."""
-        present = map(GRADIENT, self._reached.parameters)
-        if self._gradients[0]._version == self._version and all(
-            now is then for now, then in zip(present, self._gradients, strict=True)
-        ):
+        """Subtract it again, if they are intact."""
+        if self.is_intact():
             self._reached.add_penalty(-self._scale)

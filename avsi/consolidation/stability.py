@@ -41,7 +41,19 @@ def learning_rates(optimizer: Any) -> dict[int, float]:
     Returns:
         Learning rate by ``id`` of the parameter.
     """
-    return {id(p): float(group["lr"]) for group in optimizer.param_groups for p in group["params"]}
+    return {id(p): learning_rate(group) for group in optimizer.param_groups for p in group["params"]}
+
+
+def learning_rate(group: Mapping[str, Any]) -> float:
+    """Look up the learning rate of a parameter group.
+
+    Args:
+        group: The group.
+
+    Returns:
+        Its rate; not a number where it has none, as that of an optimizer which finds one by itself.
+    """
+    return math.nan if group.get("lr") is None else float(group["lr"])
 
 
 def largest_stable_strength(

@@ -12,7 +12,7 @@ from avsi.consolidation.divergence import DivergenceError
 from avsi.consolidation.parameters import unwrap
 from avsi.consolidation.penalty import QuadraticPenalty
 from avsi.importance.estimators import check_layers
-from avsi.importance.samples import check_outputs
+from avsi.importance.samples import check_outputs, unpack
 from avsi.plugins.divergence import DivergencePlugin, stop
 from avsi.plugins.evaluation_pass import (
     Track,
@@ -193,14 +193,15 @@ class ConsolidationPlugin(DivergencePlugin):
         self._iterations += 1
 
     def after_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Refuse outputs that importances cannot be measured on, in the first iteration.
+        """Refuse inputs and outputs that importances cannot be measured on, in the first iteration.
 
         Raises:
-            TypeError: If they are not a tensor. One that is not a row of logits for each sample is a ValueError.
+            TypeError: If they are not tensors. Outputs that are not a row of logits for each sample are a ValueError.
         """
         outputs = strategy.mb_output
         if not self.needs_logits or self._iterations != 1:
             return
+        unpack((strategy.mb_x, None))
         if isinstance(outputs, dict) and not hasattr(strategy.experience, "task_labels"):
             raise TypeError(
                 f"the model of {type(strategy).__name__} answers for every task, because the experience does not tell "

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from avsi.consolidation.divergence import HUGE, DivergenceError, FirstFault, largest
 from avsi.consolidation.penalty import QuadraticPenalty
+from avsi.consolidation.stability import learning_rate
 from avsi.hebbian import DHPLinear
 
 LARGE_INPUT = 1e4
@@ -153,5 +154,6 @@ def _why(strategy: Any) -> str:
             return "the inputs of the batch are not finite; look at the data"
         if peak > LARGE_INPUT:
             return f"inputs of the batch are as large as {peak:.3g}; scale them"
-    rates = ", ".join(sorted({f"{float(group['lr']):g}" for group in strategy.optimizer.param_groups}))
-    return f"the learning rate {rates} is probably too large for this loss; lower it, or clip gradients"
+    known = {rate for rate in map(learning_rate, strategy.optimizer.param_groups) if math.isfinite(rate)}
+    rates = "".join(f" {rate:g}," for rate in sorted(known))[:-1]
+    return f"the learning rate{rates} is probably too large for this loss; lower it, or clip gradients"

@@ -19,6 +19,7 @@ from training import naive
 from avsi import MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.consolidation import MASPenalty, OnlineEWCPenalty, SIPenalty
 from avsi.consolidation import penalty as penalty_module
+from avsi.consolidation import stability as stability_module
 from avsi.consolidation.stability import learning_rates
 
 PENALTIES = {
@@ -421,6 +422,30 @@ def test_micro_batches_that_all_announce_a_step_are_one_step(tasks, name):
     torch.testing.assert_close(omega(penalty), omega(reference), rtol=1e-12, atol=1e-15)
 
 
+def test_micro_batches_with_several_penalties(tasks):
+    ends = []
+    for announced in (False, True):
+        model = mlp()
+        optimizer = OPTIMIZERS["sgd"](model.parameters())
+        penalties = [PENALTIES[name](model) for name in ("ewc", "si", "mas")]
+        for task in tasks:
+            for x, y in task:
+                for part, (part_x, part_y) in enumerate(zip(x.chunk(2), y.chunk(2), strict=True)):
+                    (cross_entropy(model(part_x), part_y) / 2).backward()
+                    if part or announced:
+                        with ExitStack() as stack:
+                            for penalty in penalties:
+                                stack.enter_context(penalty.step(optimizer))
+                            if part:
+                                optimizer.step()
+                optimizer.zero_grad()
+            for penalty in penalties:
+                penalty.consolidate(task)
+        ends.append((weights(model), *map(omega, penalties)))
+    for pair in zip(*ends, strict=True):
+        torch.testing.assert_close(*pair, rtol=1e-11, atol=1e-14)
+
+
 @pytest.mark.parametrize("change", ["zero", "none", "clip"])
 def test_gradients_that_were_changed_within_a_step_that_was_not_taken_are_left_as_they_are(tasks, change):
     model = mlp()
@@ -540,6 +565,29 @@ def test_schedulers_and_parameter_groups(tasks, name):
             for key, value in expected.items():
                 torch.testing.assert_close(model.get_parameter(key).detach(), value, rtol=1e-12, atol=1e-15)
         penalty.consolidate(task)
+
+
+class OfItsOwnRate(torch.optim.SGD):
+    """Finds its learning rate by itself, and gives none, as Adafactor of Hugging Face's transformers."""
+
+    def __init__(self, parameters):
+        super().__init__(parameters, lr=0.05)
+        self.param_groups[0]["lr"] = None
+
+    def step(self):
+        self.param_groups[0]["lr"] = 0.05
+        super().step()
+        self.param_groups[0]["lr"] = None
+
+
+def test_an_optimizer_without_a_learning_rate(tasks, monkeypatch):
+    expected, _ = bare_loop(tasks, "ewc", "sgd")
+    monkeypatch.setitem(OPTIMIZERS, "own", OfItsOwnRate)
+    monkeypatch.setattr(stability_module, "_has_bound", lambda optimizer: False)  # it is none of SGD's family
+    model, _ = bare_loop(tasks, "ewc", "own")
+    assert torch.equal(weights(model), weights(expected))
+    with pytest.raises(ValueError, match=r"the optimizer has none \(lr=None\)"):
+        bare_loop(tasks, "ewc", "own", penalty="proximal")
 
 
 @pytest.mark.parametrize("name", PENALTIES)

@@ -153,6 +153,43 @@ def test_what_cannot_be_measured_is_refused_before_the_first_step(what):
     assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
 
 
+class Pairs(torch.utils.data.Dataset):
+    """Inputs of two tensors, as transformers take them."""
+
+    targets = (0, 1) * 30
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return {"tokens": torch.ones(6), "mask": torch.ones(6)}, self.targets[index], 0
+
+
+class OfPairs(nn.Linear):
+    def forward(self, x):
+        return super().forward(x["tokens"] * x["mask"])
+
+
+class TrainingOnPairs(Naive):
+    def _unpack_minibatch(self):
+        pass
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_inputs_that_are_no_tensor_are_refused_before_the_first_step_where_they_have_to_be_measured(name):
+    stream = benchmark_from_datasets(train=[AvalancheDataset([Pairs()])]).train_stream
+    model, plugin = OfPairs(6, 2), PLUGINS[name]()
+    strategy = naive(model, sgd(model), [plugin], strategy=TrainingOnPairs)
+    if name == "si":
+        strategy.train(stream[0], eval_streams=[])
+        assert plugin.experiences_seen == 1
+        return
+    before = model.weight.detach().clone()
+    with pytest.raises(TypeError, match=r"inputs of a batch must be a tensor with samples first, got \{'tokens'"):
+        strategy.train(stream[0], eval_streams=[])
+    assert torch.equal(model.weight, before)
+
+
 @pytest.mark.parametrize("name", PLUGINS)
 def test_a_single_head_needs_neither_task_labels_nor_a_timeline_of_classes(digits, name):
     """It trains as a model of plain layers does, and is measured as that is."""
