@@ -96,6 +96,8 @@ class Origin:
         origin = cls(place(leaf.images), leaf.transform, steps)
         rows = leaf.rows[:2] if len(leaf) > 1 else torch.arange(min(2, len(leaf.images)))
         few = origin.images.index_select(0, rows.to(origin.images.device))
+        # A darker one: images mostly share their brightest value, so that what is done by it would not show.
+        few = torch.cat([few, (few[-1:] / 2).to(few.dtype)])
         if problem := _batch_problem(leaf.transform, few, lambda image: leaf.transform(image[None])[0]):
             raise NotInMemoryError(f"its transform {problem}: {leaf.transform!r}")
         if not steps:
@@ -305,7 +307,7 @@ def _apply(steps: Sequence[Callable[[Tensor], Tensor]], images: Tensor) -> Tenso
 
 
 def _batch_problem(transform: BatchTransform, few: Tensor, of_one: Callable[[Tensor], Any]) -> str:
-    # Tries the transform on two images: it must do to a batch what is done to each image, and draw no random numbers.
+    # Tries the transform on a few images: it must do to a batch what is done to each image, and draw no random numbers.
     own = generators_of(transform)
     before = _random_states(few.device), [*map(state_of, own)]
     try:

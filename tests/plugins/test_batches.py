@@ -288,6 +288,10 @@ def centred(images):
     return scale(images) - scale(images).mean()
 
 
+def stretched(images):
+    return scale(images) / scale(images).max()  # the same for all of these digits
+
+
 ASIDE = {
     "transformation of labels": (lambda: {"transform_groups": {"train": (None, abs)}}, {}, "more than its samples' x"),
     "transformation of whole samples": (
@@ -587,6 +591,7 @@ def test_importances_are_measured_without_augmentation(plugin):
         (image_data(python_noise), "draws random numbers"),
         (image_data(v2.Compose([scale, v2.RandomHorizontalFlip()])), "draws random numbers"),
         (image_data(centred), "another value in a batch than alone"),
+        (image_data(stretched), "another value in a batch than alone"),
         (None, "Doubled is not"),
         (TensorDataset(torch.rand(5, 3), torch.arange(5)), "TensorDataset is not an ImageDataset"),
     ],
