@@ -249,7 +249,8 @@ class ConsolidationPlugin(DivergencePlugin):
                 raise RuntimeError(
                     f"experience {self.experiences_seen} was trained for no iteration, so there is nothing to "
                     "consolidate: there was no batch (drop_last with fewer samples than one holds) or no epoch "
-                    "(train_epochs=0, or a stop that an early stopping plugin left over from the experience before)"
+                    "(train_epochs=0, or a stop that an early stopping plugin left over from the experience before), "
+                    f"or {type(strategy).__name__} announces no iterations"
                 )
             self.core.bind(strategy.model)
             with trained_classifier(strategy.model):
