@@ -533,6 +533,7 @@ class QuadraticPenalty:
                 f"parameters; it has {', '.join(parameters)}"
             )
         self._unproven = False
+        self._look_for_lost(self.model)
         self._bound = parameters
         self._of_task.update(parameters)
         for name, parameter in parameters.items():
@@ -540,6 +541,18 @@ class QuadraticPenalty:
             self.anchor[name] = fit(self.anchor.get(name), parameter.detach().clone(), name)
         self._bound_changed()
         self._forget_reached()
+
+    def _look_for_lost(self, model: nn.Module) -> None:
+        # State is keyed by name: what has got another one is no longer held.
+        present = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        lost = [name for name, omega in self.importance.items() if name not in present and bool(omega.any())]
+        if lost:
+            warnings.warn(
+                f"{type(self).__name__} has importances of {', '.join(lost[:3])}{', ...' * (len(lost) > 3)}, which "
+                "the model no longer has; they hold nothing. Where a layer was compiled, wrapped, pruned or "
+                "parametrised, its parameters have other names now: do that before the first task",
+                stacklevel=2,
+            )
 
     def _fits(self, name: str, parameter: nn.Parameter) -> bool:
         anchor = self.anchor[name]

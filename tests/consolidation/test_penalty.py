@@ -4,12 +4,14 @@ import copy
 import inspect
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import prune
 
 from avsi import MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.consolidation import (
@@ -580,3 +582,18 @@ def test_a_penalty_does_not_keep_its_model_alive_for_others():
     del other
     third = MASPenalty(model, 1.0)
     assert [peer() for peer in penalty._peers] == [penalty, third]
+
+
+def test_parameters_of_importance_that_get_other_names_are_noticed(recwarn):
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    penalty, batches = MASPenalty(model, 1.0), [(torch.randn(8, 3), None)]
+    penalty.consolidate(batches)
+    model[2].requires_grad_(False)  # still there
+    penalty.bind()
+    assert not recwarn.list
+    prune.random_unstructured(model[0], "weight", 0.5)  # weight is weight_orig now
+    with pytest.warns(UserWarning, match=r"importances of 0\.weight, which the model no longer has"):
+        penalty.bind()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        penalty.consolidate(batches)  # known already
