@@ -348,6 +348,8 @@ class QuadraticPenalty:
 
     def _intact(self) -> list[Added]:
         # What all penalties on the model added to gradients that only they have changed since.
+        if len(self._peers) < 2:
+            return []
         penalties = [penalty for peer in self._peers if (penalty := peer()) is not None]
         return [added for penalty in penalties for added in penalty._added if added.is_intact()]
 
