@@ -96,8 +96,6 @@ class Added:
         gradients: Their gradients.
     """
 
-    __slots__ = ("_gradients", "_reached", "_scale", "_version")
-
     def __init__(self, reached: Reached, scale: float, gradients: list[Tensor]) -> None:
         self._reached, self._scale, self._gradients = reached, scale, gradients
         self.renew()
