@@ -25,7 +25,7 @@ def read_settings(given: Sequence[str]) -> list[tuple[str, Any]]:
     for item in given:
         if item.startswith("@"):
             try:
-                text = Path(item[1:]).expanduser().read_text()
+                text = Path(item[1:]).expanduser().read_text("utf-8")
             except (OSError, ValueError) as error:
                 raise ExperimentError(f"cannot read the settings {item[1:]} ({error})") from error
             lines += filter(None, (line.partition("#")[0].strip() for line in text.splitlines()))
