@@ -126,7 +126,7 @@ def table(frame: pd.DataFrame) -> str:
             str(len(ours if method else like_paper)),
         ]
         lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |"))
-    return "\n".join([*lines, "", plasticity(frame), "", gap(frame)])
+    return "\n".join([*lines, "", *plasticity(frame), *gap(frame)])
 
 
 def by_sweep(frame: pd.DataFrame, experiment: str, own: str) -> str:
@@ -145,14 +145,14 @@ def by_sweep(frame: pd.DataFrame, experiment: str, own: str) -> str:
     return f" (λ by sweep: {percent(rows.accuracy)}, {len(rows)} seeds)" if len(rows) else ""
 
 
-def plasticity(frame: pd.DataFrame) -> str:
-    """Say what DHP's plasticity contributes, on the same seeds.
+def plasticity(frame: pd.DataFrame) -> list[str]:
+    """Say what the table compares, and what DHP's parts contribute, on the same seeds.
 
     Args:
         frame: All trials.
 
     Returns:
-        A sentence.
+        Lines of a list.
     """
     named = {
         "split_mnist_dhp": ("finetune_matched", "dhp", "si_matched", "dhp+si"),
@@ -165,29 +165,29 @@ def plasticity(frame: pd.DataFrame) -> str:
         [percent(rows[both]) for rows in group] for group, both in zip(found, seeds, strict=True)
     )
     added = (found[2][2] - found[2][0]).loc[seeds[2]]
-    return (
-        "Avalanche's EWC and MAS have avsi's λ in this table. Gradients of mini-batches of 64 make its importances of "
-        "EWC about 64 times smaller: with a λ a hundred times as large it reaches what avsi's does. "
-        "The paper's network is DHP's, or its control without traces, which has a second set of slow weights in their "
-        "place (the paper says no more of it; here they start as DHP's do). "
-        f"On split MNIST that control reaches {split[0]} alone and {split[2]} with SI; DHP reaches {split[1]} "
-        f"and {split[3]} (seeds: {len(seeds[0])}). One set of slow weights, initialised like DHP's and without traces, "
-        f"reaches {one_set[0]} and {one_set[1]}; two sets that start as PyTorch has it, the other reading of the "
-        f"control, {one_set[2]} and {one_set[3]} (seeds: {len(seeds[1])}): what DHP gains there comes with its "
-        "initialisation. On five tasks of permuted MNIST DHP reaches "
-        f"{permuted[2]} with plasticity, {permuted[0]} with alpha = 0 and {permuted[1]} with eta = 0; plasticity adds "
-        f"{percent(added)} (seeds: {len(added)}, paired)."
-    )
+    return [
+        "- **Avalanche's own** EWC and MAS have avsi's λ here. Mini-batches of 64 make its EWC importances about 64 "
+        "times smaller; with 100 times the λ it reaches what avsi's does.",
+        "- **Paper's network**: DHP's, or its control, in which a second set of slow weights stands in place of the "
+        "traces. The paper does not say how those start; here they start as DHP's do.",
+        f"- **DHP on split MNIST**, alone and with SI: DHP {split[1]} and {split[3]}, that control {split[0]} and "
+        f"{split[2]} (seeds: {len(seeds[0])}).",
+        f"- **Its gain comes with its initialisation**: one set of slow weights that starts as DHP's reaches "
+        f"{one_set[0]} and {one_set[1]}, two that start as PyTorch has it {one_set[2]} and {one_set[3]} "
+        f"(seeds: {len(seeds[1])}).",
+        f"- **Plasticity** adds {percent(added)} on five tasks of permuted MNIST (paired, seeds: {len(added)}): DHP "
+        f"{permuted[2]}, with alpha = 0 {permuted[0]}, with eta = 0 {permuted[1]}.",
+    ]
 
 
-def gap(frame: pd.DataFrame) -> str:
+def gap(frame: pd.DataFrame) -> list[str]:
     """Say what methods reach on permuted MNIST as the baselines train it.
 
     Args:
         frame: All trials.
 
     Returns:
-        Sentences.
+        Lines of a list.
     """
     found = {}
     for name, experiment, method, deviation in (
@@ -201,14 +201,15 @@ def gap(frame: pd.DataFrame) -> str:
     ):
         rows = frame[(frame.experiment == experiment) & (frame.method == method) & (frame.deviation == deviation)]
         found[name] = f"{percent(rows.accuracy)} (seeds: {len(rows)})"
-    return (
-        "Permuted MNIST as [continual-learning-baselines](https://github.com/ContinualAI/continual-learning-baselines/"
-        "issues/33) trains it, where Avalanche's SI and EWC were reported at 83 % and 95 and 94 % were expected; "
-        f"strengths by sweep: SI reaches {found['SI']}, Avalanche's own, whose strength does not matter on a CPU, "
-        f"{found['own SI']}; Online EWC (`exact`) with Adam {found['EWC, Adam']}, Avalanche's own "
-        f"{found['own EWC, Adam']}. With the SGD that EWC has there a task by itself is learned to {found['alone']}; "
-        f"Online EWC reaches {found['EWC, SGD']}, Avalanche's own {found['own EWC, SGD']}."
-    )
+    return [
+        "- **Permuted MNIST as [continual-learning-baselines](https://github.com/ContinualAI/continual-learning-baselines/"
+        "issues/33) trains it**, strengths by sweep. Reported there: 83 % with Avalanche's SI and EWC; "
+        "expected: 95 and 94 %.",
+        f"  - SI: {found['SI']}; Avalanche's, whose strength does not matter on a CPU, {found['own SI']}.",
+        f"  - Online EWC (`exact`) with Adam: {found['EWC, Adam']}; Avalanche's {found['own EWC, Adam']}.",
+        f"  - Online EWC with the SGD used there: {found['EWC, SGD']}; Avalanche's {found['own EWC, SGD']}; a task by "
+        f"itself {found['alone']}.",
+    ]
 
 
 def scenarios(frame: pd.DataFrame) -> str:

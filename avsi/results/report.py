@@ -81,7 +81,8 @@ def _report(folder: Path, only: str | None) -> Report:
                     write_text(table, numbers)
                 sections.append(study_section(study, summary))
                 found.append(study)
-            if not studies and os.path.lexists(child / "summary.md"):
+            analysis = not any(child.glob(f"{EXPERIMENT}*.json"))  # else the summary is of trials that are gone
+            if analysis and os.path.lexists(child / "summary.md"):
                 sections.append(analysis_section(child))
     if not (sections or problems):
         raise ResultsError(f"{folder} holds no results: no folder in it has trials or a summary.md")

@@ -233,6 +233,15 @@ def test_analyses_are_sections_of_their_own(root):
     assert [image["alt"] for image in page.images] == ["figure.svg", page.images[1]["alt"]]
 
 
+def test_a_summary_of_trials_that_are_gone_is_not_shown(root):
+    write_report(root)
+    write(root, SI, trials=[(SI, trial())], name="other")
+    for file in (root / "tiny").rglob("seed-*.json"):
+        file.unlink()
+    write_report(root)
+    assert Page(root).sections == ["other"]
+
+
 def test_markdown_is_rendered_without_html_and_foreign_images(tmp_path):
     html = render("# A *b*\n\n## C\n\n<img src=x> ![d](http://e/f.png) ![g](../h.svg)\n", tmp_path)
     assert "<h2>A <em>b</em></h2>" in html
