@@ -283,7 +283,8 @@ def _prepare(options: Options, loggers: Loggers, stack: contextlib.ExitStack, tr
     benchmark = _prepare_data(trial, setting)
     if options.sweep and benchmark is not None and "valid" not in benchmark.streams:
         raise ExperimentError(
-            f"{trial.experiment.name} holds out no validation data to choose by; add --set scenario.validation=0.1"
+            f"{trial.experiment.name} holds out no validation data to choose by; add --set scenario.validation=0.1, or "
+            "where its scenario takes no such argument, have that make a benchmark with a valid_stream"
         )
     executor: Executor
     if options.engine == "ray":

@@ -91,7 +91,7 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
         parts = [field for field in (*BUILDERS, "patience") if getattr(experiment, field) is not None]
         raise ExperimentError(
             f"cannot set {name!r}{did_you_mean(part, [*methods, *VALUES, *parts])}; there are {', '.join(VALUES)}, "
-            f"arguments of {', '.join(parts)} such as optimizer.lr, and of methods such as {methods[-1]}.NAME"
+            f"arguments of {', '.join(parts)} such as optimizer.lr, and of methods such as {methods[0]}.optimizer.lr"
         )
     return replace(experiment, changes=(*experiment.changes, (name, str(value))), **changed)
 

@@ -155,6 +155,8 @@ def test_what_cannot_be_swept(swept, tmp_path):
 
     with pytest.raises(ExperimentError, match=r"'msa.strength'; did you mean 'mas'"):
         swept_by("msa.strength=1,2")
+    with pytest.raises(ExperimentError, match=r"cannot sweep 'mas'; give a parameter of a method, .* are: finetune, "):
+        swept_by("mas=1,2")
     with pytest.raises(ExperimentError, match="takes no 'strenght'; did you mean 'strength'"):
         swept_by("mas.strenght=1,2")
     with pytest.raises(ExperimentError, match=r"how many values of mas\.strength"):

@@ -1,6 +1,7 @@
 import re
 import sys
 import threading
+import warnings
 from html.parser import HTMLParser
 
 import pytest
@@ -72,6 +73,14 @@ def test_a_report_is_written_of_all_finished_trials_and_again_from_the_files_alo
     made = re.compile(rb"Made on .* UTC")
     assert made.sub(b"", after.pop("report.html")) == made.sub(b"", before.pop("report.html"))
     assert after == before
+
+
+def test_unknown_numbers_are_written_without_a_warning(root):
+    """Of what pandas will refuse."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PendingDeprecationWarning)
+        warnings.simplefilter("error", DeprecationWarning)
+        write_report(root)
 
 
 def test_the_page_needs_nothing_else_and_says_when_and_how_it_was_made(root):
