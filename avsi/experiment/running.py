@@ -283,10 +283,11 @@ def make_strategy(
     plugins = [*(build() for build in resolve(method.plugins)), *plugins, InMemoryBatches(on_device=device != "cpu")]
     if experiment.scheduler:
         plugins.append(Schedule(resolve(experiment.scheduler)))
+    criterion = resolve(experiment.criterion or nn.CrossEntropyLoss)()
     strategy = resolve(method.strategy)(
         model=model,
         optimizer=resolve(method.optimizer or experiment.optimizer)(model.parameters()),
-        criterion=resolve(experiment.criterion or nn.CrossEntropyLoss)(),
+        criterion=criterion.to(device) if isinstance(criterion, nn.Module) else criterion,
         train_mb_size=experiment.batch_size,
         train_epochs=experiment.epochs,
         eval_mb_size=EVAL_BATCH_SIZE,
