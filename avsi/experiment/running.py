@@ -142,7 +142,8 @@ class Trainer:
         if patience:
             if "valid" not in streams:
                 raise ExperimentError(
-                    f"{trial.experiment.name} stops early, and its benchmark has no validation stream"
+                    f"{trial.experiment.name} stops early, and its benchmark has no validation stream; have its "
+                    "scenario make a valid_stream, or leave out patience"
                 )
             self.stopping = EarlyStopping(streams["valid"], patience.epochs, patience.at_least)
             self.watchers["early_stopping"] = self.stopping
