@@ -43,6 +43,8 @@ def interleave(
     Returns:
         For each function its seconds, one number per round.
     """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
     runs = {name: run for name, run in runs.items() if name not in slow or slow_rounds > 0}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(-warm_up, rounds):
