@@ -257,10 +257,12 @@ def run(
 def _choose_methods(experiment: Experiment, names: tuple[str, ...] | None) -> list[str]:
     """Choose methods by name."""
     known = [method.name for method in experiment.methods]
-    if names == ():
+    if names is None or names == ALL:
+        return known
+    if not names:
         listed = ", ".join(known)
         raise ExperimentError(f"--methods needs names, or all; the methods of {experiment.name} are: {listed}")
-    return known if names in (None, ALL) else [experiment.method(name).name for name in dict.fromkeys(names)]
+    return [experiment.method(name).name for name in dict.fromkeys(names)]
 
 
 def _choose_seeds(experiment: Experiment, options: Options) -> tuple[range, range]:
