@@ -10,14 +10,7 @@ import numpy as np
 
 
 def as_number(value: Any) -> int | float | None:
-    """Read a real number; truth values, text and arrays with dimensions are none.
-
-    Args:
-        value: A number of Python, a scalar of numpy, or a tensor without dimensions.
-
-    Returns:
-        The number as Python's own, or None.
-    """
+    """Read a real number as Python's own; None for truth values, text and arrays with dimensions."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -26,20 +19,7 @@ def as_number(value: Any) -> int | float | None:
 
 
 def check_count(name: str, value: Any, *, least: int = 1) -> int:
-    """Check a size or another count.
-
-    Args:
-        name: What it is, for the error.
-        value: The count.
-        least: The smallest that is allowed.
-
-    Returns:
-        The count, as Python's own number.
-
-    Raises:
-        TypeError: If it is no whole number.
-        ValueError: If it is too small.
-    """
+    """Check a size or another count, and give it as Python's own number."""
     number = as_number(value)
     if not isinstance(number, int):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
@@ -49,39 +29,14 @@ def check_count(name: str, value: Any, *, least: int = 1) -> int:
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """Check a truth value; nothing that merely counts as one.
-
-    Args:
-        name: What it is, for the error.
-        value: The truth value.
-
-    Returns:
-        The truth value, as Python's own.
-
-    Raises:
-        TypeError: If it is neither True nor False.
-    """
+    """Check a truth value; nothing that merely counts as one."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
 
 def check_number(name: str, value: Any, wanted: str, holds: Callable[[float], bool]) -> float:
-    """Check a real number.
-
-    Args:
-        name: What it is, for the error.
-        value: The number.
-        wanted: What it must be, for the error.
-        holds: Whether a number is that; not asked about what is none.
-
-    Returns:
-        The number, as Python's own.
-
-    Raises:
-        TypeError: If it is no number.
-        ValueError: If it is not what it must be.
-    """
+    """Check that a real number holds what is wanted, and give it as Python's own."""
     number = as_number(value)
     if number is None:
         raise TypeError(f"{name} must be {wanted}, got {value!r}")
@@ -91,19 +46,7 @@ def check_number(name: str, value: Any, wanted: str, holds: Callable[[float], bo
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """Check a choice.
-
-    Args:
-        name: What is chosen, for the error.
-        value: The choice.
-        choices: What there is.
-
-    Returns:
-        The choice.
-
-    Raises:
-        ValueError: If there is no such choice.
-    """
+    """Check a choice."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     return value

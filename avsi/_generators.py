@@ -22,27 +22,13 @@ LEAVES = (ModuleType, CodeType, Tensor, np.ndarray, str, bytes, int, float, comp
 
 
 def is_generator(value: Any) -> bool:
-    """Tell whether a value is a random generator of torch, numpy or Python that has a state.
-
-    Args:
-        value: Anything.
-
-    Returns:
-        Whether it is.
-    """
+    """Tell whether a value is a random generator of torch, numpy or Python that has a state."""
     kinds = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
     return isinstance(value, kinds) and not isinstance(value, random.SystemRandom)
 
 
 def state_of(generator: Any) -> Any:
-    """Read a generator's state.
-
-    Args:
-        generator: The generator.
-
-    Returns:
-        The state; equal states compare equal.
-    """
+    """Read a generator's state; equal states compare equal."""
     if isinstance(generator, torch.Generator):
         return generator.get_state().numpy().tobytes()
     if isinstance(generator, random.Random):
@@ -53,12 +39,7 @@ def state_of(generator: Any) -> Any:
 
 
 def set_state(generator: Any, state: Any) -> None:
-    """Bring a generator back to a state.
-
-    Args:
-        generator: The generator.
-        state: What :func:`state_of` gave for it.
-    """
+    """Bring a generator back to a state."""
     if isinstance(generator, torch.Generator):
         generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
     elif isinstance(generator, random.Random):

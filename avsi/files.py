@@ -10,35 +10,17 @@ from uuid import uuid4
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON data, whole or not at all.
-
-    Args:
-        path: The file; its folder is made if missing.
-        data: JSON data without NaN.
-    """
+    """Write JSON data without NaN, whole or not at all."""
     write_text(path, json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all.
-
-    Args:
-        path: The file; its folder is made if missing.
-        text: Its new content.
-    """
+    """Write a text file in UTF-8, whole or not at all."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all. A link of that name is replaced, not followed.
-
-    Args:
-        path: The file; its folder is made if missing.
-        content: Its new content.
-
-    Raises:
-        OSError: If it cannot be written; it names the file.
-    """
+    """Write a file, whole or not at all, and its folder if missing; a link of that name is replaced, not followed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:

@@ -45,38 +45,20 @@ class Sheet:
 
 
 def spread(experience: Any, count: int) -> list[tuple[torch.Tensor, int]]:
-    """Pick samples evenly from an experience.
-
-    Args:
-        experience: The experience.
-        count: How many.
-
-    Returns:
-        Inputs and labels.
-    """
+    """Pick samples evenly from an experience."""
     data = experience.dataset
     return [data[i * len(data) // count][:2] for i in range(count)]
 
 
 def show(axes: Axes, image: torch.Tensor, label: int) -> None:
-    """Draw one image; normalised inputs are brought back to the range of a screen.
-
-    Args:
-        axes: Where.
-        image: (C, H, W).
-        label: Its label.
-    """
+    """Draw one image; normalised inputs are brought back to the range of a screen."""
     low, high = min(0.0, float(image.min())), max(1.0, float(image.max()))
     axes.imshow(((image - low) / (high - low)).permute(1, 2, 0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_title(str(label), fontsize=7, pad=1)
 
 
 def main(sheet: Sheet) -> None:
-    """Make the sheet.
-
-    Args:
-        sheet: What to draw.
-    """
+    """Make the sheet."""
     options = {"datasets": sheet.datasets} if sheet.datasets else {}
     builder = getattr(scenarios, sheet.benchmark)
     benchmark = builder(seed=sheet.seed, dataset_root=sheet.data_root, download=sheet.download, **options)

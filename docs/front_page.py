@@ -42,41 +42,20 @@ CURVES = (
 
 
 def read() -> pd.DataFrame:
-    """Read the committed trials.
-
-    Returns:
-        A row for each that did not diverge.
-    """
+    """Read the committed trials but for those that diverged."""
     frame = trials(RESULTS)
     return frame[frame.accuracy.notna()]
 
 
 def values(frame: pd.DataFrame, experiment: str, method: str, column: str = "accuracy") -> pd.Series:
-    """Look up the trials of a method.
-
-    Args:
-        frame: All trials.
-        experiment: The experiment.
-        method: The method.
-        column: What of them.
-
-    Returns:
-        The values, one for each seed.
-    """
+    """Look up a column of a method's trials, by seed."""
     rows = frame[(frame.experiment == experiment) & (frame.method == method) & (frame.candidate_of == "")]
     rows = rows[rows.deviation == rows.deviation.min()]  # the published protocol, "", where it was run
     return rows.set_index("seed")[column].sort_index()
 
 
 def percent(accuracies: pd.Series) -> str:
-    """Write a mean and its standard error.
-
-    Args:
-        accuracies: Accuracies as fractions, one for each seed.
-
-    Returns:
-        Such as "98.12 ± 0.11".
-    """
+    """Write the mean of fractions in percent and its standard error, such as 98.12 ± 0.11."""
     if accuracies.empty:
         return ""
     error = f"\u00a0±\u00a0{100 * accuracies.sem():.2f}" if len(accuracies) > 1 else ""
@@ -84,29 +63,14 @@ def percent(accuracies: pd.Series) -> str:
 
 
 def reported(experiment: str, method: str) -> str:
-    """Look up what the paper reports.
-
-    Args:
-        experiment: The experiment.
-        method: The method.
-
-    Returns:
-        Accuracy in percent; "" if there is none.
-    """
+    """Look up what the paper reports."""
     methods = json.loads((RESULTS / experiment / "experiment.json").read_text())["methods"]
     paper = next(entry["reported"]["accuracy"] for entry in methods if entry["name"] == method)
     return "" if paper is None else f"{paper:.2f}"
 
 
 def table(frame: pd.DataFrame) -> str:
-    """Make the table.
-
-    Args:
-        frame: All trials.
-
-    Returns:
-        Markdown.
-    """
+    """Make the table."""
     lines = [
         "| accuracy %, mean over tasks | method | avsi | Avalanche's own | fine-tuning | avsi, paper's network | paper "
         "| seeds |",
@@ -126,34 +90,18 @@ def table(frame: pd.DataFrame) -> str:
             str(len(ours if method else like_paper)),
         ]
         lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |"))
-    return "\n".join([*lines, "", plasticity(frame), "", gap(frame)])
+    return "\n".join([*lines, "", *plasticity(frame), *gap(frame)])
 
 
 def by_sweep(frame: pd.DataFrame, experiment: str, own: str) -> str:
-    """Say what Avalanche's method reaches where its strength was chosen by a sweep.
-
-    Args:
-        frame: All trials.
-        experiment: The experiment.
-        own: The method.
-
-    Returns:
-        Such as " (λ by sweep: 98.12 ± 0.11)"; "" where there is no such sweep.
-    """
+    """Say what Avalanche's method reaches where its strength was chosen by a sweep."""
     swept = frame.deviation.str.fullmatch(rf"scenario\.validation = 0\.1, {own}\.\w+ = swept")
     rows = frame[(frame.experiment == experiment) & (frame.method == own) & swept]
     return f" (λ by sweep: {percent(rows.accuracy)}, {len(rows)} seeds)" if len(rows) else ""
 
 
-def plasticity(frame: pd.DataFrame) -> str:
-    """Say what DHP's plasticity contributes, on the same seeds.
-
-    Args:
-        frame: All trials.
-
-    Returns:
-        A sentence.
-    """
+def plasticity(frame: pd.DataFrame) -> list[str]:
+    """Say what the table compares, and what DHP's parts contribute, on the same seeds."""
     named = {
         "split_mnist_dhp": ("finetune_matched", "dhp", "si_matched", "dhp+si"),
         "output_layer": ("finetune_one_set", "si_one_set", "finetune_plain_sets", "si_plain_sets"),
@@ -165,30 +113,23 @@ def plasticity(frame: pd.DataFrame) -> str:
         [percent(rows[both]) for rows in group] for group, both in zip(found, seeds, strict=True)
     )
     added = (found[2][2] - found[2][0]).loc[seeds[2]]
-    return (
-        "Avalanche's EWC and MAS have avsi's λ in this table. Gradients of mini-batches of 64 make its importances of "
-        "EWC about 64 times smaller: with a λ a hundred times as large it reaches what avsi's does. "
-        "The paper's network is DHP's, or its control without traces, which has a second set of slow weights in their "
-        "place (the paper says no more of it; here they start as DHP's do). "
-        f"On split MNIST that control reaches {split[0]} alone and {split[2]} with SI; DHP reaches {split[1]} "
-        f"and {split[3]} (seeds: {len(seeds[0])}). One set of slow weights, initialised like DHP's and without traces, "
-        f"reaches {one_set[0]} and {one_set[1]}; two sets that start as PyTorch has it, the other reading of the "
-        f"control, {one_set[2]} and {one_set[3]} (seeds: {len(seeds[1])}): what DHP gains there comes with its "
-        "initialisation. On five tasks of permuted MNIST DHP reaches "
-        f"{permuted[2]} with plasticity, {permuted[0]} with alpha = 0 and {permuted[1]} with eta = 0; plasticity adds "
-        f"{percent(added)} (seeds: {len(added)}, paired)."
-    )
+    return [
+        "- **Avalanche's own** EWC and MAS have avsi's λ here. Mini-batches of 64 make its EWC importances about 64 "
+        "times smaller; with 100 times the λ it reaches what avsi's does.",
+        "- **Paper's network**: DHP's, or its control, in which a second set of slow weights stands in place of the "
+        "traces. The paper does not say how those start; here they start as DHP's do.",
+        f"- **DHP on split MNIST**, alone and with SI: DHP {split[1]} and {split[3]}, that control {split[0]} and "
+        f"{split[2]} (seeds: {len(seeds[0])}).",
+        f"- **Its gain comes with its initialisation**: one set of slow weights that starts as DHP's reaches "
+        f"{one_set[0]} and {one_set[1]}, two that start as PyTorch has it {one_set[2]} and {one_set[3]} "
+        f"(seeds: {len(seeds[1])}).",
+        f"- **Plasticity** adds {percent(added)} on five tasks of permuted MNIST (paired, seeds: {len(added)}): DHP "
+        f"{permuted[2]}, with alpha = 0 {permuted[0]}, with eta = 0 {permuted[1]}.",
+    ]
 
 
-def gap(frame: pd.DataFrame) -> str:
-    """Say what methods reach on permuted MNIST as the baselines train it.
-
-    Args:
-        frame: All trials.
-
-    Returns:
-        Sentences.
-    """
+def gap(frame: pd.DataFrame) -> list[str]:
+    """Say what methods reach on permuted MNIST as the baselines train it."""
     found = {}
     for name, experiment, method, deviation in (
         ("SI", "close_the_gap_si", "si", "si.strength = swept"),
@@ -201,25 +142,19 @@ def gap(frame: pd.DataFrame) -> str:
     ):
         rows = frame[(frame.experiment == experiment) & (frame.method == method) & (frame.deviation == deviation)]
         found[name] = f"{percent(rows.accuracy)} (seeds: {len(rows)})"
-    return (
-        "Permuted MNIST as [continual-learning-baselines](https://github.com/ContinualAI/continual-learning-baselines/"
-        "issues/33) trains it, where Avalanche's SI and EWC were reported at 83 % and 95 and 94 % were expected; "
-        f"strengths by sweep: SI reaches {found['SI']}, Avalanche's own, whose strength does not matter on a CPU, "
-        f"{found['own SI']}; Online EWC (`exact`) with Adam {found['EWC, Adam']}, Avalanche's own "
-        f"{found['own EWC, Adam']}. With the SGD that EWC has there a task by itself is learned to {found['alone']}; "
-        f"Online EWC reaches {found['EWC, SGD']}, Avalanche's own {found['own EWC, SGD']}."
-    )
+    return [
+        "- **Permuted MNIST as [continual-learning-baselines](https://github.com/ContinualAI/continual-learning-baselines/"
+        "issues/33) trains it**, strengths by sweep. Reported there: 83 % with Avalanche's SI and EWC; "
+        "expected: 95 and 94 %.",
+        f"  - SI: {found['SI']}; Avalanche's, whose strength does not matter on a CPU, {found['own SI']}.",
+        f"  - Online EWC (`exact`) with Adam: {found['EWC, Adam']}; Avalanche's {found['own EWC, Adam']}.",
+        f"  - Online EWC with the SGD used there: {found['EWC, SGD']}; Avalanche's {found['own EWC, SGD']}; a task by "
+        f"itself {found['alone']}.",
+    ]
 
 
 def scenarios(frame: pd.DataFrame) -> str:
-    """Make the table of the three scenarios.
-
-    Args:
-        frame: All trials.
-
-    Returns:
-        Markdown.
-    """
+    """Make the table of the three scenarios."""
     names = {
         "finetune": "fine-tuning",
         "si": "SI",
@@ -235,14 +170,7 @@ def scenarios(frame: pd.DataFrame) -> str:
 
 
 def fisher(frame: pd.DataFrame) -> str:
-    """Make the table of the ways to compute the Fisher information.
-
-    Args:
-        frame: All trials.
-
-    Returns:
-        Markdown.
-    """
+    """Make the table of the ways to compute the Fisher information."""
     names = {
         "exact": "`exact`",
         "exact_500": "`exact`, 500 samples",
@@ -277,14 +205,7 @@ def fisher(frame: pd.DataFrame) -> str:
 
 
 def task_by_task(_: pd.DataFrame) -> str:
-    """Make the table of strengths chosen task by task.
-
-    Args:
-        _: All trials, which these are not among.
-
-    Returns:
-        Markdown.
-    """
+    """Make the table of strengths chosen task by task."""
     lines = [
         "| | margin | | task by task, accuracy % | best of the grid, accuracy % |",
         "| --- | ---: | --- | ---: | ---: |",
@@ -301,53 +222,24 @@ def task_by_task(_: pd.DataFrame) -> str:
 
 
 def power(number: float) -> str:
-    """Write a power of ten.
-
-    Args:
-        number: The number.
-
-    Returns:
-        Such as "10⁵".
-    """
+    """Write a power of ten."""
     raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
     return f"10{str(round(math.log10(number))).translate(raised)}"
 
 
 def span(numbers: pd.Index) -> str:
-    """Write from where to where some powers of ten go.
-
-    Args:
-        numbers: The powers, sorted.
-
-    Returns:
-        Such as "10³ to 10⁵".
-    """
+    """Write from where to where some powers of ten go."""
     ends = dict.fromkeys((power(numbers[0]), power(numbers[-1])))
     return " to ".join(ends)
 
 
 def strength_of(description: dict[str, Any]) -> float:
-    """Look up a trial's strength.
-
-    Args:
-        description: The trial's description.
-
-    Returns:
-        lambda.
-    """
+    """Look up a trial's strength."""
     return float(description["method"]["strategy"]["kwargs"]["strength"])
 
 
 def curves(frame: pd.DataFrame) -> dict[str, Any]:
-    """Compute what the figure shows: mean test accuracy over the tasks seen so far, after each of them.
-
-    Args:
-        frame: All trials.
-
-    Returns:
-        By method: mean and standard error over seeds after each task, in percent, and the number of seeds. Joint
-        training has the one mean.
-    """
+    """Compute what the figure shows: mean test accuracy in percent over the tasks seen so far, after each of them."""
     found: dict[str, Any] = {}
     for method, *_ in CURVES:
         if method == "joint":
@@ -361,23 +253,12 @@ def curves(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def fingerprint(shown: dict[str, Any]) -> str:
-    """Name what a figure shows, in the figure's own file.
-
-    Args:
-        shown: What :func:`curves` computes.
-
-    Returns:
-        A digest.
-    """
+    """Name what a figure shows, in the figure's own file."""
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def draw(shown: dict[str, Any]) -> None:
-    """Draw the figure.
-
-    Args:
-        shown: What :func:`curves` computes.
-    """
+    """Draw the figure."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -410,16 +291,7 @@ def draw(shown: dict[str, Any]) -> None:
 
 
 def put(text: str, name: str, content: str) -> str:
-    """Put a table into a page.
-
-    Args:
-        text: The page.
-        name: The table's name.
-        content: The table.
-
-    Returns:
-        The text with it.
-    """
+    """Put a table into a page."""
     return re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", rf"\g<1>{content}\g<2>", text, flags=re.DOTALL)
 
 

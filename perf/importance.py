@@ -45,7 +45,7 @@ class Arguments:
     rounds: int = 15
     """Interleaved rounds per method for the smallest model; larger ones get fewer."""
     slow_rounds: int = 2
-    """Rounds in which slow methods take part."""
+    """Rounds in which slow methods take part; 0: they are not measured."""
     threads: int = 0
     """Threads for torch; 0: torch's own choice."""
     device: str = "cpu"
@@ -366,6 +366,8 @@ def measure(setting: str, arguments: Arguments, memory: dict[str, float]) -> Ite
     for method in METHODS:
         if method in failed:
             yield {"setting": setting, "method": method, "failed": failed[method]}
+            continue
+        if method not in times:
             continue
         yield {
             "setting": setting,

@@ -37,12 +37,15 @@ def interleave(
         rounds: How many rounds count.
         device: Work still under way there is waited for before and after each function.
         slow: Names of those that take part in the first rounds alone, and not in the warm-up.
-        slow_rounds: In how many.
+        slow_rounds: In how many; with 0 they are left out.
         warm_up: Rounds before those that count.
 
     Returns:
         For each function its seconds, one number per round.
     """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
+    runs = {name: run for name, run in runs.items() if name not in slow or slow_rounds > 0}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(-warm_up, rounds):
         for name, run in runs.items():

@@ -36,15 +36,7 @@ class Published:
             object.__setattr__(self, "classes", len(self.counts["train"]))
 
     def is_whole(self, split: str, labels: Tensor) -> bool:
-        """Compare labels with what is published.
-
-        Args:
-            split: "train" or "test".
-            labels: int64, (N,), not negative.
-
-        Returns:
-            Whether there are as many images as published, of each class where that is known.
-        """
+        """Say whether there are as many labels as published, of each class where that is known."""
         if self.counts:
             return tuple(labels.bincount().tolist()) == self.counts.get(split)
         return len(labels) == self.sizes.get(split)
@@ -97,15 +89,7 @@ DATASETS: tuple[str, ...] = tuple(PUBLISHED)
 
 
 def check_known(name: str, split: str) -> None:
-    """Refuse a data set or a split that does not exist.
-
-    Args:
-        name: Name of a data set.
-        split: "train" or "test".
-
-    Raises:
-        DataError: If either is unknown; the message lists the known ones.
-    """
+    """Refuse a data set or a split that does not exist by a DataError that lists those that do."""
     if name not in PUBLISHED:
         raise DataError(f"unknown data set {name!r}; known are {', '.join(DATASETS)}")
     if split not in SPLITS:

@@ -13,14 +13,7 @@ BatchTransform = Callable[[Tensor], Tensor]
 
 
 def scale(images: Tensor) -> Tensor:
-    """Map pixel values 0..255 to floats in [0, 1]; floats are taken as they are.
-
-    Args:
-        images: uint8 or floats, any shape.
-
-    Returns:
-        float32 (torch's default dtype) of the same shape.
-    """
+    """Map pixel values 0..255 to floats in [0, 1]; floats are taken as they are."""
     inputs = images.to(torch.get_default_dtype())
     return inputs if images.is_floating_point() else inputs / 255
 
@@ -51,12 +44,5 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return self.transform(self.images[self.rows[index]][None])[0], self.targets[index]
 
     def select(self, indices: Tensor) -> ImageDataset:
-        """Make a data set of some of the samples.
-
-        Args:
-            indices: Positions in this data set, (n,), int64.
-
-        Returns:
-            A data set over the same images.
-        """
+        """Make a data set of some of the samples, by their positions (n,), over the same images."""
         return ImageDataset(self.images, self.rows[indices], self.labels[indices], self.transform)

@@ -84,20 +84,7 @@ def mapped(
     path: Path,
     status: os.stat_result,
 ) -> ImageSet:
-    """Make an `ImageSet` that remembers the file its tensors are mapped from.
-
-    Args:
-        name: Name of the data set.
-        split: "train" or "test".
-        images: Mapped images.
-        labels: Mapped labels.
-        metadata: The file's metadata.
-        path: The file.
-        status: Its status, which identifies its present content.
-
-    Returns:
-        The image set.
-    """
+    """Make an `ImageSet` that remembers the file its tensors are mapped from, whose status identifies its content."""
     imageset = ImageSet(name, split, images, labels, metadata)
     file = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
     images.mapped_from = path, file  # type: ignore[attr-defined]
@@ -107,16 +94,8 @@ def mapped(
 
 
 def check_whole(images: Tensor) -> None:
-    """Check that the file behind mapped images has not been cut short since.
-
-    Reading pages that are no longer there ends a process with SIGBUS; whoever is about to read many looks first.
-
-    Args:
-        images: Images, mapped or not.
-
-    Raises:
-        DataError: If bytes of the file are gone.
-    """
+    """Raise a DataError if the file behind mapped images was cut short since."""
+    # Reading pages that are no longer there ends a process with SIGBUS; whoever is about to read many looks first.
     path, (device, inode, size, _) = getattr(images, "mapped_from", (None, (0, 0, 0, 0)))
     if path is None:
         return
@@ -133,15 +112,7 @@ def check_whole(images: Tensor) -> None:
 
 
 def fingerprint(images: Tensor, labels: Tensor) -> str:
-    """Identify pixels and labels; see `ImageSet.fingerprint`.
-
-    Args:
-        images: uint8 or floats, (N, ...).
-        labels: int64, (N,).
-
-    Returns:
-        SHA-256 in hexadecimal.
-    """
+    """Identify pixels and labels; see `ImageSet.fingerprint`."""
     floats = "" if images.dtype == torch.uint8 else f"{images.dtype} "
     digest = hashlib.sha256(f"{floats}{tuple(images.shape)} {tuple(labels.shape)}".encode())
     pixels = images.cpu().numpy()

@@ -24,17 +24,7 @@ STALLED_SECONDS = 60.0
 
 
 def prepare(root: Path, name: str, *, download: bool) -> None:
-    """Write the prepared files of a data set that are missing.
-
-    Args:
-        root: The data root.
-        name: Name of a data set that has a source.
-        download: Whether what the user did not put into ``ROOT/<name>/source`` may be downloaded.
-
-    Raises:
-        DataError: If files are missing and may not or cannot be downloaded, if those that are there cannot be used, or
-            if the folder cannot be written to.
-    """
+    """Write the prepared files of a data set that are missing; a DataError says why that cannot be."""
     source, folder = SOURCES[name], root / name
     if not is_given(root, name):
         # Before anything is written: a look at what is there leaves no traces.
@@ -52,15 +42,7 @@ def prepare(root: Path, name: str, *, download: bool) -> None:
 
 
 def is_given(root: Path, name: str) -> bool:
-    """Check whether a data set can be prepared from what the user put into ``ROOT/<name>/source``.
-
-    Args:
-        root: The data root.
-        name: Name of a data set that has a source.
-
-    Returns:
-        Whether the files there suffice, extracted or as archives.
-    """
+    """Check whether what the user put into ``ROOT/<name>/source`` suffices, extracted or as archives."""
     source, given = SOURCES[name], root / name / "source"
     return source.is_readable(given) or len(list(source.intact_archives(given))) == len(source.archives())
 

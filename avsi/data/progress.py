@@ -11,22 +11,14 @@ from tqdm import tqdm
 
 
 def say(message: str) -> None:
-    """Print one plain line on stderr.
-
-    Args:
-        message: The line.
-    """
+    """Print one plain line on stderr."""
     sys.stderr.write(f"avsi: {message}\n")  # in one piece, so that the lines of several processes stay apart
     sys.stderr.flush()
 
 
 @contextlib.contextmanager
 def torchvision_output() -> Iterator[None]:
-    """Let torchvision's progress bars through to a terminal, and keep everything else it prints to itself.
-
-    Yields:
-        None.
-    """
+    """Let torchvision's progress bars through to a terminal, and keep everything else it prints to itself."""
     if sys.stderr.isatty():
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
             yield
@@ -38,15 +30,7 @@ def torchvision_output() -> Iterator[None]:
 
 @contextlib.contextmanager
 def steps(title: str, total: int) -> Iterator[Callable[[str], None]]:
-    """Show a bar over a few steps when stderr is a terminal.
-
-    Args:
-        title: What is being done.
-        total: Number of steps.
-
-    Yields:
-        A function to call at the beginning of each step, with what it does.
-    """
+    """Show a bar over a few steps on a terminal; yields a function to call as each begins, with what it does."""
     with tqdm(total=total, desc=title, leave=False, disable=None) as bar:
         begun = False
 

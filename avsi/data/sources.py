@@ -34,51 +34,23 @@ class Source(ABC):
         """Where a person finds the publisher's files."""
 
     @abstractmethod
-    def archives(self) -> list[tuple[str, str]]:
-        """List the files as they are downloaded.
+    def archives(self) -> list[tuple[str, str | None]]:
+        """List the files as they are downloaded: path below the folder, and checksum where one is known."""
 
-        Returns:
-            Path below the folder, and checksum.
-        """
-
-    @abstractmethod
     def extracted(self) -> list[tuple[str, str | None]]:
-        """List the files that are read.
+        """List the files that are read, likewise; default: the archives, so that all that is read is checked."""
+        return self.archives()
 
-        Returns:
-            Path below the folder, and checksum where one is known.
-        """
-
-    @abstractmethod
     def fetch(self, folder: Path) -> None:
-        """Download the archives that are not in a folder yet, and extract all of them there.
-
-        Args:
-            folder: A folder in torchvision's layout; existing archives must be intact.
-        """
+        """Download the archives that a folder lacks, and extract all of them there; those it has are intact."""
+        raise RuntimeError("there is nothing to check a download against")
 
     @abstractmethod
     def read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
-        """Read a split from a folder that holds the extracted files.
-
-        Args:
-            folder: A folder in torchvision's layout.
-            split: "train" or "test".
-
-        Returns:
-            Images (uint8, N x C x H x W) and labels (int64, N).
-        """
+        """Read a split of the extracted files: images (uint8, N x C x H x W) and labels (int64, N)."""
 
     def is_intact(self, path: Path, checksum: str | None) -> bool:
-        """Check that a file can be read and is the publisher's.
-
-        Args:
-            path: The file.
-            checksum: Its MD5; None: any file will do.
-
-        Returns:
-            Whether it is.
-        """
+        """Check that a file can be read and has the checksum, an MD5; None: any file will do."""
         from torchvision.datasets.utils import check_integrity
 
         try:
@@ -87,25 +59,11 @@ class Source(ABC):
             return False
 
     def is_readable(self, folder: Path) -> bool:
-        """Check that all files that are read are in a folder.
-
-        Args:
-            folder: A folder in torchvision's layout.
-
-        Returns:
-            Whether `read` needs nothing else.
-        """
+        """Check that all files that are read are in a folder."""
         return all(self.is_intact(folder / path, checksum) for path, checksum in self.extracted())
 
     def intact_archives(self, folder: Path) -> Iterator[str]:
-        """Find the archives in a folder that are the publisher's, byte for byte.
-
-        Args:
-            folder: A folder in torchvision's layout.
-
-        Yields:
-            Path of each below the folder.
-        """
+        """Find the archives in a folder that are the publisher's, byte for byte, by their paths below it."""
         for path, checksum in self.archives():
             if self.is_intact(folder / path, checksum):
                 yield path
@@ -113,11 +71,7 @@ class Source(ABC):
 
 @dataclass(frozen=True)
 class TorchvisionSource(Source):
-    """A data set of `torchvision.datasets`.
-
-    Attributes:
-        dataset: Name of the class there.
-    """
+    """A data set of `torchvision.datasets`, by the name of its class there."""
 
     dataset: str
 
@@ -129,23 +83,11 @@ class TorchvisionSource(Source):
         return getattr(torchvision.datasets, self.dataset)
 
     def fetch(self, folder: Path) -> None:
-        """Let torchvision download and extract.
-
-        Args:
-            folder: A folder in torchvision's layout; existing archives must be intact.
-        """
+        """Let torchvision download and extract."""
         self.torchvision(folder, train=False, download=True)
 
     def read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
-        """Let torchvision read a split.
-
-        Args:
-            folder: A folder in torchvision's layout.
-            split: "train" or "test".
-
-        Returns:
-            Images (uint8, N x C x H x W) and labels (int64, N).
-        """
+        """Let torchvision read a split."""
         return convert(self.torchvision(folder, train=split == "train", download=False))
 
 
@@ -157,20 +99,12 @@ class IdxSource(TorchvisionSource):
         """Where a person finds the publisher's files."""
         return self.torchvision.mirrors[0]
 
-    def archives(self) -> list[tuple[str, str]]:
-        """List the files as they are downloaded.
-
-        Returns:
-            Path below the folder, and MD5.
-        """
+    def archives(self) -> list[tuple[str, str | None]]:
+        """List the files as they are downloaded."""
         return [(f"{self.dataset}/raw/{name}", md5) for name, md5 in self.torchvision.resources]
 
     def extracted(self) -> list[tuple[str, str | None]]:
-        """List the files that torchvision reads.
-
-        Returns:
-            Path below the folder; torchvision knows no MD5 of these.
-        """
+        """List the files that torchvision reads; it knows no MD5 of these."""
         return [(path.removesuffix(".gz"), None) for path, _ in self.archives()]
 
 
@@ -182,20 +116,12 @@ class CifarSource(TorchvisionSource):
         """Where a person finds the publisher's files."""
         return self.torchvision.url
 
-    def archives(self) -> list[tuple[str, str]]:
-        """List the files as they are downloaded.
-
-        Returns:
-            Path below the folder, and MD5.
-        """
+    def archives(self) -> list[tuple[str, str | None]]:
+        """List the files as they are downloaded."""
         return [(self.torchvision.filename, self.torchvision.tgz_md5)]
 
     def extracted(self) -> list[tuple[str, str | None]]:
-        """List the files that torchvision reads.
-
-        Returns:
-            Path below the folder, and MD5.
-        """
+        """List the files that torchvision reads."""
         cifar = self.torchvision
         batches = [*cifar.train_list, *cifar.test_list, (cifar.meta["filename"], cifar.meta["md5"])]
         return [(f"{cifar.base_folder}/{name}", md5) for name, md5 in batches]
@@ -209,28 +135,12 @@ class SvhnSource(TorchvisionSource):
         """Where a person finds the publisher's files."""
         return self.torchvision.split_list["train"][0].rpartition("/")[0] + "/"
 
-    def archives(self) -> list[tuple[str, str]]:
-        """List the files as they are downloaded.
-
-        Returns:
-            Path below the folder, and MD5.
-        """
+    def archives(self) -> list[tuple[str, str | None]]:
+        """List the files as they are downloaded."""
         return [(self.torchvision.split_list[split][1], self.torchvision.split_list[split][2]) for split in SPLITS]
 
-    def extracted(self) -> list[tuple[str, str | None]]:
-        """List the files that torchvision reads: the same ones.
-
-        Returns:
-            Path below the folder, and MD5.
-        """
-        return [*self.archives()]
-
     def fetch(self, folder: Path) -> None:
-        """Download what is missing; torchvision's own class would also read it all.
-
-        Args:
-            folder: A folder in torchvision's layout; existing files must be intact.
-        """
+        """Download what is missing; torchvision's own class would also read it all."""
         from torchvision.datasets.utils import download_url
 
         for split in SPLITS:
@@ -238,15 +148,7 @@ class SvhnSource(TorchvisionSource):
             download_url(url, folder, filename, md5)
 
     def read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
-        """Let torchvision read a split; it turns the files' label 10 into 0.
-
-        Args:
-            folder: A folder in torchvision's layout.
-            split: "train" or "test".
-
-        Returns:
-            Images (uint8, N x 3 x 32 x 32) and labels (int64, N).
-        """
+        """Let torchvision read a split; it turns the files' label 10 into 0."""
         data = self.torchvision(folder, split=split, download=False)
         return torch.from_numpy(np.ascontiguousarray(data.data)), torch.as_tensor(data.labels, dtype=torch.int64)
 
@@ -267,46 +169,19 @@ class NotMnistSource(Source):
         """Where a person finds the publisher's files."""
         return self.mirror
 
-    def archives(self) -> list[tuple[str, str]]:
-        """List the files as they are downloaded.
-
-        Returns:
-            Path below the folder, and git blob SHA-1.
-        """
+    def archives(self) -> list[tuple[str, str | None]]:
+        """List the files, which are read as they are downloaded, and their git blob SHA-1."""
         return [(f"notMNIST/raw/{name}", digest) for name, digest in self.files.items()]
 
-    def extracted(self) -> list[tuple[str, str | None]]:
-        """List the files that are read: the same ones, so that nothing is read that was not checked.
-
-        Returns:
-            Path below the folder, and git blob SHA-1.
-        """
-        return [*self.archives()]
-
     def is_intact(self, path: Path, checksum: str | None) -> bool:
-        """Check that a file can be read and is the repository's.
-
-        Args:
-            path: The file.
-            checksum: Its git blob SHA-1.
-
-        Returns:
-            Whether it is.
-        """
+        """Check that a file can be read and is the repository's."""
         try:
             return os.path.isfile(path) and git_blob_sha1(path) == checksum
         except OSError:
             return False
 
     def fetch(self, folder: Path) -> None:
-        """Download what is missing, and refuse what is not the repository's.
-
-        Args:
-            folder: A folder in torchvision's layout; existing files must be intact.
-
-        Raises:
-            RuntimeError: If a downloaded file is not the repository's.
-        """
+        """Download what is missing; a RuntimeError refuses what is not the repository's."""
         from torchvision.datasets.utils import download_url
 
         for name, digest in self.archives():
@@ -320,15 +195,7 @@ class NotMnistSource(Source):
                 raise RuntimeError(f"{path.name} came corrupted: its git blob SHA-1 is not {digest}")
 
     def read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
-        """Read a split from gzipped idx files.
-
-        Args:
-            folder: A folder in torchvision's layout.
-            split: "train" or "test".
-
-        Returns:
-            Images (uint8, N x 1 x 28 x 28) and labels (int64, N).
-        """
+        """Read a split from gzipped idx files."""
         prefix = folder / "notMNIST" / "raw" / ("train" if split == "train" else "t10k")
         images, labels = (_read_idx(Path(f"{prefix}-{kind}-ubyte.gz")) for kind in ("images-idx3", "labels-idx1"))
         return images[:, None], labels.long()
@@ -348,58 +215,12 @@ class AmatSource(Source):
         """Where a person finds the publisher's files."""
         return "mnist_background_images.zip, http://www.iro.umontreal.ca/~lisa/icml2007data/, unpacked"
 
-    def archives(self) -> list[tuple[str, str]]:
-        """List the files as they are downloaded: none.
-
-        Returns:
-            The files that are read, with no checksum.
-        """
-        return [(path, "") for path, _ in self.extracted()]
-
-    def extracted(self) -> list[tuple[str, str | None]]:
-        """List the files that are read.
-
-        Returns:
-            Path below the folder; no checksum is known.
-        """
+    def archives(self) -> list[tuple[str, str | None]]:
+        """List the files."""
         return [(f"mnist_background_images_{split}.amat", None) for split in SPLITS]
 
-    def is_intact(self, path: Path, checksum: str | None) -> bool:
-        """Check that a file is there.
-
-        Args:
-            path: The file.
-            checksum: Not known.
-
-        Returns:
-            Whether it is.
-        """
-        return os.path.isfile(path)
-
-    def fetch(self, folder: Path) -> None:
-        """Refuse.
-
-        Args:
-            folder: Any.
-
-        Raises:
-            RuntimeError: Always.
-        """
-        raise RuntimeError("there is nothing to check a download against")
-
     def read(self, folder: Path, split: str) -> tuple[Tensor, Tensor]:
-        """Read a split.
-
-        Args:
-            folder: The folder of the two files.
-            split: "train" or "test".
-
-        Returns:
-            Images (uint8, N x 1 x 28 x 28; values rounded to 256 levels) and labels (int64, N).
-
-        Raises:
-            ValueError: If a line does not hold 784 numbers in [0, 1] and a label.
-        """
+        """Read a split, pixels rounded to 256 levels; a ValueError where a line is not 784 of them and a label."""
         table = np.loadtxt(folder / f"mnist_background_images_{split}.amat", dtype=np.float32, ndmin=2)
         if table.shape[1] != 785:
             raise ValueError(f"its lines hold {table.shape[1]} numbers, not 784 pixels and a label")
@@ -424,28 +245,13 @@ SOURCES: dict[str, Source] = {
 
 
 def git_blob_sha1(path: Path) -> str:
-    """Compute the name that git gives to a file's content.
-
-    Args:
-        path: The file.
-
-    Returns:
-        SHA-1 of ``blob <length>``, a zero byte and the content, in hexadecimal.
-    """
+    """Compute the name that git gives to a file's content: SHA-1 of ``blob <length>``, a zero byte and the content."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def convert(dataset: Any) -> tuple[Tensor, Tensor]:
-    """Convert what torchvision holds in memory to tensors of one form.
-
-    Args:
-        dataset: A data set of `torchvision.datasets` with ``data`` and ``targets``: grey images (N, H, W) as a tensor,
-            or colour images (N, H, W, 3) as an array.
-
-    Returns:
-        Images (uint8, N x C x H x W) and labels (int64, N).
-    """
+    """Convert what torchvision has, grey images (N, H, W) or colour images (N, H, W, 3), to (N, C, H, W) and labels."""
     images = torch.as_tensor(dataset.data)
     images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
     return images.contiguous(), torch.as_tensor(dataset.targets, dtype=torch.int64)

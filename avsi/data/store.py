@@ -17,31 +17,12 @@ from avsi.data.imageset import ImageSet, fingerprint, mapped
 
 
 def prepared_path(root: Path, name: str, split: str) -> Path:
-    """Say where the prepared file of a split lies.
-
-    Args:
-        root: The data root.
-        name: Name of the data set.
-        split: "train" or "test".
-
-    Returns:
-        ``ROOT/<name>/<split>.safetensors``.
-    """
+    """Say where the prepared file of a split lies."""
     return root / name / f"{split}.safetensors"
 
 
 def is_there(path: Path) -> bool:
-    """Check for a file without taking one that is out of reach for one that is missing.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Whether something of that name exists, be it a link to nothing.
-
-    Raises:
-        DataError: If its folder may not be searched.
-    """
+    """Check for a file, be it a link to nothing; one in a folder that may not be searched is a DataError."""
     try:
         path.lstat()
     except PermissionError as error:
@@ -52,22 +33,9 @@ def is_there(path: Path) -> bool:
 
 
 def read(root: Path, name: str, split: str) -> ImageSet:
-    """Map a prepared file into memory.
-
-    Of a file without a checksum only the header and the labels are read. One that has a checksum is read whole when
-    this process maps it for the first time, and compared with it (47 MB: 26 ms); the images' fingerprint is known then.
-
-    Args:
-        root: The data root.
-        name: Name of the data set.
-        split: "train" or "test".
-
-    Returns:
-        The image set, its tensors backed by the file.
-
-    Raises:
-        DataError: If the file cannot be read, or is not what a prepared file of this split must be.
-    """
+    """Map a prepared file into memory; a DataError where it is not what it must be."""
+    # Of a file without a checksum only the header and the labels are read. One that has a checksum is read whole when
+    # this process maps it for the first time, and compared with it (47 MB: 26 ms).
     path = prepared_path(root, name, split)
     try:
         status = path.stat()
@@ -105,15 +73,7 @@ def read(root: Path, name: str, split: str) -> ImageSet:
 
 
 def write(path: Path, work: Path, images: Tensor, labels: Tensor, metadata: dict[str, str]) -> None:
-    """Write a prepared file, whole or not at all.
-
-    Args:
-        path: The prepared file.
-        work: A folder of the same file system for the unfinished file, the caller's alone.
-        images: uint8, (N, C, H, W).
-        labels: int64, (N,).
-        metadata: ``name``, ``split``, ``source``, ``complete`` and ``note``; the checksum is added.
-    """
+    """Write a prepared file, whole or not at all, by way of the caller's own folder on the same file system."""
     metadata = metadata | {"sha256": fingerprint(images, labels)}
     part = work / f"{path.name}.part"
     with open(part, "wb") as file:
@@ -127,16 +87,7 @@ def write(path: Path, work: Path, images: Tensor, labels: Tensor, metadata: dict
 
 
 def find_problem(name: str, images: Tensor, labels: Tensor) -> str | None:
-    """Check that two tensors can be a split of a known data set.
-
-    Args:
-        name: One of `DATASETS`.
-        images: What should be uint8 of shape (N, C, H, W).
-        labels: What should be int64 of shape (N,).
-
-    Returns:
-        What is wrong, or None.
-    """
+    """Say why two tensors cannot be a split of a known data set; None if they can."""
     shape, classes = PUBLISHED[name].shape, PUBLISHED[name].classes
     if images.dtype != torch.uint8:
         return f"its images are {images.dtype}, not torch.uint8"

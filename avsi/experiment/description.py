@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib import import_module
@@ -69,6 +70,8 @@ def importable_name(value: Any) -> str:
         for prefix in accumulate(module.split("."), "{}.{}".format):
             if getattr(import_module(prefix), name, None) is value:
                 return f"{prefix}.{name}"
+        if callable(getattr(sys.modules.get(module), name, None)):
+            raise TypeError(f"{value!r} is no longer what {module}.{name} names; make the experiment anew")
     raise TypeError(
         f"{value!r} cannot be described: an experiment is made of finite numbers, strings, functions and classes, and "
         "functools.partial of those; give the function that makes an object in place of the object"

@@ -142,7 +142,8 @@ class Trainer:
         if patience:
             if "valid" not in streams:
                 raise ExperimentError(
-                    f"{trial.experiment.name} stops early, and its benchmark has no validation stream"
+                    f"{trial.experiment.name} stops early, and its benchmark has no validation stream; have its "
+                    "scenario make a valid_stream, or leave out patience"
                 )
             self.stopping = EarlyStopping(streams["valid"], patience.epochs, patience.at_least)
             self.watchers["early_stopping"] = self.stopping
@@ -283,10 +284,11 @@ def make_strategy(
     plugins = [*(build() for build in resolve(method.plugins)), *plugins, InMemoryBatches(on_device=device != "cpu")]
     if experiment.scheduler:
         plugins.append(Schedule(resolve(experiment.scheduler)))
+    criterion = resolve(experiment.criterion or nn.CrossEntropyLoss)()
     strategy = resolve(method.strategy)(
         model=model,
         optimizer=resolve(method.optimizer or experiment.optimizer)(model.parameters()),
-        criterion=resolve(experiment.criterion or nn.CrossEntropyLoss)(),
+        criterion=criterion.to(device) if isinstance(criterion, nn.Module) else criterion,
         train_mb_size=experiment.batch_size,
         train_epochs=experiment.epochs,
         eval_mb_size=EVAL_BATCH_SIZE,

@@ -39,7 +39,7 @@ def is_own(module: str) -> bool:
     return module == "__main__" if file is None else not INSTALLED & set(Path(file).parts)
 
 
-@cache  # for the file may be edited while trials run
+@cache  # a constant may change while trials run, as a counter does; main() begins anew, for a notebook's may have
 def source_fingerprint(value: Any) -> str:
     """Compute ten digits of the SHA-256 of what a user's own function or class does, and what of theirs it names."""
     # That is functions, classes, and constants: numbers, strings, partials, dataclasses and collections of them.
@@ -66,7 +66,7 @@ def _text_and_globals(item: Any) -> tuple[Any, dict[str, Any]]:
     try:
         if "<" in item.__qualname__:  # within a line, or within a function
             raise OSError
-        tree = ast.parse(textwrap.dedent(inspect.getsource(item)))
+        tree = ast.parse(_source(item))
     except (OSError, TypeError):  # typed into Python
         members = [item] if isinstance(item, FunctionType) else vars(item).values()
         functions = [getattr(member, "__func__", member) for member in members]
@@ -86,6 +86,11 @@ def _text_and_globals(item: Any) -> tuple[Any, dict[str, Any]]:
                 used[f"{module}.{name}"] = getattr(namespace[module], name, None)
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     return ast.unparse(tree), _with_what_modules_hold(used, attributes)
+
+
+@cache  # for the file may be edited while trials run
+def _source(item: Any) -> str:
+    return textwrap.dedent(inspect.getsource(item))
 
 
 def _with_imports(namespace: dict[str, Any], tree: ast.AST) -> dict[str, Any]:

@@ -318,5 +318,5 @@ def shortened(settings: str) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """End a message about an unknown name with a near one that is known: "; did you mean ...?", or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
+    near = difflib.get_close_matches(name, set(known) - {name}, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -23,6 +23,7 @@ from avalanche.training.plugins.clock import Clock
 from avalanche.training.templates.base_sgd import PeriodicEval
 from avalanche.training.utils import ParamData
 from torch import Tensor
+from torch.nn import Module
 
 from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.divergence import DivergencePlugin
@@ -87,7 +88,12 @@ def strategy_state(strategy: Any, apart: Plugins = ()) -> dict[str, Any]:
         "optimized": [[names.get(id(p), "") for p in group["params"]] for group in strategy.optimizer.param_groups],
         "plugins": [(type(p).__name__, _plugin_state(p)) for p in strategy.plugins if not _is_among(p, apart)],
     }
-    return pack(state)
+    loss = _tensors(strategy._criterion)
+    return pack(state | ({"criterion": loss} if loss else {}))
+
+
+def _tensors(criterion: Any) -> dict[str, Tensor]:
+    return dict([*criterion.named_parameters(), *criterion.named_buffers()]) if isinstance(criterion, Module) else {}
 
 
 def restore_strategy(
@@ -107,6 +113,8 @@ def restore_strategy(
         model.load_state_dict(state["model"])
         for name, value in state["buffers"].items():
             buffers[name].copy_(value)
+        for name, tensor in _tensors(strategy._criterion).items():
+            tensor.data.copy_(state["criterion"][name])
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in state["frozen"])
         strategy.optimizer.load_state_dict(state["optimizer"])

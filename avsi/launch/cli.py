@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from avsi.experiment.sources import source_fingerprint
 from avsi.experiment.spec import Experiment, ExperimentError, Method, did_you_mean
 from avsi.experiment.trial import LAST_SEED, Setting, Trial
 from avsi.files import write_text
@@ -48,7 +49,7 @@ class Options:
 
     Attributes:
         protocol: Whose protocol to follow, where there are several; default: the first named above.
-        methods: Methods to run, by name; all: all of the experiment's.
+        methods: Methods to run, by name; all, the default without --sweep: all of the experiment's.
         trials: Number of trials per method; default: the experiment's.
         seed: Seed of the first trial; the others count up from it.
         epochs: Epochs per task; default: the protocol's. Results say so where it differs.
@@ -82,7 +83,7 @@ class Options:
     """
 
     protocol: Annotated[str | None, arg(metavar="NAME")] = None
-    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ALL
+    methods: Annotated[tuple[str, ...] | None, arg(metavar="NAME ...")] = None
     trials: Number = None
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     epochs: Number = None
@@ -144,6 +145,7 @@ def main(*experiments: Experiment, args: list[str] | None = None, loggers: Logge
         raise TypeError(f"loggers must be a sequence of functions, such as (lambda trial: ...,); got {loggers!r}")
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         os._exit(NOT_GUARDED)  # a process that is to run a trial imports the script, which is not guarded
+    source_fingerprint.cache_clear()  # a notebook may have changed what functions name
     described = _describe_experiments(experiments)
     options = tyro.cli(Options, description=described, args=args, config=(tyro.conf.FlagCreatePairsOff,))
     advice = "runs all trials once more" if options.rerun else "resumes what is not finished"
@@ -234,14 +236,15 @@ def run(
             write_text(file, chosen.text)
             if not options.quiet:
                 _say(f"{chosen.text}chosen: --set @{file}")
-            if options.methods != ALL:
+            if options.methods is not None:
                 beside = [m for m in chosen.experiment.methods if m.base_name in names and m not in chosen.methods]
                 chosen = replace(chosen, methods=[*chosen.methods, *beside])
         fewer = f"fewer: --methods {' '.join(names[:2])} --trials 1; to see that everything runs: --smoke"
-        asked = options.methods != ALL or options.trials is not None or bool(ranges)
+        asked = options.methods not in (None, ALL) or options.trials is not None or bool(ranges)
         trials = [Trial(chosen.experiment, method, seed) for seed in seeds for method in chosen.methods]
-        launch(trials, "" if asked else fewer)
-    _write_experiment(chosen, root, sweep_seeds, seeds, sys.argv if command is None else command)
+        write = partial(_write_experiment, chosen, root, sweep_seeds, seeds, sys.argv if command is None else command)
+        launch(trials, "" if asked else fewer, write)
+    write()
     if any((root / experiment.name).glob("*/seed-*.json")):  # else every trial failed
         from avsi.results.report import show, write_report  # loads what draws figures
 
@@ -251,13 +254,15 @@ def run(
     return launch.failures
 
 
-def _choose_methods(experiment: Experiment, names: Sequence[str]) -> list[str]:
+def _choose_methods(experiment: Experiment, names: tuple[str, ...] | None) -> list[str]:
     """Choose methods by name."""
     known = [method.name for method in experiment.methods]
+    if names is None or names == ALL:
+        return known
     if not names:
         listed = ", ".join(known)
         raise ExperimentError(f"--methods needs names, or all; the methods of {experiment.name} are: {listed}")
-    return known if tuple(names) == ALL else [experiment.method(name).name for name in dict.fromkeys(names)]
+    return [experiment.method(name).name for name in dict.fromkeys(names)]
 
 
 def _choose_seeds(experiment: Experiment, options: Options) -> tuple[range, range]:
@@ -280,7 +285,8 @@ def _prepare(options: Options, loggers: Loggers, stack: contextlib.ExitStack, tr
     benchmark = _prepare_data(trial, setting)
     if options.sweep and benchmark is not None and "valid" not in benchmark.streams:
         raise ExperimentError(
-            f"{trial.experiment.name} holds out no validation data to choose by; add --set scenario.validation=0.1"
+            f"{trial.experiment.name} holds out no validation data to choose by; add --set scenario.validation=0.1, or "
+            "where its scenario takes no such argument, have that make a benchmark with a valid_stream"
         )
     executor: Executor
     if options.engine == "ray":

@@ -44,8 +44,11 @@ class Loop:
         self._ready: tuple[Executor, Setting] | None = None
         self._stopped = False
 
-    def __call__(self, trials: Iterable[Trial], fewer: str = "") -> None:
-        """Run those trials that are not finished, each once; where they are many, say how to run fewer."""
+    def __call__(self, trials: Iterable[Trial], fewer: str = "", describe: Callable[[], object] = lambda: None) -> None:
+        """Run those trials that are not finished, each once; where they are many, say how to run fewer.
+
+        Before the first of them is run they are described, so that reports can be made while they run.
+        """
         trials = list({trial.file: trial for trial in trials}.values())
         pending = [trial for trial in trials if self.rerun or not self._is_finished(trial)]
         if not pending:
@@ -56,6 +59,7 @@ class Loop:
         if fewer and len(pending) > MANY:
             display.say(fewer)
         executor, setting = self._ready = self._ready or self._prepare(pending[0])
+        describe()
         run = partial(self._run_one, executor, setting, display)
         try:
             with display:

@@ -25,7 +25,7 @@ def read_settings(given: Sequence[str]) -> list[tuple[str, Any]]:
     for item in given:
         if item.startswith("@"):
             try:
-                text = Path(item[1:]).expanduser().read_text()
+                text = Path(item[1:]).expanduser().read_text("utf-8")
             except (OSError, ValueError) as error:
                 raise ExperimentError(f"cannot read the settings {item[1:]} ({error})") from error
             lines += filter(None, (line.partition("#")[0].strip() for line in text.splitlines()))
@@ -91,7 +91,7 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
         parts = [field for field in (*BUILDERS, "patience") if getattr(experiment, field) is not None]
         raise ExperimentError(
             f"cannot set {name!r}{did_you_mean(part, [*methods, *VALUES, *parts])}; there are {', '.join(VALUES)}, "
-            f"arguments of {', '.join(parts)} such as optimizer.lr, and of methods such as {methods[-1]}.NAME"
+            f"arguments of {', '.join(parts)} such as optimizer.lr, and of methods such as {methods[0]}.optimizer.lr"
         )
     return replace(experiment, changes=(*experiment.changes, (name, str(value))), **changed)
 

@@ -133,8 +133,7 @@ class Sweep:
                 names = [method.base_name for method in self.experiment.methods]
                 raise ExperimentError(
                     f"cannot sweep {range_.name!r}{did_you_mean(range_.name.split('.')[0], names)}; give a parameter "
-                    f"of a method: {', '.join(f'{name}.NAME' for name in names)}, such as {names[-1]}.strength or "
-                    f"{names[-1]}.optimizer.lr"
+                    f"of a method, such as mas.strength or mas.optimizer.lr; the methods are: {', '.join(names)}"
                 )
             found.setdefault(method.name, []).append(range_)
         for name, ranges in found.items():

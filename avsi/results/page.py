@@ -97,7 +97,7 @@ def _trials_table(study: Study) -> pd.DataFrame:
     """List all trials with what is recorded of their runs."""
     trials = study.trials.reset_index().drop_duplicates("file")
     columns = ["seed", "status", "accuracy", "bwt", "wall_time_s", "code", "started"]
-    texts = trials[columns].round(4).fillna("").astype(str).map(lambda text: text[:19])
+    texts = trials[columns].round(4).map(lambda value: "" if pd.isna(value) else str(value)[:19])
     files = [harmless(str(file.relative_to(study.folder))) for file in trials.file]
     return texts.assign(file=files).set_index(trials.method.map(study.methods.label))
 

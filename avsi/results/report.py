@@ -40,7 +40,7 @@ def write_report(folder: str | Path, only: str | None = None) -> Report:
     Args:
         folder: The results folder.
         only: Name of the study (experiment and protocol) whose files are written; those of others are written only
-            where they are older than its trials. Default: all.
+            where their summary is no more that of their trials. Default: all.
 
     Returns:
         What was written. What cannot be read is left out, and the page says so.
@@ -70,28 +70,25 @@ def _report(folder: Path, only: str | None) -> Report:
             studies, of_child = read_studies(child)
             problems += of_child
             for study in studies:
-                renewed = only in {None, study.name} or _is_old(study)
+                numbers, table = comma_separated(study), study.file("summary", "csv")
+                old = not table.is_file() or table.read_bytes() != numbers.encode()
+                renewed = old or only in {None, study.name}
                 if renewed:
                     write_figures(study)
                 summary = markdown(study, captions(study))
                 if renewed:
                     write_text(study.file("summary", "md"), summary)
-                    write_text(study.file("summary", "csv"), comma_separated(study))
+                    write_text(table, numbers)
                 sections.append(study_section(study, summary))
                 found.append(study)
-            if not studies and os.path.lexists(child / "summary.md"):
+            analysis = not any(child.glob(f"{EXPERIMENT}*.json"))  # else the summary is of trials that are gone
+            if analysis and os.path.lexists(child / "summary.md"):
                 sections.append(analysis_section(child))
     if not (sections or problems):
         raise ResultsError(f"{folder} holds no results: no folder in it has trials or a summary.md")
     problems = [harmless(problem.replace(f"{folder}/", "")) for problem in problems]
     write_text(folder / PAGE, page(sections, problems, folder))
     return Report(folder / PAGE, tuple(found), tuple(problems))
-
-
-def _is_old(study: Study) -> bool:
-    """Say whether a study's files lack some of its trials."""
-    table = study.file("summary", "csv")
-    return not table.exists() or table.stat().st_mtime_ns < max(file.stat().st_mtime_ns for file in study.trials.file)
 
 
 def show(written: Report, name: str = "", methods: Sequence[str] = ()) -> None:

@@ -244,13 +244,15 @@ def trials(folder: str | Path) -> pd.DataFrame:
         folder: The results folder.
 
     Returns:
-        A row for each trial of each method. A candidate that was chosen shares its trials with its method: they are
-        there under both names, with the same ``file``, and ``candidate_of`` tells them apart. Accuracies and BWT are
-        fractions; ``task_accuracy`` and the like hold lists; see ``avsi.results.store.TRIAL``.
+        A row for each trial of each method. Trials of changed protocols are among them: ``deviation`` is "" for the
+        script's own. A trial that counts for several, such as a method beside a sweep's candidates, is there for each,
+        with the same ``file``; ``candidate_of`` is "" but for candidates. Accuracies and BWT are fractions;
+        ``task_accuracy`` and the like hold lists; see ``avsi.results.store.TRIAL``.
 
     Example:
         >>> frame = trials("reproductions/results")
-        >>> compared = frame[(frame.experiment == "split_mnist_zenke") & (frame.candidate_of == "")]
+        >>> published = frame[(frame.deviation == "") & (frame.candidate_of == "")]
+        >>> compared = published[published.experiment == "split_mnist_zenke"]
         >>> means = compared.groupby("method").accuracy.agg(["mean", "sem", "count"])
         >>> bool(means["mean"]["si"] > means["mean"]["finetune"])
         True

@@ -78,9 +78,11 @@ def _strengths_table(study: Study) -> pd.DataFrame:
         if name in study.run.index and method.folder not in set(candidates.folder):
             candidates = pd.concat([candidates, study.run.loc[[name]]])
         test, validation = (100 * study.by_seed(key)[candidates.index] for key in ("accuracy", "validation_accuracy"))
-        shared = test.dropna(axis="columns", how="all").dropna().index  # the seeds that all have
+        summary, asked = study.summary.loc[candidates.index], candidates.seeds.map(len, na_action="ignore").fillna(0)
+        sound = candidates.index[(summary.diverged == "") & (summary.n >= asked)]  # which a sweep chooses among
+        shared = test[sound].dropna(axis="columns", how="all").dropna().index  # the seeds that all of these have
         test, validation = (values.loc[shared if len(shared) else values.index] for values in (test, validation))
-        best = validation.mean().idxmax() if validation.notna().any(axis=None) else None
+        best = validation[sound].mean().idxmax() if validation[sound].notna().any(axis=None) else None
         remarks = [
             [
                 "highest" if candidate.Index == best else "",

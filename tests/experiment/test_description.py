@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from types import ModuleType
 
 import pytest
 import torch
@@ -33,6 +34,18 @@ def test_partials_are_described_recursively_as_json():
 def test_objects_are_refused(value):
     with pytest.raises(TypeError, match="cannot be described"):
         describe(value)
+
+
+def test_a_function_that_was_defined_anew_is_said_to_be_old(monkeypatch):
+    """As in a notebook whose cell was run again."""
+    cells = ModuleType("cells")
+    monkeypatch.setitem(sys.modules, "cells", cells)
+    exec("def network(): ...", vars(cells))
+    old = cells.network
+    assert describe(old) == "cells.network" or describe(old)["name"] == "cells.network"
+    exec("def network(): return 1", vars(cells))
+    with pytest.raises(TypeError, match=r"no longer what cells\.network names; make the experiment anew"):
+        describe(old)
 
 
 def test_digest_sees_every_change(experiment):

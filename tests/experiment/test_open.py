@@ -22,7 +22,9 @@ from avsi.experiment import Experiment, ExperimentError, Method, Patience, Repor
 from avsi.experiment.description import describe
 from avsi.experiment.methods import finetune, joint, scratch, si
 from avsi.experiment.names import resolve
+from avsi.experiment.running import make_strategy
 from avsi.models import MLP, GrowingHead, MultiHead
+from avsi.plugins.evaluation import silent_evaluator
 from avsi.plugins.schedule import Schedule
 from avsi.results.study import read_studies
 from avsi.scenarios import split_digits
@@ -263,6 +265,17 @@ def test_another_criterion_is_used(experiment):
     smooth = replace(experiment, criterion=partial(nn.CrossEntropyLoss, label_smoothing=0.2), epochs=1)
     runs = [Trial(e, e.methods[0], 0).run()["weights"] for e in (smooth, replace(experiment, epochs=1))]
     assert runs[0] != runs[1]
+
+
+class Weighted(nn.CrossEntropyLoss):
+    def __init__(self):
+        super().__init__(weight=torch.ones(2))
+
+
+def test_a_criterion_with_tensors_is_where_the_model_is(experiment):
+    weighted = replace(experiment, criterion=Weighted)
+    strategy = make_strategy(weighted, weighted.methods[0], "meta", silent_evaluator(), [])
+    assert {strategy._criterion.weight.device, next(strategy.model.parameters()).device} == {torch.device("meta")}
 
 
 def test_validation_accuracy_comes_with_a_validation_stream(experiment):

@@ -18,6 +18,7 @@ import torch
 from avalanche.training import Cumulative
 from avalanche.training.plugins import SupervisedPlugin
 from torch import Tensor, nn
+from torch.nn import CrossEntropyLoss
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
@@ -207,6 +208,19 @@ class Warming(MLP):
         return super().forward(x, task_labels, targets) * self.seen / 10
 
 
+class WarmingLoss(CrossEntropyLoss):
+    """Grows with the batches that it has seen, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, outputs, targets):
+        self.seen += outputs.requires_grad
+        return super().forward(outputs, targets) * self.seen / 10
+
+
+OWN_LOSS = replace(MOMENTUM, name="own_loss", criterion=WarmingLoss)
 WARMING = replace(KEPT, name="warming", model=partial(Warming, 64, (8,), MultiHead))
 RECORDED = replace(SPLIT, name="recorded", batch_size=8)  # dynamics are recorded every 100 steps
 SCHEDULED = replace(KEPT, name="scheduled", epochs=3, scheduler=partial(CosineAnnealingLR, T_max=3))
@@ -219,6 +233,7 @@ CASES = [
     *((PERMUTED, name) for name in ("finetune", "si", "online_ewc_sampled", "dhp", "avalanche_si", "avalanche_ewc")),
     *((GROWING, name) for name in ("finetune", "si", "online_ewc")),
     (WARMING, "finetune"),
+    (OWN_LOSS, "finetune"),
     (RECORDED, "dhp"),
     (SCHEDULED, "si"),
     *((STOPPING, name) for name in ("finetune", "dhp+si", "scratch")),

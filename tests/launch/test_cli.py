@@ -1,4 +1,5 @@
 import contextlib
+import importlib
 import json
 import re
 import shlex
@@ -20,7 +21,7 @@ from avsi.experiment.progress import TrialProgress
 from avsi.launch import cli
 from avsi.launch.cli import Options, run
 from avsi.launch.loop import checkpoint_path
-from avsi.results import store
+from avsi.results import store, trials
 from avsi.scenarios import split_mnist
 
 
@@ -49,6 +50,28 @@ def test_results_say_the_command_that_was_given(experiment, tmp_path, monkeypatc
     main(experiment, args=given)
     recorded = json.loads((tmp_path / "tiny" / "experiment.json").read_text())["command"]
     assert shlex.split(recorded) == ["script.py", *given]
+
+
+NOTEBOOK = """
+from avsi.models import MLP, MultiHead
+
+WIDTH = 16
+
+def network():
+    return MLP(64, (WIDTH,), MultiHead)
+"""
+
+
+def test_what_a_notebook_changes_between_two_runs_makes_other_trials(experiment, tmp_path, monkeypatch):
+    """A constant that a function of its names, where neither the function nor the experiment is made anew."""
+    (tmp_path / "notebook.py").write_text(NOTEBOOK)
+    monkeypatch.syspath_prepend(tmp_path)
+    notebook = importlib.import_module("notebook")
+    own, counts = replace(experiment, model=notebook.network, epochs=1), []
+    for notebook.WIDTH in (16, 16, 8):
+        main(own, args=["--methods", "finetune", "--trials", "1", "--out", str(tmp_path / "out")])
+        counts.append(len(files(tmp_path / "out", "seed-*.json")))
+    assert counts == [1, 1, 2]
 
 
 def test_finished_trials_are_not_run_again_and_new_ones_are_added(experiment, tmp_path, monkeypatch):
@@ -172,6 +195,7 @@ def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_pa
     assert signal.getsignal(number) is before
     assert "the same command resumes" in " ".join(capsys.readouterr().err.split())
     assert len(files(tmp_path, "seed-*.json")) == 1
+    assert list(trials(tmp_path).seed) == [0]  # which can be read already
 
 
 @pytest.mark.parametrize(
@@ -248,7 +272,7 @@ def test_a_disk_that_fills_up_is_said_and_costs_no_trial(experiment, tmp_path, c
         main(experiment, args=["--methods", "si", "--trials", "1", *sweep, "--out", str(tmp_path)])
     error = capsys.readouterr().err
     assert re.search(rf"(error|left out): .*No space left on device: '.*tiny/{name}\.", error)
-    assert len(files(tmp_path, "seed-*.json")) == 1 + bool(sweep)
+    assert len(files(tmp_path, "seed-*.json")) == (name != "experiment") + bool(sweep)  # it is written before they run
 
 
 def test_missing_data_stops_the_run_with_an_explanation(experiment, tmp_path, capsys):

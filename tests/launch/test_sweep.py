@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from avsi.experiment import ExperimentError, Trial
+from avsi.experiment import ExperimentError, Trial, main
 from avsi.experiment.methods import mas
 from avsi.launch.cli import Options, run
 from avsi.launch.settings import change, read_settings, value_of
@@ -155,6 +155,8 @@ def test_what_cannot_be_swept(swept, tmp_path):
 
     with pytest.raises(ExperimentError, match=r"'msa.strength'; did you mean 'mas'"):
         swept_by("msa.strength=1,2")
+    with pytest.raises(ExperimentError, match=r"cannot sweep 'mas'; give a parameter of a method, .* are: finetune, "):
+        swept_by("mas=1,2")
     with pytest.raises(ExperimentError, match="takes no 'strenght'; did you mean 'strength'"):
         swept_by("mas.strenght=1,2")
     with pytest.raises(ExperimentError, match=r"how many values of mas\.strength"):
@@ -272,6 +274,13 @@ def test_methods_that_are_named_are_run_beside_what_is_chosen(swept, tmp_path):
     (study,), _ = read_studies(tmp_path / "tiny")
     assert list(study.compared.index) == ["finetune", "si"]
     assert [seed for _, seed in study.of("finetune", "si").index] == [1, 1]
+
+
+def test_all_methods_are_run_beside_what_is_chosen(swept, tmp_path):
+    arguments = ["--methods", "all", "--sweep", "si.strength=1,2", "--trials", "1", "--epochs", "1"]
+    main(replace(swept, methods=swept.methods[:2]), args=[*arguments, "--out", str(tmp_path)])
+    (study,), _ = read_studies(tmp_path / "tiny")
+    assert list(study.compared.index) == ["finetune", "si"]
 
 
 def test_fresh_seeds_follow_those_of_the_sweep(swept, tmp_path):

@@ -58,6 +58,7 @@ def test_rounds_are_interleaved_and_ratios_are_taken_within_a_round(monkeypatch)
     times = rounds.interleave(runs, 3, "cpu", slow={"c"}, slow_rounds=1, warm_up=1)
     assert "".join(calls) == "ab" + "abc" + "ab" + "ab"
     assert times == {"a": [1.0] * 3, "b": [1.0] * 3, "c": [1.0]}
+    assert rounds.interleave(runs, 1, "cpu", slow={"c"}).keys() == {"a", "b"}
     assert rounds.ratio([2.0, 30.0, 4.0], [1.0, 10.0, 8.0]) == 2.0
 
 

@@ -1,7 +1,7 @@
-import os
 import re
 import sys
 import threading
+import warnings
 from html.parser import HTMLParser
 
 import pytest
@@ -75,6 +75,14 @@ def test_a_report_is_written_of_all_finished_trials_and_again_from_the_files_alo
     assert after == before
 
 
+def test_unknown_numbers_are_written_without_a_warning(root):
+    """Of what pandas will refuse."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PendingDeprecationWarning)
+        warnings.simplefilter("error", DeprecationWarning)
+        write_report(root)
+
+
 def test_the_page_needs_nothing_else_and_says_when_and_how_it_was_made(root):
     write_report(root)
     page = Page(root)
@@ -135,10 +143,10 @@ def test_a_report_of_another_run_waits_and_has_the_trials_of_both(root, monkeypa
     assert "One seed only" not in (root / "report.html").read_text()
 
 
-def test_other_experiments_files_are_written_only_when_older_than_their_trials(root):
+def test_other_experiments_files_are_written_only_when_they_are_not_those_of_their_trials(root):
     write_report(root)
     write(root, SI, trials=[(SI, trial())], name="other")
-    table, figure = root / "tiny" / "summary.csv", root / "tiny" / "accuracy.svg"
+    figure = root / "tiny" / "accuracy.svg"
     figure.unlink()
     write_report(root, only="other")
     assert not figure.exists()
@@ -147,7 +155,7 @@ def test_other_experiments_files_are_written_only_when_older_than_their_trials(r
     write_report(root, only="tiny-1-epochs")  # the same experiment's, of another protocol
     assert (root / "tiny" / "accuracy-1-epochs.svg").exists()
     assert not figure.exists()
-    os.utime(table, ns=(0, 0))
+    (root / "tiny" / SI["folder"] / "seed-001.json").unlink()  # which leaves nothing that is newer
     write_report(root, only="other")
     assert figure.exists()
 
@@ -155,6 +163,7 @@ def test_other_experiments_files_are_written_only_when_older_than_their_trials(r
 def test_a_damaged_summary_of_another_experiment_is_no_obstacle(root):
     write_report(root)
     (root / "tiny" / "summary.md").write_bytes(b"\xff")
+    (root / "tiny" / "summary.csv").write_bytes(b"\xff")
     write(root, SI, trials=[(SI, trial())], name="other")
     assert write_report(root, only="other").problems == ()
     assert Page(root).sections == ["other", "tiny"]
@@ -231,6 +240,15 @@ def test_analyses_are_sections_of_their_own(root):
     assert "An <analysis>" in page.text
     assert "<b>2</b>" in page.text
     assert [image["alt"] for image in page.images] == ["figure.svg", page.images[1]["alt"]]
+
+
+def test_a_summary_of_trials_that_are_gone_is_not_shown(root):
+    write_report(root)
+    write(root, SI, trials=[(SI, trial())], name="other")
+    for file in (root / "tiny").rglob("seed-*.json"):
+        file.unlink()
+    write_report(root)
+    assert Page(root).sections == ["other"]
 
 
 def test_markdown_is_rendered_without_html_and_foreign_images(tmp_path):

@@ -85,6 +85,22 @@ def test_strengths_are_compared_on_common_seeds_and_diverged_ones_say_so():
     ]
 
 
+def test_candidates_that_diverged_or_were_given_up_are_not_the_highest_and_cost_the_others_no_seed():
+    def tried(name, *validation):
+        trials = [trial(seed, validation_accuracy=v) if v else diverged(seed, 0.5) for seed, v in enumerate(validation)]
+        return outcome(f"si_{name}", *trials, folder=f"si-{name}", candidate_of="si", seeds=[0, 1])
+
+    grid = tried("a", 0.6, 0.9), tried("b", 0.7, 0.7), tried("c", 0.95, None), tried("d", 0.99)
+    method = grid[0] | {"name": "si", "label": "SI", "candidate_of": ""}
+    _, found = rows(study(method, *grid), STRENGTHS)
+    assert [(row[0], row[2][:5], row[4], row[5]) for row in found] == [
+        ("SI_A", "75.00", "2", "highest, compared"),
+        ("SI_B", "70.00", "2", ""),
+        ("SI_C", "95.00", "1", "diverged (1 of 2), stable strength 0.5"),
+        ("SI_D", "99.00", "1", ""),
+    ]
+
+
 def test_a_method_that_is_none_of_its_candidates_is_compared_with_them():
     method, *grid = candidates(0.7, 0.9, chosen=0)
     own = method | {"folder": "si-own", "trials": (trial(0, validation_accuracy=0.8),)}
