@@ -135,9 +135,7 @@ class QuadraticPenalty:
         self._warned = False
         self._stability = Stability()  # of the running task
         self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
-        self._of_several = (
-            False  # whether an optimizer does not hold all parameters, so that another may leave out its step
-        )
+        self._of_several = False  # whether an optimizer holds a part only, so that another may leave out its step
         self._stepped = False  # whether the optimizer took the step that was begun, as far as it says so
         self._added: list[Added] = []  # what was added to gradients for the running step
         self._open = False  # whether a step was begun and not ended

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from avalanche.training.plugins import SupervisedPlugin
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 
 class Schedule(SupervisedPlugin):
@@ -27,11 +28,20 @@ class Schedule(SupervisedPlugin):
         self._rates: list[float] = []
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Make the experience's scheduler."""
+        """Make the experience's scheduler.
+
+        Raises:
+            TypeError: If it steps by a measured value, as ``ReduceLROnPlateau`` does.
+        """
         # Copied: schedulers change a rate that is a tensor in place.
         self._rates = [deepcopy(group["lr"]) for group in strategy.optimizer.param_groups]
         self._forget_base(strategy)  # of an experience that was interrupted
         self._scheduler = self._make(strategy.optimizer)
+        if isinstance(self._scheduler, ReduceLROnPlateau):
+            raise TypeError(
+                "Schedule steps its scheduler by epochs, and ReduceLROnPlateau needs a measured value; take one that "
+                "counts epochs, such as CosineAnnealingLR"
+            )
 
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Step the scheduler."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from avalanche.training.plugins import SupervisedPlugin
 from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from training import naive, seeded_mlp
 
 from avsi.plugins.schedule import Schedule
@@ -60,3 +60,12 @@ def test_a_rate_that_is_a_tensor_is_set_back_too(digits):
         strategy.train(experience, eval_streams=[])
         rates.append(float(optimizer.param_groups[0]["lr"]))
     assert rates == [0.5, 0.5]
+
+
+def test_a_scheduler_that_needs_a_measured_value_is_refused_before_the_first_step(digits):
+    model = seeded_mlp()
+    before = [parameter.clone() for parameter in model.parameters()]
+    strategy = naive(model, SGD(model.parameters(), lr=0.1), [Schedule(ReduceLROnPlateau)], epochs=1)
+    with pytest.raises(TypeError, match="needs a measured value"):
+        strategy.train(digits.train_stream[0], eval_streams=[])
+    assert all(map(torch.equal, before, model.parameters()))
