@@ -436,9 +436,9 @@ def test_a_command_killed_again_and_again_ends_with_the_result_of_an_uncut_trial
     options = ["--methods", method.name, "--trials", "1", "--epochs", "1", "--device", "cpu", "--out", str(tmp_path)]
 
     # After 19 batches and 5 evaluations some batches of the second task; before the third; its checkpoint half
-    # written (the first write only tries the folder); after three more checkpoints the result half written; the result
-    # written, its checkpoint still there.
-    kills = json.dumps([("forward", 30), ("experience", 2), ("write", 2), ("write", 5), ("result", 1)])
+    # written (before it the folder is tried and the experiment described); after three more checkpoints the result half
+    # written; the result written, its checkpoint still there.
+    kills = json.dumps([("forward", 30), ("experience", 2), ("write", 3), ("write", 6), ("result", 1)])
     command = [sys.executable, "-c", KILLER, str(result), kills, str(SCRIPT), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **ONE_THREAD})
     assert done.returncode == 0, done.stderr
