@@ -29,6 +29,10 @@ ROWS = (
     ("", "split_mnist_dhp", "mas", "MAS", "avalanche_mas", "mas_matched"),
     ("", "split_mnist_dhp", "", "DHP + SI", "", "dhp+si"),
     ("Permuted MNIST, as in the SI paper", "permuted_mnist_zenke", "si", "SI", "avalanche_si", ""),
+    ("Permuted MNIST, as in the DHP paper", "permuted_mnist_ten_epochs", "si", "SI", "avalanche_si", "si_matched"),
+    ("", "permuted_mnist_ten_epochs", "online_ewc", "Online EWC", "avalanche_ewc", "online_ewc_matched"),
+    ("", "permuted_mnist_ten_epochs", "mas", "MAS", "avalanche_mas", "mas_matched"),
+    ("", "permuted_mnist_ten_epochs", "", "DHP + SI", "", "dhp+si"),
     ("Split CIFAR-10/100, as in the SI paper", "split_cifar", "si", "SI", "avalanche_si", ""),
 )
 """Benchmark, experiment, method, how the table calls it, Avalanche's counterpart, the method in the paper's network."""
