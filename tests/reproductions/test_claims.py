@@ -26,6 +26,7 @@ PAPER = {
     "zenke": 96.9,
     "cifar": (73.5, (74.6, 71.8, 71.4, 74.4, 70.4, 78.6)),
     "eta": {"0.1": 98.43, "0.01": 98.47, "0.001": 98.32, "0.0005": 98.37, "0.0001": 98.43},
+    "imbalanced eta": {"0.1": 80.00, "0.01": 80.13, "0.001": 80.85, "0.0005": 80.40, "0.0001": 80.47},
     "fisher": {"exact_500": 98.93, "sampled": 99.12, "empirical": 99.12, "batched": 99.11},
 }
 PENALTIES = ("si", "online_ewc", "mas")
@@ -125,6 +126,12 @@ def split(frame):
     yield (
         f"reproduced: within {by_eta.max() - by_eta.min():.2f} points of each other ({paper.max() - paper.min():.2f}), "
         f"{span(by_eta - paper)} above the paper"
+    )
+    by_eta = means(frame, "eta_sensitivity_imbalanced").rename(lambda name: name.removeprefix("dhp_"))
+    paper = pd.Series(PAPER["imbalanced eta"])
+    yield (
+        f"within {by_eta.max() - by_eta.min():.1f} points of each other ({paper.max() - paper.min():.2f}), "
+        f"{span(paper - by_eta)} below the paper on whole test sets"
     )
     tried = {name: swept(frame, "fisher_table_split_mnist", name)[1].index for name in ("exact", *PAPER["fisher"])}
     steps = {name: set(np.diff(np.log10(strengths)).round(3)) for name, strengths in tried.items()}
