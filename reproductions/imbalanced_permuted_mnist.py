@@ -4,7 +4,8 @@ The imbalanced permuted MNIST column of Table 1 and Figure 5 of "Differentiable 
 learning" (Thangarasa, Miconi & Taylor; submission to ICLR 2020), with the counts of its Table 2. Network, optimizer
 and the two protocols are those of permuted_mnist.py. The paper chose lambda = 400 for Online EWC, 1.0 for SI and 0.1
 for MAS by a grid search on one seed. Here SI has the paper's strength; Online EWC and MAS have the better of 50 and
-100, and of 0.01 and 0.05, on validation data of seed 0 with early stopping, which is the lower one.
+100, and of 0.01 and 0.05, on validation data of seed 0 with early stopping, which is the lower one; they were
+chosen with validation images drawn another way than now, by trials that are in this repository's history.
 
 Test sets are whole. The paper does not say whether its are, or are thinned out like the training data. The second
 reading needs no other training: accuracies are recorded by class, and weighted by the classes' training images they are
