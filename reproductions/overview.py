@@ -206,8 +206,8 @@ ITEMS = (
             Cell("fine-tuning", "finetune"),
             Cell("from scratch", "scratch"),
         ),
-        "partly: SI with c = 0.01 0.6 above the paper, each task within 1.6 points of it; fine-tuning not, 7.3 above it; "
-        "one seed, the rest not run",
+        "partly: SI with c = 0.01 0.6 above the paper, each task within 1.6 points of it; fine-tuning not, 7.3 above "
+        "it; one seed, the rest not run",
     ),
     Item(
         "SI, Figure 5: correlation of importances",
