@@ -160,7 +160,7 @@ def table_1(matched: bool = True, **reading: bool) -> tuple[Cell, ...]:
 TABLE_4 = {  # verdict, and cause
     "permuted": (
         "reproduced: within 0.9 points of each other (1.17), from 1.5 below the paper to 0.6 above it; one seed",
-        "One seed says this much only: the trial with 0.001, run above on another processor, ended 0.6 points higher.",
+        "One seed cannot order them: the same trial with 0.001, on another processor above, ended 0.6 points higher.",
     ),
     "imbalanced": (
         "partly: within 0.5 points of each other (0.85), 4.1 to 5.4 below the paper on whole test sets; one seed",

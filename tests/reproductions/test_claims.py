@@ -26,7 +26,7 @@ PAPER = {
     "zenke": 96.9,
     "cifar finetune": 62.5,
     "cifar": (73.5, (74.6, 71.8, 71.4, 74.4, 70.4, 78.6)),
-    "eta": {"0.1": 98.43, "0.01": 98.47, "0.001": 98.32, "0.0005": 98.37, "0.0001": 98.43},
+    "split eta": {"0.1": 98.43, "0.01": 98.47, "0.001": 98.32, "0.0005": 98.37, "0.0001": 98.43},
     "permuted eta": {"0.1": 77.43, "0.01": 78.60, "0.001": 78.49, "0.0005": 78.05, "0.0001": 77.83},
     "imbalanced eta": {"0.1": 80.00, "0.01": 80.13, "0.001": 80.85, "0.0005": 80.40, "0.0001": 80.47},
     "fisher": {"exact_500": 98.93, "sampled": 99.12, "empirical": 99.12, "batched": 99.11},
@@ -80,6 +80,20 @@ def dynamics(frame, method, seed=0):
     return [group for _, group in found.groupby(np.minimum((found.step - 1) // (TASK + 10), 4))]
 
 
+def thinned_means(frame, experiment):
+    """Mean over seeds by method, as on thinned test sets."""
+    rows = frame[frame.experiment == experiment]
+    return 100 * rows.class_accuracy.map(overview.thinned_accuracy).groupby(rows.method).mean()
+
+
+def table_4(frame, benchmark, digits):
+    """Ours and the paper's accuracies by initial eta, and in words how far apart they are among themselves."""
+    ours = means(frame, f"eta_sensitivity_{benchmark}").rename(lambda name: name.removeprefix("dhp_"))
+    paper = pd.Series(PAPER[f"{benchmark} eta"])
+    near = f"within {np.ptp(ours):.{digits}f} points of each other ({np.ptp(paper):.2f})"
+    return ours, paper, near
+
+
 def imbalanced(frame):
     """What is said about imbalanced permuted MNIST."""
     paper = pd.Series(PAPER["imbalanced"])
@@ -90,8 +104,7 @@ def imbalanced(frame):
     assert below["dhp+si"] < 0
     yield f"On validation data, thinned out like the training data, accuracies are {span(above)} points higher."
 
-    rows = frame[frame.experiment == "imbalanced_permuted_mnist"]
-    thinned = 100 * rows.class_accuracy.map(overview.thinned_accuracy).groupby(rows.method).mean()
+    thinned = thinned_means(frame, "imbalanced_permuted_mnist")
     yield f"partly: all {span((thinned - paper)[paper.index])} above the paper; one seed"
     assert (thinned[paper.index] > paper).all()  # "each of the eight methods is above the paper"
 
@@ -111,8 +124,7 @@ def imbalanced(frame):
     assert all(whole[f"{plain}_matched"] > whole[with_it] for plain, with_it in pairs.items())
     yield f"Against plain networks both gain {span(gains, 0)} points."
 
-    rows = frame[frame.experiment == "imbalanced_permuted_mnist_ten_epochs"]
-    thinned = 100 * rows.class_accuracy.map(overview.thinned_accuracy).groupby(rows.method).mean()
+    thinned = thinned_means(frame, "imbalanced_permuted_mnist_ten_epochs")
     named = {name: thinned.get(f"{name}_matched", thinned[name]) - paper[name] for name in paper.index}
     assert min(gap for name, gap in named.items() if name != "dhp") > 0
     yield f"partly: all above the paper but DHP alone, which is {-named['dhp']:.1f} below"
@@ -128,26 +140,14 @@ def split(frame):
     ours = means(frame, "split_mnist_dhp")
     yield f"MAS with plain networks {PAPER['split']['mas'] - ours['mas']:.1f} below"
 
-    by_eta = means(frame, "eta_sensitivity_split").rename(lambda name: name.removeprefix("dhp_"))
-    paper = pd.Series(PAPER["eta"])
-    yield (
-        f"reproduced: within {by_eta.max() - by_eta.min():.2f} points of each other ({paper.max() - paper.min():.2f}), "
-        f"{span(by_eta - paper)} above the paper"
-    )
-    by_eta = means(frame, "eta_sensitivity_permuted").rename(lambda name: name.removeprefix("dhp_"))
-    paper = pd.Series(PAPER["permuted eta"])
-    yield (
-        f"within {by_eta.max() - by_eta.min():.1f} points of each other ({paper.max() - paper.min():.2f}), from "
-        f"{max(paper - by_eta):.1f} below the paper to {max(by_eta - paper):.1f} above it"
-    )
+    by_eta, paper, near = table_4(frame, "split", 2)
+    yield (f"reproduced: {near}, {span(by_eta - paper)} above the paper")
+    by_eta, paper, near = table_4(frame, "permuted", 1)
+    yield (f"{near}, from {max(paper - by_eta):.1f} below the paper to {max(by_eta - paper):.1f} above it")
     apart = means(frame, "permuted_mnist_ten_epochs")["dhp"] - by_eta["0.001"]
-    yield f"the trial with 0.001, run above on another processor, ended {apart:.1f} points higher"
-    by_eta = means(frame, "eta_sensitivity_imbalanced").rename(lambda name: name.removeprefix("dhp_"))
-    paper = pd.Series(PAPER["imbalanced eta"])
-    yield (
-        f"within {by_eta.max() - by_eta.min():.1f} points of each other ({paper.max() - paper.min():.2f}), "
-        f"{span(paper - by_eta)} below the paper on whole test sets"
-    )
+    yield f"the same trial with 0.001, on another processor above, ended {apart:.1f} points higher"
+    by_eta, paper, near = table_4(frame, "imbalanced", 1)
+    yield (f"{near}, {span(paper - by_eta)} below the paper on whole test sets")
     tried = {name: swept(frame, "fisher_table_split_mnist", name)[1].index for name in ("exact", *PAPER["fisher"])}
     steps = {name: set(np.diff(np.log10(strengths)).round(3)) for name, strengths in tried.items()}
     assert steps.pop("exact") == {1}
@@ -165,7 +165,7 @@ def cifar(frame):
     yield f"SI with c = 0.01 {above:.1f} above the paper, each task within {apart:.1f} points of it"
     gap = means(frame, "split_cifar")["finetune"] - PAPER["cifar finetune"]
     yield f"fine-tuning not, {gap:.1f} above it"
-    yield f"Fine-tuning is {gap:.1f} above their mean:"
+    yield f"Fine-tuning is {gap:.1f} points above their mean:"
     hours, minutes = divmod(round(trial.wall_time_s / 60), 60)
     yield (
         f"one seed at the paper's 60 epochs ({hours} h {minutes} min on two cores): {above:.1f} points above the "
