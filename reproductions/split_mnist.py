@@ -4,7 +4,8 @@ Protocol zenke: Figure 3 of Zenke, Poole & Ganguli, "Continual learning through 
 Adam, its state reset after each task. The figure gives curves, not numbers: with c = 1 the accuracy on all tasks stays
 close to 100 %, without consolidation the first two tasks drop back to chance level. The authors' notebook evaluates on
 training images; this uses the test images. As in their code, hidden layers start as Keras's do (Glorot uniform) and
-output layers at zero.
+output layers at zero. That code resets Adam's moments and not its count of steps
+(:class:`~avsi.experiment.step_count.KeepStepCount`): the methods whose names end in authors do so too.
 
 Protocol dhp: the split MNIST column of Table 1 of "Differentiable Hebbian consolidation for continual learning"
 (Thangarasa, Miconi & Taylor; submission to ICLR 2020). Plain SGD. The paper's networks without plasticity have an extra
@@ -17,6 +18,7 @@ from functools import partial
 
 from avsi.experiment import Experiment, lazy_imports, main
 from avsi.experiment.methods import (
+    authors_reset,
     avalanche_si,
     dhp_table,
     finetune,
@@ -48,7 +50,15 @@ ZENKE = Experiment(
     epochs=10,
     batch_size=64,
     reset_optimizer=True,
-    methods=(finetune(), si(1.0, damping=1e-3), avalanche_si(1.0, damping=1e-3), scratch(), joint()),
+    methods=(
+        finetune(),
+        si(1.0, damping=1e-3),
+        authors_reset(finetune()),
+        authors_reset(si(1.0, damping=1e-3)),
+        avalanche_si(1.0, damping=1e-3),
+        scratch(),
+        joint(),
+    ),
     trials=10,
 )
 

@@ -34,6 +34,7 @@ with lazy_imports():
     from avsi import DHPPlugin
     from avsi.experiment.batched_fisher import BatchedEWC
     from avsi.experiment.feature_extraction import FreezeFeatures
+    from avsi.experiment.step_count import KeepStepCount
     from avsi.hebbian import DHPLinear
     from avsi.models import MatchedLinear, MultiHead
     from avsi.strategies import DHP, MAS, OnlineEWC, SynapticIntelligence
@@ -54,6 +55,12 @@ def dropout(model: Model) -> Method:
 def feature_extraction() -> Method:
     """Fine-tuning of the output layer alone, after ordinary training on the first task."""
     return Method("feature_extraction", Naive, label="feature extraction", plugins=(FreezeFeatures,))
+
+
+def authors_reset(method: Method) -> Method:
+    """A method with Adam reset as the SI authors' code does it: the moments, and not the count of steps."""
+    name, label = f"{method.name}_authors", f"{method.label}, authors' reset"
+    return replace(method, name=name, label=label, plugins=(*method.plugins, KeepStepCount))
 
 
 def scratch() -> Method:
