@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from avsi.experiment import Experiment, Method, Patience, Setting, Trial, running
 from avsi.experiment.events import Said
 from avsi.experiment.methods import (
+    authors_reset,
     avalanche_ewc,
     avalanche_mas,
     avalanche_si,
@@ -163,6 +164,7 @@ SPLIT = Experiment(
         dhp(PLASTIC),
         with_dhp(SI, PLASTIC),
         feature_extraction(),
+        authors_reset(SI),
         avalanche_si(1.0, damping=1e-3),
         avalanche_ewc(1e3),
         avalanche_mas(0.5),
@@ -179,7 +181,11 @@ PERMUTED = replace(
     scenario=partial(permuted_digits, n_experiences=4),
     model=partial(MLP, 64, (8,), 10),
     methods=(
-        *(method for method in SPLIT.methods if method.model is None and method.name != "online_ewc_sampled"),
+        *(
+            method
+            for method in SPLIT.methods
+            if method.model is None and method.name not in {"online_ewc_sampled", "si_authors"}
+        ),
         replace(online_ewc(10.0, labels="sampled"), name="online_ewc_sampled"),  # which stays finite here
         dhp(partial(MLP, 64, (8,), partial(DHPLinear, out_features=10))),
     ),
