@@ -154,7 +154,8 @@ def split(frame):
     yield (f"reproduced: {near}, {span(by_eta - paper)} above the paper")
     by_eta, paper, near = table_4(frame, "permuted", 1)
     yield (f"{near}, from {max(paper - by_eta):.1f} below the paper to {max(by_eta - paper):.1f} above it")
-    apart = means(frame, "permuted_mnist_ten_epochs")["dhp"] - by_eta["0.001"]
+    first = frame[frame.seed == 0]
+    apart = means(first, "permuted_mnist_ten_epochs")["dhp"] - means(first, "eta_sensitivity_permuted")["dhp_0.001"]
     yield f"the same trial with 0.001, on another processor above, ended {apart:.1f} points higher"
     by_eta, paper, near = table_4(frame, "imbalanced", 1)
     yield (f"{near}, {span(paper - by_eta)} below the paper on whole test sets")
@@ -212,19 +213,22 @@ def permuted(frame):
 
     ten = means(frame, "permuted_mnist_ten_epochs")
     above = {name: ten.get(f"{name}_matched", ten[name]) - paper[name] for name in paper.index}
-    assert abs(above.pop("dhp")) < 0.1
-    yield f"DHP alone at the paper, all others {span(above.values())} above it"
+    below = -above.pop("dhp")
+    yield f"DHP alone {below:.1f} below the paper, all others {span(above.values())} above it"
+    yield f"DHP alone is {below:.1f} points below it"
     gains = {name: ten[f"dhp+{name}"] - ten[f"{name}_matched"] for name in PENALTIES}
-    losses = gains.pop("si"), ten["dhp"] - ten["finetune_matched"]
-    assert max(losses) < 0 < min(gains.values())
+    losses = [ten["finetune_matched"] - ten["dhp"], -gains["si"], -gains["mas"]]
+    assert min(losses) > 0
     yield (
-        f"Without a penalty and with SI the matched networks are above DHP's, by {span([-gap for gap in losses])}; "
-        f"with Online EWC and MAS DHP's are, by {span(gains.values())}."
+        f"DHP's networks are above the matched ones with Online EWC alone, by {gains['online_ewc']:.1f}; without a "
+        f"penalty, with SI and with MAS they are {span(losses)} below them."
     )
     plain = {name: paper[name] - ten[name] for name in ("finetune", *PENALTIES)}
     above = -plain.pop("online_ewc")
     yield f"Plain networks are {span(plain.values())} below the paper, but with Online EWC {above:.1f} above it."
-    assert (early[paper.index] > ten[paper.index]).all()  # "accuracies are higher than at exactly ten"
+    both = frame[(frame.seed == 0) & frame.method.isin(paper.index)]
+    assert (means(both, "permuted_mnist_dhp") > means(both, "permuted_mnist_ten_epochs")).all()
+    yield "on seed 0, accuracies are higher than at exactly ten"
 
     trial = frame[(frame.experiment == "permuted_mnist_dhp") & (frame.method == "dhp")].iloc[0]
     eta = pd.DataFrame(trial.hebbian_dynamics["head"]).set_index("step").eta
