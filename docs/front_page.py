@@ -97,7 +97,7 @@ def table(frame: pd.DataFrame) -> str:
             benchmark,
             name,
             f"**{percent(ours)}**" if method else "",
-            percent(theirs) + by_sweep(frame, experiment, own),
+            percent(theirs) + fewer(theirs, ours) + by_sweep(frame, experiment, own),
             percent(control),
             percent(like_paper),
             reported(experiment, papers or method),
@@ -105,6 +105,11 @@ def table(frame: pd.DataFrame) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |"))
     return "\n".join([*lines, "", *plasticity(frame), *gap(frame)])
+
+
+def fewer(theirs: pd.Series, ours: pd.Series) -> str:
+    """Say of how many seeds a number is, where the row has more."""
+    return f" ({len(theirs)} of the seeds)" if 0 < len(theirs) < len(ours) else ""
 
 
 def by_sweep(frame: pd.DataFrame, experiment: str, own: str) -> str:
