@@ -35,17 +35,17 @@ class InMemoryBatches(SupervisedPlugin):
     labels, worker processes, distributed sampling. The order of plugins does not matter.
 
     Transformation groups are Avalanche's way to augment training data (``train_transform`` of our builders, and of its
-    own); torchvision's v2 transforms are the usual choice. One that maps each image alone and draws no random numbers
-    is applied to whole batches. One that draws is applied image by image, as without the plugin: each image is cropped
-    or flipped in a way of its own. That takes as long as torchvision takes for single images. With
-    ``augment="batch"`` it is applied to whole batches, which is about 17 times as fast, but torchvision's own
-    transforms then draw once for all images of a batch; it is also the way to use functions that make draws for each
-    image of a batch themselves.
+    own); torchvision's v2 transforms are the usual choice. Those of avsi and of torchvision that map each image alone
+    and draw no random numbers, such as ``Normalize``, ``Resize`` and compositions of them, are applied to whole
+    batches. Every other function is applied image by image, as without the plugin: each image is cropped or flipped in
+    a way of its own. That takes as long as torchvision takes for single images. With ``augment="batch"`` all are
+    applied to whole batches, which is about 17 times as fast, but torchvision's own transforms then draw once for all
+    images of a batch; it is the way to use functions that take batches, and make draws for each image themselves.
 
     Args:
         on_device: Whether to copy image tensors to the strategy's device, once, and index them there. Transforms
             must then take tensors on that device.
-        augment: Whether transforms that draw random numbers are applied to each "image" or to a whole "batch".
+        augment: Whether transforms not known to map each image alone are applied to each "image" or to a whole "batch".
 
     Attributes:
         reason: Why the last loader seen was left as it is; empty where its batches are made in memory.

@@ -16,21 +16,34 @@ from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.benchmarks.utils.data import _FlatDataWithTransform
 from avalanche.benchmarks.utils.flat_data import ConstantSequence, FlatData
 from avalanche.benchmarks.utils.transforms import MultiParamCompose, TupleTransform
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data.dataloader import default_collate
+from torchvision import transforms as v1
+from torchvision.transforms import v2
 
 from avsi._generators import generators_of, set_state, state_of
 from avsi.data.dataset import BatchTransform, ImageDataset
 from avsi.data.imageset import check_whole
+from avsi.data.transforms import Transform
 
 Place = Callable[[Tensor], Tensor]
 """Maps an image tensor to the one to index in its stead, a copy on another device for instance."""
 
 Augment = Literal["image", "batch"]
-"""Whether a transform that draws random numbers is applied to each image or to a whole batch."""
+"""Whether a transform not known to map each image alone is applied to each image or to a whole batch."""
 
 Steps = tuple[Callable[[Any], Any], ...]
 """Transforms, first to last."""
+
+SEPARABLE = frozenset(
+    {
+        nn.Identity,
+        *(v1.CenterCrop, v1.ConvertImageDtype, v1.Grayscale, v1.Normalize, v1.Pad, v1.Resize),
+        *(v2.CenterCrop, v2.ConvertImageDtype, v2.Grayscale, v2.Identity, v2.Normalize, v2.Pad, v2.Resize),
+        *(v2.RGB, v2.ToDtype),
+    }
+)
+"""torchvision's transforms that map each image of a batch by itself and draw no random numbers."""
 
 
 class NotInMemoryError(Exception):
@@ -44,8 +57,7 @@ class Origin:
     Attributes:
         images: Image tensor.
         transform: Applied to whole batches of its rows.
-        steps: Applied to what comes out, one after the other and image by image; empty where nothing draws random
-            numbers.
+        steps: Applied to what comes out, one after the other and image by image; empty where ``transform`` does it all.
     """
 
     images: Tensor
@@ -103,13 +115,16 @@ class Origin:
         if not steps:
             return origin
         together = partial(_apply, (leaf.transform, *steps))
+        if augment == "batch":
+            return cls(origin.images, together)
+        # By their types: that a function looks at one image alone cannot be found out by trying it on some.
+        if not all(map(is_separable, steps)):
+            return origin
         try:
-            whole = augment == "batch" or not _batch_problem(
-                together, few, lambda image: origin.finish(leaf.transform(image[None])[0])
-            )
-        except Exception:  # it takes single images only
-            whole = False
-        return cls(origin.images, together) if whole else origin
+            problem = _batch_problem(together, few, lambda image: origin.finish(leaf.transform(image[None])[0]))
+        except Exception:  # it fails for these images, and is to fail where it is applied
+            return origin
+        return origin if problem else cls(origin.images, together)
 
 
 @dataclass(frozen=True)
@@ -298,6 +313,20 @@ def integers(attribute: Any) -> Tensor:
         parts.append(part.expand(len(sequence)) if isinstance(sequence, ConstantSequence) else part)
     offset = torch.tensor([0, *accumulate(len(part) for part in parts)])
     return torch.cat(parts)[offset[leaf] + index]
+
+
+def is_separable(transform: Any) -> bool:
+    """Say whether a transform is known to map each image of a batch by itself, without random numbers.
+
+    Args:
+        transform: The transform.
+
+    Returns:
+        Whether it is one of :data:`SEPARABLE` or of avsi's own, or torchvision's composition of such.
+    """
+    if type(transform) in (v1.Compose, v2.Compose):
+        return all(map(is_separable, transform.transforms))
+    return isinstance(transform, Transform) or type(transform) in SEPARABLE
 
 
 def _apply(steps: Sequence[Callable[[Tensor], Tensor]], images: Tensor) -> Tensor:
