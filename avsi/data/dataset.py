@@ -41,7 +41,8 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(self.images[self.rows[index]][None])[0], self.targets[index]
+        # By a list of rows, which copies: a transform may work in place.
+        return self.transform(self.images[self.rows[index][None]])[0], self.targets[index]
 
     def select(self, indices: Tensor) -> ImageDataset:
         """Make a data set of some of the samples, by their positions (n,), over the same images."""
