@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from avsi._arguments import check_count, check_number
 from avsi.importance.estimators import MASK
-from avsi.models.multi_head import keep_old_classes, number_of_classes
+from avsi.models.multi_head import check_rows, keep_old_classes, number_of_classes
 
 
 class GrowingHead(DynamicModule):
@@ -65,13 +65,7 @@ class GrowingHead(DynamicModule):
         self.mask_value = mask_value
         initial_classes = check_count("initial_classes", initial_classes)
         self.head = head(self.in_features, initial_classes)
-        rows = number_of_classes(self.head)
-        if rows != initial_classes:
-            raise ValueError(
-                "a head that grows must have its classes in the first dimension of its parameters: of "
-                f"{initial_classes} classes, {type(self.head).__name__}'s first parameter has {rows} rows. Hidden "
-                "layers belong to the features"
-            )
+        check_rows(self.head, initial_classes)
         self.register_buffer("seen", torch.zeros(initial_classes, dtype=torch.bool))
         self.seen: Tensor
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from avsi._arguments import as_number, check_count
 from avsi.hebbian import TakesTargets, show_targets
+from avsi.importance.estimators import MASK
 
 
 class MultiHead(TakesTargets, MultiTaskModule):
@@ -75,7 +76,8 @@ class MultiHead(TakesTargets, MultiTaskModule):
             classes: The number of classes wanted.
 
         Raises:
-            TypeError: If the task or the number of classes is no whole number. One below 1 is a ValueError.
+            TypeError: If the task or the number of classes is no whole number. One below 1 is a ValueError, and so is
+                a head with hidden layers, whose classes cannot be counted by its parameters.
         """
         number = as_number(task)
         if not isinstance(number, int):
@@ -85,6 +87,7 @@ class MultiHead(TakesTargets, MultiTaskModule):
         if old is not None and number_of_classes(old) >= classes:
             return
         new = self.head(self.in_features, classes).to(self._placement).train(self.training)
+        check_rows(new, classes)
         if old is not None:
             keep_old_classes(old, new)
         self.heads[key] = new
@@ -103,8 +106,8 @@ class MultiHead(TakesTargets, MultiTaskModule):
 
         Returns:
             Logits, (N, classes): exactly the task's classes where the batch holds one task. A batch of several tasks
-            has as many columns as its largest head, and the columns that a sample's task lacks hold the lowest finite
-            number, so that they get probability 0 and can never win. With ``task_labels=None`` a dict by task.
+            has as many columns as its largest head, and the columns that a sample's task lacks hold -1000, as in
+            Avalanche's heads, so that they get probability 0. With ``task_labels=None`` a dict by task.
 
         Raises:
             ValueError: If there is not one target per sample, or the batch is empty and holds no task label.
@@ -130,7 +133,7 @@ class MultiHead(TakesTargets, MultiTaskModule):
             for task, mask in zip(tasks, masks, strict=True)
         ]
         width = max(output.shape[1] for output in outputs)
-        joined = outputs[0].new_full((len(x), width), torch.finfo(outputs[0].dtype).min)
+        joined = outputs[0].new_full((len(x), width), MASK)
         for mask, output in zip(masks, outputs, strict=True):
             joined[mask, : output.shape[1]] = output
         return joined
@@ -185,6 +188,24 @@ def call_with_targets(module: nn.Module, x: Tensor, targets: Tensor | None) -> T
         return module(x)
     with show_targets(module, targets):
         return module(x)
+
+
+def check_rows(head: nn.Module, classes: int) -> None:
+    """Check that a head keeps its classes in the first dimension of its parameters, as heads that grow must.
+
+    Args:
+        head: The head.
+        classes: Its number of classes.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    rows = number_of_classes(head)
+    if rows != classes:
+        raise ValueError(
+            f"a head that grows must have its classes in the first dimension of its parameters: of {classes} classes, "
+            f"{type(head).__name__}'s first parameter has {rows} rows. Hidden layers belong to the features"
+        )
 
 
 def number_of_classes(head: nn.Module) -> int:
