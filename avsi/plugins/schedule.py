@@ -15,7 +15,8 @@ class Schedule(SupervisedPlugin):
     """Gives each experience a fresh learning-rate scheduler and steps it after each epoch.
 
     Learning rates are set back after each experience, so that nothing outlasts it: the next one starts where the first
-    did. Avalanche's ``LRSchedulerPlugin`` keeps one scheduler, which cannot go on from a checkpoint.
+    did. After an interrupted experience they are set back before the next one, unless they were changed in between.
+    Avalanche's ``LRSchedulerPlugin`` keeps one scheduler, which cannot go on from a checkpoint.
 
     Args:
         make: Makes the scheduler from the optimizer, such as ``functools.partial(CosineAnnealingLR, T_max=10)``.
@@ -25,7 +26,8 @@ class Schedule(SupervisedPlugin):
         super().__init__()
         self._make = make
         self._scheduler: Any = None
-        self._rates: list[float] = []
+        self._rates: list[Any] = []  # with which the experience began
+        self._left: list[Any] = []  # with which its last epoch ended
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Make the experience's scheduler.
@@ -33,9 +35,10 @@ class Schedule(SupervisedPlugin):
         Raises:
             TypeError: If it steps by a measured value, as ``ReduceLROnPlateau`` does.
         """
-        # Copied: schedulers change a rate that is a tensor in place.
-        self._rates = [deepcopy(group["lr"]) for group in strategy.optimizer.param_groups]
-        self._forget_base(strategy)  # of an experience that was interrupted
+        if self._scheduler is not None and self._read(strategy) == self._left:
+            self._set_back(strategy)  # after an experience that was interrupted
+        self._rates = self._left = self._read(strategy)
+        self._forget_base(strategy)
         self._scheduler = self._make(strategy.optimizer)
         if isinstance(self._scheduler, ReduceLROnPlateau):
             raise TypeError(
@@ -46,13 +49,22 @@ class Schedule(SupervisedPlugin):
     def after_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Step the scheduler."""
         self._scheduler.step()
+        self._left = self._read(strategy)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Set the learning rates back."""
+        self._set_back(strategy)
+        self._forget_base(strategy)
+        self._scheduler, self._rates, self._left = None, [], []
+
+    def _set_back(self, strategy: Any) -> None:
         for group, rate in zip(strategy.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate
-        self._forget_base(strategy)
-        self._scheduler, self._rates = None, []
+
+    @staticmethod
+    def _read(strategy: Any) -> list[Any]:
+        # Copied: schedulers change a rate that is a tensor in place.
+        return [deepcopy(group["lr"]) for group in strategy.optimizer.param_groups]
 
     @staticmethod
     def _forget_base(strategy: Any) -> None:

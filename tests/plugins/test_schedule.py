@@ -50,6 +50,30 @@ def test_a_rate_that_was_changed_between_experiences_is_the_new_base(digits, int
     assert torch.isfinite(next(model.parameters())).all()
 
 
+@pytest.mark.parametrize("make", [float, torch.tensor])
+def test_after_an_interrupted_experience_the_next_begins_with_the_first_rate(digits, make):
+    model, rates = seeded_mlp(), Rates()
+    optimizer = SGD(model.parameters(), lr=make(0.5))
+    halving = Schedule(partial(LambdaLR, lr_lambda=lambda epoch: 0.5**epoch))
+    strategy = naive(model, optimizer, [halving, rates], epochs=2)
+    rates.interrupt = True
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            strategy.train(digits.train_stream[0], eval_streams=[])
+        assert float(optimizer.param_groups[0]["lr"]) == 0.25
+    rates.interrupt, rates.rates = False, []
+    seen = []
+
+    class Note(SupervisedPlugin):
+        def before_training_epoch(self, strategy, **kwargs):
+            seen.append(float(strategy.optimizer.param_groups[0]["lr"]))
+
+    strategy.plugins.append(Note())
+    strategy.train(digits.train_stream[1], eval_streams=[])
+    assert seen == [0.5, 0.25]
+    assert float(optimizer.param_groups[0]["lr"]) == 0.5
+
+
 def test_a_rate_that_is_a_tensor_is_set_back_too(digits):
     """Schedulers change it in place."""
     model = seeded_mlp()
