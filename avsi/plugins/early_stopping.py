@@ -126,27 +126,32 @@ class EarlyStopping(SupervisedPlugin):
 
     def _state(self, strategy: Any) -> dict[str, Any]:
         plugins = [plugin.state_dict() for plugin in self._consolidation(strategy)]
-        return deepcopy({"model": strategy.model.state_dict(), "plugins": plugins})
+        # Buffers that are no part of a state_dict too.
+        model = dict(strategy.model.named_buffers()) | strategy.model.state_dict()
+        return deepcopy({"model": model, "plugins": plugins})
 
     @staticmethod
     def _consolidation(strategy: Any) -> list[ConsolidationPlugin]:
         return [plugin for plugin in strategy.plugins if isinstance(plugin, ConsolidationPlugin)]
 
 
+@torch.no_grad()
 def restore(model: nn.Module, kept: Mapping[str, Any]) -> None:
     """Load an earlier state of a model; what has been added to it since (by an evaluation that grew it) stays.
 
     Args:
         model: The model.
-        kept: The earlier state.
+        kept: The earlier state; buffers that are not in a ``state_dict`` may be among it.
     """
-    state = model.state_dict()
+    state, buffers = model.state_dict(), dict(model.named_buffers())
     for name, value in kept.items():
-        present = state.get(name)
+        present = state.get(name, buffers.get(name))
         if isinstance(present, Tensor) and isinstance(value, Tensor) and present.shape != value.shape:
-            state[name] = fit(value, present.clone(), name)
-        else:
+            value = fit(value, present.clone(), name)
+        if name in state or name not in buffers:
             state[name] = value
+        else:
+            buffers[name].copy_(value)
     model.load_state_dict(state)
 
 

@@ -218,3 +218,28 @@ def test_goes_back_also_where_an_evaluation_has_grown_the_model_since(monkeypatc
     assert len(state) > len(kept[0]) or state["head.seen"].shape == (10,)  # it has grown
     for name, value in kept[0].items():
         assert torch.equal(state[name][tuple(slice(size) for size in value.shape)], value)
+
+
+def test_buffers_outside_of_the_state_dict_go_back_too(benchmark, monkeypatch):
+    class Centred(MLP):
+        def __init__(self):
+            super().__init__(64, (16,), 2)
+            self.register_buffer("centre", torch.zeros(64), persistent=False)
+
+        def forward(self, x, *rest):
+            if self.training:
+                self.centre += x.flatten(1).mean(0)
+            return super().forward(x.flatten(1) - self.centre / 100, *rest)
+
+    class Note(SupervisedPlugin):
+        def after_training_epoch(self, strategy, **kwargs):
+            kept.append(model.centre.clone())
+
+    errors, kept, model = iter([3, 1, 2, 2]), [], Centred()
+    monkeypatch.setattr(early_stopping, "validation_error", lambda *_: next(errors))
+    plugins = [Note(), EarlyStopping(benchmark.valid_stream, patience=2, at_least=1)]
+    strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), plugins, epochs=9)
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    assert len(kept) == 4
+    assert torch.equal(model.centre, kept[1])
+    assert not torch.equal(model.centre, kept[3])
