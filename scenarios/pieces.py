@@ -253,7 +253,8 @@ def sequence(
 
     Raises:
         TypeError: If ``normalise`` is neither a flag nor a mapping.
-        ValueError: If a data set does not fit the size or the channels, or ``normalise`` lacks one.
+        ValueError: If a data set does not fit the size or the channels, ``normalise`` lacks one, or a channel to be
+            normalised is constant.
 
     Examples:
         >>> import torch
@@ -293,7 +294,14 @@ def sequence(
             steps.append(RepeatChannels(channels))
         steps.append(scale)
         if normalise is True:
-            steps.append(Normalise(*channel_statistics(source.train.images, height * width)))
+            mean, std = channel_statistics(source.train.images, height * width)
+            constant = [channel for channel, deviation in enumerate(std) if not deviation > 0]
+            if constant:
+                raise ValueError(
+                    f"channel {constant[0]} of {name}'s training images has the same value everywhere and cannot get "
+                    "standard deviation 1: give means and standard deviations as normalise={...}, or normalise=False"
+                )
+            steps.append(Normalise(mean, std))
         elif normalise is not False:
             if name not in normalise:
                 raise ValueError(f"normalise gives no mean and standard deviation for {name!r}, only {list(normalise)}")

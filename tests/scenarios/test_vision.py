@@ -64,6 +64,8 @@ def test_sequence_normalises_each_data_set(digits):
         assert torch.allclose(x.var((0, 2, 3), correction=0), torch.ones(3).double(), atol=1e-5)
     tasks = sequence([small("a", digits)], normalise={"a": ([0.5], [0.25])})
     assert torch.allclose(inputs(build(tasks).train_stream[0]), (digits / 255 - 0.5) / 0.25)
+    with pytest.raises(ValueError, match="channel 0 of c's training images has the same value everywhere"):
+        sequence([small("c", torch.zeros_like(digits))], normalise=True)
     with pytest.raises(ValueError, match=r"normalise gives no mean and standard deviation for 'b', only \['a'\]"):
         sequence([small("b", digits)], normalise={"a": ([0.5], [0.25])})
 
