@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gc
-import pickle
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -28,26 +27,32 @@ def is_generator(value: Any) -> bool:
 
 
 def state_of(generator: Any) -> Any:
-    """Read a generator's state; equal states compare equal."""
+    """Read a generator's state as plain data; equal states compare equal."""
     if isinstance(generator, torch.Generator):
-        return generator.get_state().numpy().tobytes()
+        return generator.get_state().numpy().tobytes().hex()
     if isinstance(generator, random.Random):
         return generator.getstate()
     if isinstance(generator, np.random.RandomState):
-        return pickle.dumps(generator.get_state(legacy=False))
-    return pickle.dumps(generator.bit_generator.state)
+        return _plain(generator.get_state(legacy=False))
+    return _plain(generator.bit_generator.state)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def set_state(generator: Any, state: Any) -> None:
     """Bring a generator back to a state."""
     if isinstance(generator, torch.Generator):
-        generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+        generator.set_state(torch.frombuffer(bytearray.fromhex(state), dtype=torch.uint8))
     elif isinstance(generator, random.Random):
         generator.setstate(state)
     elif isinstance(generator, np.random.RandomState):
-        generator.set_state(pickle.loads(state))
+        generator.set_state(state)
     else:
-        generator.bit_generator.state = pickle.loads(state)
+        generator.bit_generator.state = state
 
 
 def generators_of(root: Any) -> list[Any]:
@@ -78,6 +83,31 @@ def generators_of(root: Any) -> list[Any]:
         elif not isinstance(value, LEAVES):
             waiting.extend(gc.get_referents(value))
     return found
+
+
+def states_of(root: Any) -> list[Any]:
+    """Read the states of all generators that :func:`generators_of` finds, as plain data."""
+    return [*map(state_of, generators_of(root))]
+
+
+def set_states(root: Any, states: Sequence[Any]) -> None:
+    """Bring the generators that an object holds to states that :func:`states_of` gave for it, or for one like it.
+
+    Args:
+        root: The object.
+        states: The states.
+
+    Raises:
+        ValueError: If there are not as many generators, or of other kinds.
+    """
+    found = generators_of(root)
+    if len(found) != len(states):
+        raise ValueError(f"there are {len(found)} random generators for {len(states)} states that were kept")
+    try:
+        for generator, state in zip(found, states, strict=True):
+            set_state(generator, state)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"a state that was kept is not one of a {type(generator).__name__}: {error}") from error
 
 
 def _parts(code: type | FunctionType) -> Iterator[Any]:

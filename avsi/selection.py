@@ -11,10 +11,12 @@ from typing import Any
 from avalanche.training.plugins import LRSchedulerPlugin
 
 from avsi._arguments import check_count
+from avsi._generators import set_states, states_of
 from avsi.consolidation import StabilityWarning
 from avsi.consolidation.arguments import check_strengths
 from avsi.experiment.strategy_state import NotKeptError, random_states, restore_random_states
 from avsi.plugins import ConsolidationPlugin
+from avsi.plugins.divergence import what_broke
 from avsi.plugins.early_stopping import validation_error
 from avsi.snapshot import Snapshot
 
@@ -160,6 +162,8 @@ def choose_strength(
     except NotKeptError:
         raise ValueError(f"choose_strength works on cpu and cuda, got {device}; move the strategy") from None
     snapshot = Snapshot(strategy, leave=[strategy.evaluator])
+    data = [experience, validation]  # a snapshot leaves data alone; their transforms may draw random numbers
+    generators = states_of(data)
 
     def attempt(learning_rate: float, strength: float) -> float | None:
         accuracy = None
@@ -169,12 +173,14 @@ def choose_strength(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", StabilityWarning)  # it is what is found out here
                 strategy.train(experience, eval_streams=[], **train)
-            accuracy = 1.0 - validation_error(strategy, [validation])
+            if not what_broke(strategy.model):
+                accuracy = 1.0 - validation_error(strategy, [validation])
         except FloatingPointError:
             pass
         finally:
             snapshot.restore()
             restore_random_states(random, device)
+            set_states(data, generators)
         tried.append(Attempt(learning_rate, strength, accuracy))
         return accuracy
 

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from avalanche.training import EWC, Naive
@@ -132,6 +133,46 @@ def test_everything_but_the_choice_is_as_before(benchmark):
     plugin = next(p for p in strategy.plugins if isinstance(p, SIPlugin))
     assert plugin.strengths == (choice.strength,)
     assert fingerprint(strategy_state(strategy)) == fingerprint(before)
+
+
+def test_transforms_that_draw_from_a_generator_of_their_own_begin_each_attempt_alike():
+    generator, drawn = np.random.default_rng(0), []
+
+    def noise(x):
+        drawn.append(generator.normal())
+        return x + drawn[-1]
+
+    noisy = split_digits(validation=0.2, train_transform=noise)
+    strategy = make(METHODS["si"][0], 1e3)
+    train, valid = noisy.train_stream[0], noisy.valid_stream[0]
+    choice = choose_strength(strategy, train, valid, learning_rates=(0.05,))
+    strategy.train(train, eval_streams=[])
+    trainings = np.array(drawn).reshape(len(choice.attempts) + 1, -1)
+    assert (trainings == trainings[0]).all()
+
+
+def test_a_strategy_whose_weights_broke_has_diverged(benchmark):
+    """Others than avsi's own train on."""
+
+    class Breaking(SupervisedPlugin):
+        strength = 0.0
+
+        def after_training_exp(self, strategy, **kwargs):
+            if self.strength > 1:
+                with torch.no_grad():
+                    next(strategy.model.parameters()).mul_(math.nan)
+
+    def assign(_, strength):
+        breaking.strength = strength
+
+    breaking, model = Breaking(), seeded_mlp(head=MultiHead)
+    strategy = naive(model, SGD(model.parameters(), lr=0.05), [breaking])
+    choice = choose_strength(
+        strategy, benchmark.train_stream[0], benchmark.valid_stream[0],
+        learning_rates=(0.05,), strength=4.0, margin=0.99, assign=assign,
+    )  # fmt: skip
+    assert [attempt.accuracy for attempt in choice.attempts[1:3]] == [None, None]
+    assert choice.strength == 1
 
 
 def test_arguments_of_training_are_passed_on(benchmark):

@@ -15,6 +15,7 @@ from avalanche.training.determinism.rng_manager import RNGManager
 from torch import nn
 
 from avsi import metrics
+from avsi._generators import set_states, states_of
 from avsi.consolidation import DivergenceError
 from avsi.experiment.checkpoint import START_OVER, Checkpoint
 from avsi.experiment.events import Said
@@ -207,6 +208,8 @@ class Trainer:
         self.finished["weights"].append(fingerprint(strategy.model.state_dict()))
         try:
             state = {"strategy": strategy_state(strategy, self.apart), "random": random_states(self.device)}
+            if own := states_of(self.drawing(strategy)):
+                state["generators"] = pack(own)
         except NotKeptError as error:
             if None not in self.finished["state"]:
                 self.progress.tell(Said(f"starts over when it is interrupted, for it cannot keep {error}"))
@@ -238,10 +241,22 @@ class Trainer:
             try:
                 restore_strategy(strategy, state["strategy"], done, self.streams["test"], self.apart)
             except ValueError as error:
-                raise ExperimentError(
-                    f"cannot resume from the checkpoint {self.checkpoint.path}: {error}; {START_OVER}"
-                ) from error
-        restore_random_states(state["random"], self.device)  # last: making and adapting models draws random numbers
+                raise self.cannot_resume(error) from error
+        # Last: making and adapting models draws random numbers.
+        restore_random_states(state["random"], self.device)
+        try:
+            set_states(self.drawing(strategy), state.get("generators", []))
+        except ValueError as error:
+            raise self.cannot_resume(error) from error
+
+    def drawing(self, strategy: Any) -> list[Any]:
+        """List what may hold random generators of its own, which outlast a training: transforms, data sets, models."""
+        independent = self.trial.method.regime == "independent"
+        return [self.streams, *([] if independent else [strategy.model, strategy._criterion])]
+
+    def cannot_resume(self, error: Exception) -> ExperimentError:
+        """Say why the checkpoint is of no use, and what to do."""
+        return ExperimentError(f"cannot resume from the checkpoint {self.checkpoint.path}: {error}; {START_OVER}")
 
     def measure(self, strategy: Any, experiences: Any) -> list[float]:
         """Measure a model's accuracy, in [0, 1], on each experience's data with evaluation transforms."""

@@ -227,6 +227,37 @@ class WarmingLoss(CrossEntropyLoss):
 
 
 OWN_LOSS = replace(MOMENTUM, name="own_loss", criterion=WarmingLoss)
+
+
+class Noise:
+    """Draws from generators of its own, of every kind."""
+
+    def __init__(self, seed):
+        self.torch, self.python = torch.Generator().manual_seed(seed), random.Random(seed)
+        self.numpy = np.random.Generator(np.random.MT19937(seed)), np.random.RandomState(seed)
+
+    def __call__(self, x):
+        draw = self.python.random() + sum(generator.uniform() for generator in self.numpy)
+        return x + draw / 10 * torch.randn(x.shape, generator=self.torch)
+
+
+class NoisyLayers(MLP):
+    """So does this one."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.noise = Noise(3)
+
+    def forward(self, x, task_labels, targets=None):
+        return super().forward(self.noise(x), task_labels, targets)
+
+
+def noisy_digits(**arguments):
+    return split_digits(train_transform=Noise(0), **arguments)
+
+
+NOISY_DATA = replace(MOMENTUM, name="noisy_data", scenario=noisy_digits)
+NOISY_MODEL = replace(MOMENTUM, name="noisy_model", model=partial(NoisyLayers, 64, (8,), MultiHead))
 WARMING = replace(KEPT, name="warming", model=partial(Warming, 64, (8,), MultiHead))
 RECORDED = replace(SPLIT, name="recorded", batch_size=8)  # dynamics are recorded every 100 steps
 SCHEDULED = replace(KEPT, name="scheduled", epochs=3, scheduler=partial(CosineAnnealingLR, T_max=3))
@@ -238,6 +269,8 @@ CASES = [
     *((MOMENTUM, name) for name in ("finetune", "si", "mas")),
     *((PERMUTED, name) for name in ("finetune", "si", "online_ewc_sampled", "dhp", "avalanche_si", "avalanche_ewc")),
     *((GROWING, name) for name in ("finetune", "si", "online_ewc")),
+    *((NOISY_DATA, name) for name in ("finetune", "scratch")),
+    (NOISY_MODEL, "finetune"),
     (WARMING, "finetune"),
     (OWN_LOSS, "finetune"),
     (RECORDED, "dhp"),
