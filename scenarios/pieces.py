@@ -294,14 +294,14 @@ def sequence(
             steps.append(RepeatChannels(channels))
         steps.append(scale)
         if normalise is True:
-            mean, std = channel_statistics(source.train.images, height * width)
-            constant = [channel for channel, deviation in enumerate(std) if not deviation > 0]
+            statistics = channel_statistics(source.train.images, height * width)
+            constant = [channel for channel, deviation in enumerate(statistics[1]) if not deviation > 0]
             if constant:
                 raise ValueError(
                     f"channel {constant[0]} of {name}'s training images has the same value everywhere and cannot get "
                     "standard deviation 1: give means and standard deviations as normalise={...}, or normalise=False"
                 )
-            steps.append(Normalise(mean, std))
+            steps.append(Normalise(*statistics))
         elif normalise is not False:
             if name not in normalise:
                 raise ValueError(f"normalise gives no mean and standard deviation for {name!r}, only {list(normalise)}")
