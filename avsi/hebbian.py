@@ -240,7 +240,7 @@ class DHPLinear(TakesTargets, nn.Module):
             Logits, (N, out_features).
 
         Raises:
-            RuntimeError: If there are no targets in training.
+            RuntimeError: If there are no targets in training, or it is under activation checkpointing.
             ValueError: If shapes, devices or classes do not match. Targets that are not integers are a TypeError.
                 Features that are not finite are, in training on a CPU, a FloatingPointError, and leave the traces as
                 they are. Elsewhere a check would stall the device; there such features show in the traces, which never
@@ -249,6 +249,12 @@ class DHPLinear(TakesTargets, nn.Module):
         if h.dim() != 2 or h.shape[1] != self.in_features:
             raise ValueError(f"features must have shape (samples, {self.in_features}), got {tuple(h.shape)}")
         if self.training:
+            # Only a backward pass that computes a part of the forward pass again comes here while one is running.
+            if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+                raise RuntimeError(
+                    "a DHPLinear cannot be computed again in the backward pass, since it has moved its traces "
+                    "meanwhile: leave it out of the part of the model under activation checkpointing"
+                )
             targets = self.shown_targets if targets is None else targets
             if targets is not None:
                 return self._forward_with_update(h, targets)

@@ -10,6 +10,7 @@ from oracles import importance as oracle_importance
 from oracles.hebbian import dhp_forward
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 import avsi.hebbian
 from avsi import fisher_diagonal, mas_importance
@@ -437,6 +438,16 @@ def test_a_failed_pass_leaves_the_traces_alone():
     with pytest.raises(RuntimeError, match="dtype"):
         layer(torch.randn(2, 7), torch.tensor([0, 1]))  # float32, the layer is float64
     assert (layer.hebb == 0).all()
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_is_refused(reentrant):
+    """The part computed again would begin with the traces that the first pass has moved."""
+    layer = make()
+    h, y = batch(labels=[0, 1])
+    outputs = checkpoint(layer, h.requires_grad_(), y, use_reentrant=reentrant)
+    with pytest.raises(RuntimeError, match="leave it out of the part of the model under activation checkpointing"):
+        outputs.sum().backward()
 
 
 # Showing labels
