@@ -180,7 +180,7 @@ def _means(
 def _select(model: nn.Module, names: Iterable[str] | None) -> dict[str, nn.Parameter]:
     known = dict(model.named_parameters())
     if names is None:
-        return {name: parameter for name, parameter in known.items() if parameter.requires_grad}
+        names = [name for name, parameter in known.items() if parameter.requires_grad]
     if isinstance(names, str):
         raise TypeError(f"parameters must be an iterable of names, got the string {names!r}; put it in a list")
     names = list(names)

@@ -151,12 +151,15 @@ def find_entry(users: Users, source: Any, value: Tensor) -> Entry | None:
         return None
     node, place = user
     kind, edge = node.name(), GradientEdge(node, 0)
+    rows = node._saved_self if kind == "MmBackward0" else node._saved_mat1 if kind == "AddmmBackward0" else None
+    if rows is not None and rows.is_complex():
+        return None
     if kind == "MmBackward0" and place == 1:
-        return Entry(edge, value.t(), node._saved_self, is_matrix=True)
+        return Entry(edge, value.t(), rows, is_matrix=True)
     if kind == "AddmmBackward0" and place == 2 and node._saved_alpha == 1:
-        return Entry(edge, value.t(), node._saved_mat1, is_matrix=True)
+        return Entry(edge, value.t(), rows, is_matrix=True)
     if kind == "AddmmBackward0" and place == 0 and node._saved_beta == 1:
-        return Entry(edge, value, node._saved_mat1)
+        return Entry(edge, value, rows)
     # phi does not see signs
     adds = kind in {"AddBackward0", "SubBackward0"} and (place == 0 or abs(node._saved_alpha) == 1)
     return Entry(edge, value) if adds or kind == "ExpandBackward0" else None

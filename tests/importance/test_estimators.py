@@ -1016,6 +1016,15 @@ def test_refuses_parameters_without_gradients():
         fisher_diagonal(model, DATA, parameters=["weight", "steps"])
 
 
+@pytest.mark.parametrize("names", [None, ["phase", "weight"]])
+@pytest.mark.parametrize("measure", [fisher_diagonal, mas_importance])
+def test_complex_parameters_are_refused(measure, names):
+    model = nn.Linear(3, 2)
+    model.phase = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    with pytest.raises(ValueError, match="parameters must be real numbers to have gradients, 'phase' is not"):
+        measure(model, DATA, parameters=names)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

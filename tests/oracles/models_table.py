@@ -287,6 +287,20 @@ class AddedTwice(nn.Module):
         return self.head(torch.tanh(x)).mean(1)
 
 
+class Spectral(nn.Module):
+    """Real parameters that are multiplied with complex numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(4, 5)), nn.Parameter(torch.randn(5))
+        self.filter, self.head = nn.Parameter(torch.randn(5, 5)), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.fft.fft(x)
+        x = x @ self.weight.to(x.dtype) + self.bias
+        return self.head(nn.functional.linear(x, self.filter.to(x.dtype), self.bias.to(x.dtype)).abs())
+
+
 def images(classes: int, channels: int = 3, size: int = 8, samples: int = 7) -> Batches:
     x, y = torch.randn(samples, channels, size, size, dtype=torch.float64), torch.randint(classes, (samples,))
     return list(zip(x.split(4), y.split(4), strict=True))
@@ -469,6 +483,7 @@ OTHERS: dict[str, Entry] = {
     "samples of unequal lengths, from the fourth": (Ragged, partial(sentences, [3, 3, 3, 2, 4])),
     "samples of unequal lengths, in the second batch": (Ragged, partial(sentences, [3, 3, 3], [2, 4])),
     "samples of one token, and of two and none": (Ragged, partial(sentences, [1, 1, 1], [2, 0])),
+    "spectral": (Spectral, partial(vectors, 3, 4)),
     "added twice": (AddedTwice, partial(vectors, 3, 4, 3)),
     "tied autoencoder": (TiedAutoencoder, partial(vectors, 3, 6)),
     "weight shared by two layers": (SharedWeight, partial(tokens, 5, 3)),
