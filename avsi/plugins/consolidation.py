@@ -184,8 +184,15 @@ class ConsolidationPlugin(DivergencePlugin):
             self.core.begin_task(strategy.optimizer)
 
     def before_training_epoch(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Bind again where an evaluation between epochs has replaced parameters (a growing classifier)."""
+        """Bind again where an evaluation between epochs has replaced parameters (a growing classifier).
+
+        Avalanche tells the optimizer of such parameters with the next experience only; until then it would not train
+        them, and neither plugin nor user would see it.
+        """
         super().before_training_epoch(strategy, *args, **kwargs)
+        present = dict(strategy.model.named_parameters())
+        if any(present.get(name, old) is not old for name, old in (strategy.optimized_param_id or {}).items()):
+            strategy.make_optimizer()
         self.core.bind(strategy.model)
 
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

@@ -696,6 +696,26 @@ def test_classifier_that_an_evaluation_grows_between_epochs(digits):
     assert torch.equal(plugin.anchor[name], model[3].classifier.weight)
 
 
+def test_what_an_evaluation_between_epochs_has_replaced_is_trained_on(digits):
+    """As if nothing had been evaluated, but for outputs that nobody has seen."""
+
+    class Evaluate(SupervisedPlugin):
+        def after_training_epoch(self, strategy, **kwargs):
+            strategy.eval(benchmark.test_stream)
+
+    ends = []
+    for plugins in ([], [Evaluate()]):
+        benchmark, model = class_incremental(digits)
+        plugin = SIPlugin(1.0, damping=1e-3)
+        strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), [plugin, *plugins], epochs=3)
+        strategy.train(benchmark.train_stream[0], eval_streams=[], shuffle=False)
+        head = model[3].classifier.weight
+        assert any(parameter is head for group in strategy.optimizer.param_groups for parameter in group["params"])
+        ends.append((head[:2], plugin.importance["3.classifier.weight"][:2]))
+    for alone, evaluated in zip(*ends, strict=True):
+        torch.testing.assert_close(evaluated, alone)
+
+
 STRATEGIES = {
     "replay": (Replay, {"mem_size": 60}),
     "lwf": (LwF, {"alpha": 1.0, "temperature": 2.0}),
