@@ -139,7 +139,8 @@ class QuadraticPenalty:
         self._stepped = False  # whether the optimizer took the step that was begun, as far as it says so
         self._added: list[Added] = []  # what was added to gradients for the running step
         self._open = False  # whether a step was begun and not ended
-        self._gradient: Tensor | None = None  # one of those that the optimizer began its step with
+        self._gradient: Tensor | None = None  # one of those that the penalty entered,
+        self._version: int | None = None  # and its version, where the optimizer was given a closure to run
         self._begun = False  # whether a step of the running task was begun
         if model is not None:
             self.bind()
@@ -233,7 +234,8 @@ class QuadraticPenalty:
         still being accumulated (as Accelerate's), the penalty is taken out of them again. Where several optimizers
         share a model, enclose the step of each: the penalty enters what the given one steps, and nothing else. Where an
         optimizer runs the backward pass within its step (a closure, as Lightning passes), run the closure first and
-        step without it; a gradient that is computed anew within the step is a RuntimeError.
+        step without it; a gradient that is computed anew within the step is a RuntimeError. Of sharpness-aware
+        minimisation enclose the second phase alone: ``with penalty.step(sam): sam.second_step()``.
 
         Args:
             optimizer: The optimizer. Without it the penalty enters all gradients, the stability limit is not known, and
@@ -298,8 +300,11 @@ class QuadraticPenalty:
         self._begun = self._open = True
         self._stepped = optimizer is None or not self._listen(optimizer)
         # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
-        if self.strength == 0 or self.experiences_seen == 0:
-            return
+        if self.strength != 0 and self.experiences_seen > 0:
+            self._enter(optimizer)
+        self._gradient = self._first_gradient()
+
+    def _enter(self, optimizer: Any) -> None:
         if self.proximal and optimizer is None:
             raise ValueError('penalty="proximal" needs the learning rate: write penalty.step(optimizer)')
         reached = self._find_reached() if optimizer is None else self._find_stepped(optimizer)
@@ -337,7 +342,7 @@ class QuadraticPenalty:
         self._measure_step()
         self.steps_seen += 1
         self._seen_gradient = self._stepped = self._open = False
-        self._added, self._gradient = [], None
+        self._added, self._gradient, self._version = [], None, None
         if self._stability.is_blown_up(self._bound.values()):
             self._stop(self.steps_seen - 1)
 
@@ -354,7 +359,7 @@ class QuadraticPenalty:
     def _forget_step(self) -> None:
         """Forget a step that was begun and not taken."""
         self._seen_gradient = self._stepped = self._open = False
-        self._pulls, self._added, self._gradient = {}, [], None
+        self._pulls, self._added, self._gradient, self._version = {}, [], None, None
 
     # Between tasks
 
@@ -498,6 +503,7 @@ class QuadraticPenalty:
             "_added": [],
             "_open": False,
             "_gradient": None,
+            "_version": None,
             "_peers": [],
             "_announcing": set(),
             "_ready": False,
@@ -652,9 +658,9 @@ class QuadraticPenalty:
             self._of_several |= any(id(parameter) not in held for parameter in self._bound.values())
             mine = ref(self)
 
-            def note_beginning(stepped: Optimizer, *_: Any) -> None:
+            def note_beginning(stepped: Optimizer, given: tuple[Any, ...], named: dict[str, Any]) -> None:
                 if (penalty := mine()) is not None:
-                    penalty._note_beginning(stepped)
+                    penalty._note_beginning(stepped, any(map(callable, (*given, *named.values()))))
 
             def note_end(stepped: Optimizer, *_: Any) -> None:
                 if (penalty := mine()) is not None:
@@ -664,7 +670,7 @@ class QuadraticPenalty:
             inner.register_step_post_hook(note_end)
         return True
 
-    def _note_beginning(self, optimizer: Optimizer) -> None:
+    def _note_beginning(self, optimizer: Optimizer, runs_closure: bool) -> None:
         # Called by the optimizer, before its step. A fused one is told by a GradScaler to unscale gradients itself.
         if not self._open:
             return
@@ -673,17 +679,28 @@ class QuadraticPenalty:
                 f"the gradients that {type(self).__name__} entered are still scaled by a GradScaler, whose factor the "
                 "penalty lacks: call scaler.unscale_(optimizer) before `with penalty.step(optimizer):`"
             )
-        self._gradient = self._first_gradient()
+        gradient = self._check_gradient()
+        # A closure may set gradients to zero in place. Without one a change says nothing: optimizers make some, too.
+        self._version = gradient._version if runs_closure and gradient is not None else None
 
     def _note_step(self, optimizer: Optimizer) -> None:
         # Called by the optimizer, at the end of its step; twice where that is a subclass's.
+        if self._open:
+            self._check_gradient()
+        found_inf = getattr(optimizer, "found_inf", None)  # a GradScaler's, for a fused one, which leaves the step out
+        # On other devices asking would wait for them: once in each step, which the proximal one cannot do without.
+        if found_inf is None or not (self.proximal or found_inf.device.type == "cpu") or not bool(found_inf):
+            self._stepped = True
+
+    def _check_gradient(self) -> Tensor | None:
         gradient = self._first_gradient()
-        if self._open and gradient is not None and gradient is not self._gradient:
+        if gradient is not None and (gradient is not self._gradient or self._version not in (None, gradient._version)):
             raise RuntimeError(
                 f"the gradient was computed anew within the optimizer's step, so {type(self).__name__} did not enter "
-                "it: call the closure before `with penalty.step(optimizer):`, and step without it"
+                "it: call the closure before `with penalty.step(optimizer):`, and step without it; of sharpness-aware "
+                "minimisation enclose the second phase alone; what changes gradients in there must do it in place"
             )
-        self._stepped = True
+        return gradient
 
     def _first_gradient(self) -> Tensor | None:
         return next((gradient for gradient in map(GRADIENT, self._bound.values()) if gradient is not None), None)

@@ -77,6 +77,7 @@ class SIPenalty(QuadraticPenalty):
         self._previous: dict[str, Tensor] = {}
         self._task: Reached | None = None  # what the step's task loss reached,
         self._gradients: list[Tensor | None] = []  # and its gradient, held from the backward pass to the update
+        self._begins_known = False  # whether the parameters that the step begins with are kept
         self._scaled = False  # whether a GradScaler let a fused optimizer decide on the device to leave out the step
         super().__init__(model, strength, exclude=exclude, penalty=penalty)
 
@@ -105,8 +106,9 @@ class SIPenalty(QuadraticPenalty):
 
     @torch.no_grad()
     def observe(self) -> None:
-        """Keep the task gradient and the parameters, before penalties are added and the optimizer steps."""
+        """Keep the task gradient, before penalties are added and the optimizer steps."""
         task = self._find_reached()
+        self._begins_known = False
         if self.steps_seen == 0:  # not as the task begins: another plugin may reset weights just then
             self._start = {
                 name: parameter.detach().clone()
@@ -117,8 +119,6 @@ class SIPenalty(QuadraticPenalty):
         if task is None:
             self._forget_kept()
             return
-        _, previous = task.further
-        torch._foreach_copy_(previous, task.parameters)
         gradients = task.gradients()
         kept = self._gradients if task is self._task else [None] * len(gradients)
         copies = [torch.empty_like(g) if copy is None else copy for g, copy in zip(gradients, kept, strict=True)]
@@ -140,9 +140,32 @@ class SIPenalty(QuadraticPenalty):
         torch._foreach_addcmul_(path_integral, gradients, minus_delta)
         self._keep_memory()
 
+    def _note_beginning(self, optimizer: Optimizer, runs_closure: bool) -> None:
+        super()._note_beginning(optimizer, runs_closure)
+        # Here, not as the step is opened: sharpness-aware minimisation takes its ascent back in between. Once, since a
+        # subclass's step that has another one within announces itself twice.
+        if self._open and not self._begins_known:
+            self._keep_parameters()
+
+    @torch.no_grad()
+    def _keep_parameters(self) -> None:
+        self._begins_known = True
+        if self._task is not None:
+            torch._foreach_copy_(self._task.further[1], self._task.parameters)
+
     def _note_step(self, optimizer: Optimizer) -> None:
         super()._note_step(optimizer)
         self._scaled = "found_inf" in vars(optimizer)  # there during the step alone
+
+    def add(self, optimizer: Any = None) -> None:
+        """Let the penalty enter the step that comes next, see :meth:`QuadraticPenalty.add`.
+
+        Args:
+            optimizer: The optimizer, which the proximal step needs.
+        """
+        super().add(optimizer)
+        if self._stepped:  # which no optimizer will announce
+            self._keep_parameters()
 
     def _forget_step(self) -> None:
         super()._forget_step()

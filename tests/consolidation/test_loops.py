@@ -268,11 +268,14 @@ def test_si_sees_the_unclipped_gradient_and_the_clipped_step(tasks):
     torch.testing.assert_close(penalty.path_integral["0.weight"], expected, rtol=1e-3, atol=1e-12)
 
 
+@pytest.mark.parametrize("kwargs", [{}, {"penalty": "proximal"}])
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("name", PENALTIES)
-def test_a_gradient_scaler_changes_nothing_and_steps_it_skips_count_for_nothing(tasks, name):
-    expected, reference = bare_loop(tasks, name)
+def test_a_gradient_scaler_changes_nothing_and_steps_it_skips_count_for_nothing(tasks, name, fused, kwargs):
+    expected, reference = bare_loop(tasks, name, **kwargs)
     model = mlp()
-    optimizer, penalty = OPTIMIZERS["sgd"](model.parameters()), PENALTIES[name](model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, fused=fused)
+    penalty = PENALTIES[name](model, **kwargs)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     for number, task in enumerate(tasks):
         for index, (x, y) in enumerate(task):
@@ -479,6 +482,25 @@ def test_a_closure_that_computes_the_gradient_within_the_step_is_noticed(tasks, 
 
     with pytest.raises(RuntimeError, match="computed anew within the optimizer's step"), penalty.step(optimizer):
         optimizer.step(closure)
+    model.zero_grad()
+
+    def closure_in_place():
+        for parameter in model.parameters():
+            parameter.grad.zero_()
+        cross_entropy(model(x), y).backward()
+
+    closure()
+    with pytest.raises(RuntimeError, match="computed anew within the optimizer's step"), penalty.step(optimizer):
+        optimizer.step(closure_in_place)
+    model.zero_grad()
+
+    def both():
+        closure()
+        optimizer.step()
+
+    with pytest.raises(RuntimeError, match="computed anew within the optimizer's step"), penalty.step(optimizer):
+        both()
+    optimizer = OPTIMIZERS["adam"](model.parameters())
     closure()
     with penalty.step(optimizer):
         optimizer.step(lambda: None)  # Lightning gives such a one where its own was called before
@@ -703,6 +725,42 @@ def test_an_optimizer_whose_inner_one_steps_is_the_inner_one(tasks, name, kwargs
             penalty.consolidate(task)
         ends.append((weights(model), omega(penalty)))
     assert all(torch.equal(*pair) for pair in zip(*ends, strict=True))
+
+
+def test_omega_of_sharpness_aware_minimisation_is_that_of_the_step_it_takes(tasks):
+    """Without the way back from the ascent, along which the gradient is largest."""
+    model = mlp()
+    optimizer, penalty = SharpnessAware(model.parameters(), 0.05), PENALTIES["si"](model)
+    expected = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+    for x, y in tasks[0]:
+        start = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        cross_entropy(model(x), y).backward()
+        optimizer.first_step()
+        cross_entropy(model(x), y).backward()
+        with penalty.step(optimizer):
+            optimizer.second_step()
+        for name, parameter in model.named_parameters():
+            expected[name] -= parameter.grad * (parameter.detach() - start[name])
+        optimizer.zero_grad()
+    for name, omega_of_path in penalty.path_integral.items():
+        torch.testing.assert_close(omega_of_path, expected[name], rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_both_phases_of_sharpness_aware_minimisation_in_one_step_are_refused(tasks, name):
+    """The penalty would enter the ascent alone."""
+    model = mlp()
+    optimizer, penalty = SharpnessAware(model.parameters(), 0.05), PENALTIES[name](model)
+    x, y = tasks[0][0]
+
+    def both():
+        optimizer.first_step()
+        cross_entropy(model(x), y).backward()
+        optimizer.second_step()
+
+    cross_entropy(model(x), y).backward()
+    with pytest.raises(RuntimeError, match="enclose the second phase alone"), penalty.step(optimizer):
+        both()
 
 
 def test_steps_of_another_optimizer_than_the_given_one_are_noticed(tasks):
