@@ -301,12 +301,12 @@ class QuadraticPenalty:
         self._stepped = optimizer is None or not self._listen(optimizer)
         # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
         if self.strength != 0 and self.experiences_seen > 0:
+            if self.proximal and optimizer is None:
+                raise ValueError('penalty="proximal" needs the learning rate: write penalty.step(optimizer)')
             self._enter(optimizer)
         self._gradient = self._first_gradient()
 
     def _enter(self, optimizer: Any) -> None:
-        if self.proximal and optimizer is None:
-            raise ValueError('penalty="proximal" needs the learning rate: write penalty.step(optimizer)')
         reached = self._find_reached() if optimizer is None else self._find_stepped(optimizer)
         if reached is None:
             return
