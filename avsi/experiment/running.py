@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import time
 from collections.abc import Sequence
@@ -25,9 +26,11 @@ from avsi.experiment.provenance import code_fingerprint, describe_data, describe
 from avsi.experiment.spec import Experiment, ExperimentError, Method
 from avsi.experiment.strategy_state import (
     NotKeptError,
+    attributes,
     fingerprint,
     pack,
     random_states,
+    restore_attributes,
     restore_random_states,
     restore_strategy,
     strategy_state,
@@ -70,14 +73,16 @@ def run(trial: Trial, setting: Setting, progress: TrialProgress | None, checkpoi
     record = Checkpoint(checkpoint)
     progress = progress or TrialProgress(lambda event: None)
     record.take_threads(progress.tell)
+    RNGManager.set_random_seeds(trial.seed)  # for a benchmark that takes no seed and draws
     benchmark = make_benchmark(experiment, trial.seed, setting)
     streams = {name: list(stream) for name, stream in benchmark.streams.items()}
+    _check_streams(experiment, streams)
     if experiment.smoke:
         for name, stream in streams.items():
-            _shorten(stream, FEW if name == "train" else FEW // 2)
+            streams[name] = _shortened(stream, FEW if name == "train" else FEW // 2)
     data, environment = describe_data(benchmark), describe_environment(setting.device)
     record.identify(trial, data, environment)
-    RNGManager.set_random_seeds(trial.seed)
+    RNGManager.set_random_seeds(trial.seed)  # whatever the benchmark has drawn
     result: dict[str, Any] = {
         "status": "finished",
         "experiment": experiment.name,
@@ -155,6 +160,8 @@ class Trainer:
         """Train one model on one task after the other, a fresh one on each, or one on all at once; measure each."""
         regime, train, test = self.trial.method.regime, self.streams["train"], self.streams["test"]
         independent, valid = regime == "independent", self.streams.get("valid", [])
+        if independent and len(valid) != len(train):  # else no validation set is a model's
+            valid = []
         if independent and len(train) != len(test):
             raise ExperimentError(
                 f"{self.trial.method.name} trains a model for each of {len(train)} tasks, and there are {len(test)} "
@@ -210,6 +217,8 @@ class Trainer:
             state = {"strategy": strategy_state(strategy, self.apart), "random": random_states(self.device)}
             if own := states_of(self.drawing(strategy)):
                 state["generators"] = pack(own)
+            if held := attributes(strategy):
+                state["attributes"] = held
         except NotKeptError as error:
             if None not in self.finished["state"]:
                 self.progress.tell(Said(f"starts over when it is interrupted, for it cannot keep {error}"))
@@ -220,6 +229,7 @@ class Trainer:
             return
         if self.trial.method.regime == "independent":
             del state["strategy"]  # the next one is made afresh
+            state.pop("attributes", None)
         watchers = {name: plugin.state_dict() for name, plugin in self.watchers.items()}
         try:
             self.checkpoint.write(pack(state | {"watchers": watchers, "finished": self.finished}))
@@ -242,6 +252,7 @@ class Trainer:
                 restore_strategy(strategy, state["strategy"], done, self.streams["test"], self.apart)
             except ValueError as error:
                 raise self.cannot_resume(error) from error
+            restore_attributes(strategy, state.get("attributes", {}))
         # Last: making and adapting models draws random numbers.
         restore_random_states(state["random"], self.device)
         try:
@@ -337,12 +348,28 @@ def make_benchmark(experiment: Experiment, seed: int, setting: Setting) -> Any:
     return benchmark
 
 
-def _shorten(stream: list[Any], size: int) -> None:
-    # Leave of each experience's data only some samples, spread over its classes.
-    for experience in stream:
+def _check_streams(experiment: Experiment, streams: dict[str, list[Any]]) -> None:
+    for name in ("train", "test"):
+        if not streams.get(name):
+            raise ExperimentError(f"the benchmark of {experiment.name} has no experience in its {name} stream")
+    for name, stream in streams.items():
+        for number, experience in enumerate(stream):
+            if not len(getattr(experience, "dataset", [None])):
+                raise ExperimentError(
+                    f"experience {number} of the {name} stream of {experiment.name} has no samples; leave it out of "
+                    "the benchmark, or give it some"
+                )
+
+
+def _shortened(stream: list[Any], size: int) -> list[Any]:
+    # Experiences with only some samples, spread over classes; the benchmark may be used again, so it is left alone.
+    short = []
+    for experience in map(copy.copy, stream):
         rows: dict[int, list[int]] = {}
         for row, target in enumerate(getattr(experience.dataset, "targets", [0] * len(experience.dataset))):
             rows.setdefault(int(target), []).append(row)
         share = -(-size // len(rows))
         chosen = sorted(row for members in rows.values() for row in members[:share])
         experience._dataset = experience.dataset.subset(chosen)  # its data set can only be read
+        short.append(experience)
+    return short

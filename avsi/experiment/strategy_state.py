@@ -7,6 +7,7 @@ reads them. Plugins answer for themselves with ``state_dict`` and ``load_state_d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -25,6 +26,7 @@ from avalanche.training.utils import ParamData
 from torch import Tensor
 from torch.nn import Module
 
+from avsi.experiment.sources import is_own
 from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.divergence import DivergencePlugin
 from avsi.plugins.evaluation import EvaluationPlugin
@@ -62,6 +64,9 @@ TEMPLATE = frozenset([
 ])
 # fmt: on
 """Attributes of Avalanche's ``SupervisedTemplate``: settings, what is kept here, and what lives within a pass only."""
+
+MODULE = frozenset(vars(Module()))
+"""Attributes that every layer has, kept as parameters and buffers, or set by training and evaluation."""
 
 PARAM_DATA = "avalanche.training.utils.ParamData"
 CUDA = "torch.cuda"
@@ -129,6 +134,47 @@ def restore_strategy(
     # Order of parameters, classes of plugins, and that loading has left nothing out.
     if fingerprint(strategy_state(strategy, apart)) != fingerprint(state):
         raise ValueError("the strategy's state is not the given one after loading it")
+
+
+def attributes(strategy: Any) -> dict[str, Any]:
+    """Collect what a user's own layers and loss hold as plain data outside of a state_dict, such as counts of steps.
+
+    Args:
+        strategy: The strategy.
+
+    Returns:
+        Values by layer's name ("criterion" for the loss) and attribute's.
+    """
+    found = {}
+    for name, owner in _own_objects(strategy).items():
+        held = {}
+        for key, value in vars(owner).items():
+            if key not in MODULE:
+                with contextlib.suppress(NotKeptError):
+                    held[key] = pack(value)
+        if held:
+            found[name] = held
+    return found
+
+
+def restore_attributes(strategy: Any, kept: Mapping[str, Any]) -> None:
+    """Set attributes to what :func:`attributes` gave."""
+    owners = _own_objects(strategy)
+    now = attributes(strategy)
+    for name, held in kept.items():
+        for key, value in held.items():
+            if fingerprint(value) != fingerprint(now.get(name, {}).get(key)):
+                setattr(owners[name], key, _unpack(_moved(value, strategy.device), strategy.device))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device, copy=True) if isinstance(value, Tensor) else value
+
+
+def _own_objects(strategy: Any) -> dict[str, Any]:
+    # A user's own layers by name, and the loss.
+    named = {**dict(strategy.model.named_modules()), "criterion": strategy._criterion}
+    return {n: item for n, item in named.items() if is_own(type(item).__module__) and hasattr(item, "__dict__")}
 
 
 def _adapt(strategy: Any, experience: Any, evaluated: Iterable[Any]) -> None:

@@ -18,7 +18,18 @@ from torch.utils.data import Dataset
 from torchvision.transforms import Compose, RandomHorizontalFlip, ToTensor
 from torchvision.transforms.functional import to_pil_image
 
-from avsi.experiment import Experiment, ExperimentError, Method, Patience, Reported, Setting, Trial, lazy_imports, main
+from avsi.experiment import (
+    Experiment,
+    ExperimentError,
+    Method,
+    Patience,
+    Reported,
+    Setting,
+    Trial,
+    lazy_imports,
+    main,
+    running,
+)
 from avsi.experiment.description import describe
 from avsi.experiment.methods import finetune, joint, scratch, si
 from avsi.experiment.names import resolve
@@ -137,6 +148,71 @@ def test_a_benchmark_with_one_test_set_for_all_experiences_has_tables(own, tmp_p
 def test_what_is_no_benchmark_is_named(own):
     with pytest.raises(ExperimentError, match="the scenario of tiny makes a str; it must make an Avalanche benchmark"):
         Trial(replace(own, scenario=lambda: "nothing"), own.methods[0], 0).run()
+
+
+def columns_of(*sizes):
+    """A stream of rows of numbers, so many in each experience."""
+    generator = torch.Generator().manual_seed(0)
+    return [with_task_label(Rows(torch.randn(n, 6, generator=generator), torch.arange(n) % 4), 0) for n in sizes]
+
+
+@pytest.mark.parametrize("smoke", [False, True])
+@pytest.mark.parametrize(
+    ("sizes", "named"),
+    [
+        ({"train": [9, 0], "test": [9, 9]}, "experience 1 of the train stream of .* has no samples"),
+        ({"train": [9, 9], "test": [0, 9]}, "experience 0 of the test stream of .* has no samples"),
+        ({"train": [9, 9], "test": [9, 9], "valid": [9, 0]}, "experience 1 of the valid stream of .* has no samples"),
+        ({"train": [9], "test": []}, "has no experience in its test stream"),
+    ],
+)
+def test_what_is_empty_is_refused_before_work_is_lost(experiment, sizes, named, smoke):
+    def scenario():
+        return benchmark_from_datasets(**{name: columns_of(*counts) for name, counts in sizes.items()})
+
+    empty = replace(experiment, scenario=scenario, model=perceptron, epochs=1)
+    empty = empty.as_smoke_test() if smoke else empty
+    with pytest.raises(ExperimentError, match=named):
+        Trial(empty, empty.method("si"), 0).run()
+
+
+def test_a_validation_set_that_is_no_models_own_is_not_measured_from_scratch(experiment):
+    def scenario():
+        return benchmark_from_datasets(train=columns_of(9, 9), test=columns_of(9, 9), valid=columns_of(9))
+
+    shared = replace(experiment, scenario=scenario, model=perceptron, epochs=1, methods=(finetune(), scratch()))
+    found = [Trial(shared, method, 0).run()["validation_accuracy"] for method in shared.methods]
+    assert found[0] is not None
+    assert found[1] is None
+
+
+class Kept:
+    """Benchmarks and random numbers, kept where no description looks."""
+
+    drawn, benchmark = [], None
+
+
+def unseeded():
+    Kept.drawn.append(torch.randn(3).tolist())
+    return benchmark_from_datasets(train=columns_of(9), test=columns_of(9))
+
+
+def test_a_benchmark_that_takes_no_seed_is_the_same_for_all_methods_of_a_seed(experiment):
+    drawn = replace(experiment, scenario=unseeded, model=perceptron, epochs=1)
+    for seed in (0, 1):
+        for name in ("finetune", "si"):
+            torch.rand(seed + len(name))  # whatever came before
+            Trial(drawn, drawn.method(name), seed).run()
+    assert Kept.drawn[0] == Kept.drawn[1] != Kept.drawn[2] == Kept.drawn[3]
+
+
+def test_a_smoke_test_leaves_the_benchmark_as_it_is(experiment, monkeypatch):
+    made = benchmark_from_datasets(train=columns_of(60, 60), test=columns_of(60, 60))
+    monkeypatch.setattr(Kept, "benchmark", made)
+    monkeypatch.setattr(running, "FEW", 8)
+    kept = replace(experiment, scenario=lambda: Kept.benchmark, model=perceptron, epochs=1)
+    Trial(kept.as_smoke_test(), kept.method("si"), 0).run()
+    assert [len(task.dataset) for task in made.train_stream] == [60, 60]
 
 
 def test_lambdas_are_told_apart_by_what_they_do():

@@ -252,11 +252,39 @@ class NoisyLayers(MLP):
         return super().forward(self.noise(x), task_labels, targets)
 
 
+class Annealed(MLP):
+    """Its outputs grow with the batches that it has seen; it counts in attributes of Python."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.seen, self.scale, self.log = 0, torch.ones(1), []
+
+    def forward(self, x, task_labels, targets=None):
+        if self.training:
+            self.seen += 1
+            self.scale = self.scale + 0.1
+            self.log.append(self.seen)
+        return super().forward(x, task_labels, targets) * self.scale * len(self.log) / (1 + self.seen)
+
+
+class AnnealedLoss:
+    """No layer, and it counts too."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def __call__(self, outputs, targets):
+        self.seen += outputs.requires_grad
+        return nn.functional.cross_entropy(outputs, targets) * self.seen / 10
+
+
 def noisy_digits(**arguments):
     return split_digits(train_transform=Noise(0), **arguments)
 
 
 NOISY_DATA = replace(MOMENTUM, name="noisy_data", scenario=noisy_digits)
+ANNEALED = replace(MOMENTUM, name="annealed", model=partial(Annealed, 64, (8,), MultiHead))
+ANNEALED_LOSS = replace(MOMENTUM, name="annealed_loss", criterion=AnnealedLoss)
 NOISY_MODEL = replace(MOMENTUM, name="noisy_model", model=partial(NoisyLayers, 64, (8,), MultiHead))
 WARMING = replace(KEPT, name="warming", model=partial(Warming, 64, (8,), MultiHead))
 RECORDED = replace(SPLIT, name="recorded", batch_size=8)  # dynamics are recorded every 100 steps
@@ -271,6 +299,8 @@ CASES = [
     *((GROWING, name) for name in ("finetune", "si", "online_ewc")),
     *((NOISY_DATA, name) for name in ("finetune", "scratch")),
     (NOISY_MODEL, "finetune"),
+    *((ANNEALED, name) for name in ("finetune", "scratch")),
+    (ANNEALED_LOSS, "finetune"),
     (WARMING, "finetune"),
     (OWN_LOSS, "finetune"),
     (RECORDED, "dhp"),
