@@ -66,7 +66,7 @@ def ends_of_tasks(trial: dict, last_step: int) -> list[float]:
     scenario = trial["description"]["scenario"]
     if (scenario.get("call") if isinstance(scenario, dict) else scenario) not in EQUAL_TASKS:
         return []
-    epochs = [len(errors) for errors in trial["validation_error"]] or [1] * len(trial["accuracy_matrix"])
+    epochs = [len(errors) for errors in trial["validation_error"]] or [1] * len(trial["accuracy_matrix"] or ())
     return [last_step * done / sum(epochs) for done in accumulate(epochs)][:-1]
 
 

@@ -11,9 +11,10 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from functools import cache, partial
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 from avsi.experiment.names import Name
@@ -42,8 +43,8 @@ def is_own(module: str) -> bool:
 @cache  # a constant may change while trials run, as a counter does; main() begins anew, for a notebook's may have
 def source_fingerprint(value: Any) -> str:
     """Compute ten digits of the SHA-256 of what a user's own function or class does, and what of theirs it names."""
-    # That is functions, classes, and constants: numbers, strings, partials, dataclasses and collections of them.
-    # Comments, docstrings and layout do not count.
+    # That is functions, classes, and constants: numbers, strings, partials, collections, objects of the user's classes
+    # and of torch's, by their attributes. Comments, docstrings and layout do not count.
     found: dict[Any, Any] = {}
     pending = [value]
     while pending:
@@ -53,7 +54,9 @@ def source_fingerprint(value: Any) -> str:
         text, used = _text_and_globals(item)
         constants = []
         for name, thing in sorted(used.items()):
-            parts = list(_parts(thing))
+            parts = [_called(thing)] if _is_anothers(thing) else list(_parts(thing, set()))
+            if _is_anothers(thing) and parts[0].rpartition(".")[2] == name.rpartition(".")[2]:
+                parts = []  # as it is called
             pending += filter(_is_definition, parts)
             constants.append((name, [repr(part) for part in parts if not _is_definition(part)]))
         found[item] = item.__qualname__, text, constants
@@ -144,26 +147,68 @@ def _constant(value: Any) -> Any:
     return repr(value)
 
 
-def _parts(value: Any) -> Iterator[Any]:
+def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
     # The user's own definitions in a global value, and its constants.
     match value:
         case Name() if is_own(value.module):
             yield value.resolve()
         case partial():
-            yield from _parts([value.func, *value.args, *sorted(value.keywords.items())])
-        case list() | tuple():
-            for item in value:
-                yield from _parts(item)
-        case dict():
-            yield from _parts(list(value.items()))
-        case set() | frozenset():
-            yield from sorted(map(repr, value))
+            yield from _parts([value.func, *value.args, *sorted(value.keywords.items())], seen)
+        case Enum():
+            yield f"{_called(type(value))}.{value.name}"
+            yield from _parts(value.value, seen)
         case None | bool() | int() | float() | complex() | str() | bytes() | Path():
             yield value
-        case _ if is_dataclass(value) and not isinstance(value, type):
-            yield from _parts([getattr(value, field.name) for field in fields(value)])
-        case _ if is_own(getattr(value, "__module__", None) or "") and _is_definition(value):
-            yield value
+        case range() | slice():
+            yield repr(value)
+        case _ if _is_one_of(value, "torch", "dtype", "device") or _is_one_of(value, "numpy", "generic"):
+            yield repr(value)
+        case set() | frozenset():
+            yield from sorted(map(repr, value))
+        case _ if _is_one_of(value, "torch", "Tensor") or _is_one_of(value, "numpy", "ndarray"):
+            return
+        case _ if id(value) in seen:  # within itself
+            return
+        case list() | tuple():
+            for item in value:
+                yield from _parts(item, seen | {id(value)})
+        case dict():
+            yield from _parts(list(value.items()), seen | {id(value)})
+        case _ if _is_anothers(value):
+            yield _called(value)
+        case _ if _is_definition(value):
+            if is_own(getattr(value, "__module__", None) or ""):
+                yield value
+        case _:
+            yield from _parts(type(value), seen)
+            yield from _parts(_attributes(value), seen | {id(value)})
+
+
+def _is_one_of(value: Any, module: str, *names: str) -> bool:
+    # Of a module that takes long to load, and is loaded where there is such a value.
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, tuple(getattr(loaded, name) for name in names))
+
+
+def _attributes(value: Any) -> list[Any]:
+    # What an object was made of; others than these hold what changes from run to run.
+    if is_dataclass(value):
+        return [getattr(value, field.name) for field in fields(value)]
+    kind = type(value).__module__
+    known = is_own(kind) or kind.partition(".")[0] in {"torch", "torchvision"} or isinstance(value, SimpleNamespace)
+    return sorted(vars(value).items()) if known and hasattr(value, "__dict__") else []
+
+
+def _is_anothers(value: Any) -> bool:
+    # A module, or a function or class, that is not the user's own.
+    if isinstance(value, ModuleType):
+        return not is_own(value.__name__)
+    named = isinstance(value, type | FunctionType | BuiltinFunctionType)
+    return named and not is_own(getattr(value, "__module__", None) or "")
+
+
+def _called(value: Any) -> str:
+    return value.__name__ if isinstance(value, ModuleType) else f"{value.__module__}.{value.__qualname__}"
 
 
 def _is_definition(value: Any) -> bool:

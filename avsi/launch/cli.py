@@ -233,9 +233,10 @@ def run(
             at_once = options.workers or 1
             chosen = Sweep(experiment, ranges, launch, root, options.sweep_trials, sweep_seeds, at_once).run()
             file = root / experiment.name / f"choice{chosen.experiment.suffix}.txt"
-            write_text(file, chosen.text)
-            if not options.quiet:
-                _say(f"{chosen.text}chosen: --set @{file}")
+            if chosen.text:
+                write_text(file, chosen.text)
+                if not options.quiet:
+                    _say(f"{chosen.text}chosen: --set @{file}")
             if options.methods is not None:
                 beside = [m for m in chosen.experiment.methods if m.base_name in names and m not in chosen.methods]
                 chosen = replace(chosen, methods=[*chosen.methods, *beside])
@@ -251,6 +252,8 @@ def run(
         name = f"{experiment.name}{chosen.experiment.suffix}"
         written = write_report(root, only=name)
         show(written, "" if options.quiet else name, [method.name for method in chosen.methods])
+    if chosen.problem:
+        raise ExperimentError(chosen.problem)
     return launch.failures
 
 
@@ -347,6 +350,11 @@ def _earlier_candidates(chosen: Chosen, root: Path) -> Iterator[Method]:
                 yield again
 
 
+def _finished(root: Path, trial: Trial) -> list[int]:
+    """List the seeds of a method's finished trials."""
+    return [int(path.stem.removeprefix("seed-")) for path in (root / trial.file).parent.glob("seed-*.json")]
+
+
 def _write_experiment(
     chosen: Chosen, root: Path, sweep_seeds: Iterable[int], seeds: Iterable[int], command: Sequence[str]
 ) -> None:
@@ -365,7 +373,9 @@ def _write_experiment(
         }
         published = chosen.published.get(method.candidate_of or method.name)
         if published is not None:  # the method was swept
-            row |= {"settings": dict(method.settings), "seeds": list(sweep_seeds if method.candidate_of else seeds)}
+            # Of what was chosen, trials of an earlier sweep count too; those that it was chosen by do not.
+            fresh = {*seeds, *_finished(root, trial)} - set(sweep_seeds)
+            row |= {"settings": dict(method.settings), "seeds": sorted(sweep_seeds if method.candidate_of else fresh)}
             row |= {} if method.candidate_of else {"published": published}
         rows.append(row)
     content = {key: getattr(experiment, key) for key in ("name", "title", "source", "protocol", "deviation")}

@@ -99,7 +99,7 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
 def method_of(experiment: Experiment, name: str) -> Method | None:
     """Find the method that a name such as ``mas.strength`` is about; names have dots too, and the longest counts."""
     fitting = [m for m in experiment.methods if name.startswith(f"{m.base_name}.")]
-    return max(fitting, key=lambda method: len(method.name), default=None)
+    return max(fitting, key=lambda method: len(method.base_name), default=None)
 
 
 def changed_method(experiment: Experiment, method: Method, name: str, value: Any) -> Method:

@@ -83,6 +83,7 @@ class Chosen:
     candidates: Sequence[Method] = ()  # all that were tried
     published: Mapping[str, dict[str, Any]] = field(default_factory=dict)  # the script's values by method and parameter
     text: str = ""  # the choice, as ``--set @FILE`` reads it
+    problem: str = ""  # which methods nothing could be chosen for, and why
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Sweep:
             )
 
     def run(self) -> Chosen:
-        """Try settings and choose; an ExperimentError where a parameter does not exist or nothing can be chosen."""
+        """Try settings and choose; an ExperimentError where a parameter does not exist or is set already."""
         tried: dict[str, list[Method]] = {}
         for name, ranges in self._by_method().items():
             if self.drawn is not None:
@@ -135,6 +136,9 @@ class Sweep:
                     f"cannot sweep {range_.name!r}{did_you_mean(range_.name.split('.')[0], names)}; give a parameter "
                     f"of a method, such as mas.strength or mas.optimizer.lr; the methods are: {', '.join(names)}"
                 )
+            path = range_.name.removeprefix(f"{method.base_name}.")
+            if path in dict(method.settings):
+                raise ExperimentError(f"--set gives {range_.name} a value, and --sweep others; leave out one of them")
             found.setdefault(method.name, []).append(range_)
         for name, ranges in found.items():
             count = math.prod(len(range_.values) for range_ in ranges)
@@ -189,17 +193,15 @@ class Sweep:
         """Put the best candidates in the place of their methods."""
         script, changes, lines = self.experiment, list(self.experiment.changes), []
         winners: dict[str, Method] = {}
-        published = {}
+        published, hopeless = {}, []
         for name, methods in tried.items():
             best, before = max(methods, key=self._score), script.method(name)
             score = self._score(best)
-            if score == -math.inf:
-                raise ExperimentError(
-                    f"no setting of {name} can be chosen: each has trials that diverged, failed or have no validation "
-                    "data"
-                )
-            winners[name] = replace(best, name=name, candidate_of="")
             published[name] = {path: value_of(script, before, path) for path, _ in best.settings}
+            if score == -math.inf:
+                hopeless.append(name)
+                continue
+            winners[name] = replace(best, name=name, candidate_of="")
             new = [setting for setting in best.settings if setting not in before.settings]
             changes += [(f"{best.base_name}.{path}", "swept") for path, _ in new]
             seeds = f"seed{'s' * (len(self.seeds) > 1)} {', '.join(map(str, self.seeds))}"
@@ -208,7 +210,12 @@ class Sweep:
             lines += [f"{best.base_name}.{path} = {value!r}" for path, value in best.settings]
         kept = tuple(winners.get(method.name, method) for method in script.methods)
         changed = replace(script, methods=kept, changes=tuple(changes))
-        return Chosen(changed, list(winners.values()), candidates, published, "\n".join(lines) + "\n")
+        problem = (
+            f"no setting of {', '.join(hopeless)} can be chosen: each has trials that diverged, failed or have no "
+            "validation data"
+        )
+        text = "\n".join(lines) + "\n" if lines else ""
+        return Chosen(changed, list(winners.values()), candidates, published, text, problem if hopeless else "")
 
 
 def candidate(experiment: Experiment, method: Method, settings: Mapping[str, Any]) -> Method:

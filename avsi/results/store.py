@@ -105,7 +105,8 @@ def harmless(value: Any, depth: int = 0) -> Any:
 
 
 def prepare(root: Path) -> Path:
-    """Make a results folder, see that it can be written to, and return it."""
+    """Make a results folder, ~ being the user's, see that it can be written to, and return it."""
+    root = root.expanduser()
     probe = root / f".probe-{os.getpid()}"
     try:
         write_bytes(probe, b"")

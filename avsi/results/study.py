@@ -211,6 +211,9 @@ def make_study(
             if seeds is None or trial["seed"] in seeds:
                 known = {key: value for key, value in trial.items() if value is not None and key in COLUMNS}
                 trials.append(COLUMNS | known | {"method": entry["name"]})
+    labels = [row["label"] for row in rows.values()]
+    for name, row in rows.items():  # tables and legends tell methods apart by their labels
+        row["label"] += f" ({name})" * (labels.count(row["label"]) > 1)
     columns = [*METHOD, *(f"paper_{key}" for key in METHOD["reported"])]
     methods = pd.DataFrame(list(rows.values()), columns=columns, dtype=object).set_index("name")
     methods = methods.astype({"paper_accuracy": float, "paper_bwt": float})

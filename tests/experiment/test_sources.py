@@ -1,5 +1,6 @@
 """A user's own code is part of what a trial is."""
 
+import importlib.util
 import os
 import runpy
 import subprocess
@@ -155,6 +156,81 @@ def test_what_is_edited_is_another(edit, base, tmp_path):
     now = described(tmp_path, edit)
     assert now.startswith("{'name': 'mine.Network', 'source': ")
     assert now != base
+
+
+CONSTANTS = """
+from enum import Enum
+from functools import partial
+from types import SimpleNamespace
+import numpy
+import torch
+from torch import nn
+from torch.nn import ReLU as Activation
+import torch.nn.functional as F
+from torchvision.transforms import v2
+
+class Kind(Enum):
+    SOFT = 61
+    HARD = 62
+
+class Plan:
+    def __init__(self, size):
+        self.size, self.own = size, self
+
+    def twice(self):
+        return 63 + 64
+
+KIND, PLAN, PLANNED = Kind.SOFT, Plan(65), [Plan(66)]
+LAYER, MAKE, BY_NAME = nn.Sigmoid, partial(torch.optim.SGD, lr=0.5), {"act": nn.GELU}
+SPACE, COUNTS, WIDE = SimpleNamespace(width=67), range(68), numpy.int64(69)
+HALF, CROP, TABLE = torch.float16, v2.Compose([v2.RandomCrop(28, padding=2)]), numpy.zeros(3)
+
+def build():
+    return (
+        KIND, PLAN, PLANNED, LAYER, MAKE, BY_NAME, SPACE, COUNTS, WIDE, HALF, CROP, TABLE, Activation, F.relu, nn.Linear
+    )
+"""
+
+
+def fingerprint_of(text, folder):
+    """Of ``build`` in a module of this text, loaded anew."""
+    folder.mkdir()
+    (folder / "constants_of_mine.py").write_text(text)
+    spec = importlib.util.spec_from_file_location("constants_of_mine", folder / "constants_of_mine.py")
+    sys.modules["constants_of_mine"] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        return describe(module.build)["source"]
+    finally:
+        del sys.modules["constants_of_mine"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        ("SOFT = 61", "SOFT = 71"),
+        ("Kind.SOFT", "Kind.HARD"),
+        ("Plan(65)", "Plan(75)"),
+        ("Plan(66)", "Plan(76)"),
+        ("return 63 + 64", "return 63 - 64"),
+        ("nn.Sigmoid", "nn.Tanh"),
+        ("torch.optim.SGD", "torch.optim.Adam"),
+        ("nn.GELU", "nn.SELU"),
+        ("width=67", "width=77"),
+        ("range(68)", "range(78)"),
+        ("int64(69)", "int64(79)"),
+        ("torch.float16", "torch.bfloat16"),
+        ("padding=2", "padding=3"),
+        ("ReLU as Activation", "ELU as Activation"),
+        ("torch.nn.functional as F", "torch as F"),
+    ],
+)
+def test_constants_that_are_edited_are_others(edit, tmp_path):
+    was = fingerprint_of(CONSTANTS, tmp_path / "was")
+    edited = CONSTANTS.replace(*edit)
+    assert edited != CONSTANTS
+    assert fingerprint_of(edited, tmp_path / "edited") != was
+    assert fingerprint_of(CONSTANTS, tmp_path / "again") == was
 
 
 def test_what_says_and_does_the_same_is_the_same(base, tmp_path):

@@ -124,8 +124,41 @@ def test_settings_that_diverged_are_not_chosen(swept, tmp_path):
 
     chosen = run_sweep(swept, ["mas.strength=1,10,100"], Invented(tmp_path, accuracy), seeds=(0, 1))
     assert chosen.methods[0].settings == (("strength", 10),)
-    with pytest.raises(ExperimentError, match="no setting of si can be chosen"):
-        run_sweep(swept, ["si.strength=1,10"], Invented(tmp_path, lambda *_: None))
+    both = ["si.strength=1,2", "mas.strength=1,10"]
+
+    def accuracy_of_mas(settings, seed):
+        return 0.5 if settings["strength"] == 10 else None
+
+    chosen = run_sweep(swept, both, Invented(tmp_path / "both", accuracy_of_mas))
+    assert [method.settings for method in chosen.methods] == [(("strength", 10),)]
+    assert chosen.problem.startswith("no setting of si can be chosen: each has trials that diverged")
+
+
+def test_what_cannot_be_chosen_does_not_cost_what_can(swept, tmp_path, monkeypatch):
+    """Trials are finished, tables made, and then there is an error."""
+    monkeypatch.setattr(Sweep, "_score", lambda self, method, count=None: -math.inf if "mas" in method.name else 0.5)
+    ranges = ("si.strength=1,2", "mas.strength=1,2")
+    with pytest.raises(ExperimentError, match="no setting of mas can be chosen"):
+        run(swept, Options(sweep=ranges, trials=1, epochs=1, quiet=True, out=tmp_path))
+    (study,), problems = read_studies(tmp_path / "tiny")
+    assert list(study.compared.index) == ["si"]
+    assert len(study.run) == 5
+    assert not problems
+
+
+def test_a_later_sweep_keeps_the_trials_of_what_is_chosen_again(swept, tmp_path, monkeypatch):
+    monkeypatch.setattr(Sweep, "_score", lambda self, method, count=None: -abs(dict(method.settings)["strength"] - 1))
+    for values, seeds, trials_ in (("1.0,2.0", 1, 3), ("1.0,4.0", 2, 1)):
+        sweep = (f"si.strength={values}",)
+        run(swept, Options(sweep=sweep, sweep_seeds=seeds, trials=trials_, epochs=1, quiet=True, out=tmp_path))
+    (study,), _ = read_studies(tmp_path / "tiny")
+    assert [seed for _, seed in study.of("si").index] == [2, 3]  # 0 and 1 were chosen by
+
+
+def test_what_is_set_cannot_be_swept(swept, tmp_path):
+    experiment = change(swept, read_settings(["si.strength=0.5"]))
+    with pytest.raises(ExperimentError, match=r"--set gives si.strength a value, and --sweep others"):
+        run_sweep(experiment, ["si.strength=1,10"], Invented(tmp_path, best_at(1)))
 
 
 def test_optuna_finds_the_peak_and_goes_on_where_it_was(swept, tmp_path):

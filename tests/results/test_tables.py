@@ -52,11 +52,11 @@ def test_accuracies_by_task_have_the_papers_and_training_values_below():
     assert rows(study(si, si | {"name": "x", "reported": NO_PAPER}), TASKS) == (
         ["task 1", "task 2", "task 3"],
         [
-            ["SI", "90.0", "85.0", "95.0"],
-            ["SI (paper)", "80.0", "85.0", "90.0"],
-            ["SI (training)", "100.0", "90.0", "95.0"],
-            ["SI", "90.0", "85.0", "95.0"],
-            ["SI (training)", "100.0", "90.0", "95.0"],
+            ["SI (si)", "90.0", "85.0", "95.0"],  # by name, where labels are the same
+            ["SI (si) (paper)", "80.0", "85.0", "90.0"],
+            ["SI (si) (training)", "100.0", "90.0", "95.0"],
+            ["SI (x)", "90.0", "85.0", "95.0"],
+            ["SI (x) (training)", "100.0", "90.0", "95.0"],
         ],
     )
 
