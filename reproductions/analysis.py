@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,11 +40,26 @@ class DataOptions:
     download: bool = True
     """Obtain missing data sets from their publishers."""
     out: Path = Path("results")
-    """Folder for results; they go into a folder in it that is named after the analysis."""
+    """Folder for results; they go into a folder in it that is named after the analysis and what was changed."""
 
     def load(self) -> Source:
         """Load the data set."""
         return Source.load(self.dataset, self.data_root, self.download)
+
+
+def changes(options: Any, but: Sequence[str] = ("out", "data_root", "download", "device")) -> dict[str, Any]:
+    """List the options that are not the defaults, but for those on which no numbers depend."""
+    return {
+        field.name: getattr(options, field.name)
+        for field in fields(options)
+        if field.name not in but and getattr(options, field.name) != field.default
+    }
+
+
+def folder_name(analysis: str, changed: Mapping[str, Any]) -> str:
+    """Name the folder for results: one for each protocol and seed, so that none overwrites another's."""
+    words = [word for n, v in changed.items() for word in (n, *(v if isinstance(v, list | tuple) else [v]))]
+    return "-".join([analysis, *map(str, words)])
 
 
 def check_least(options: Any, **least: int) -> None:

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from analysis import LAYERS, DataOptions, RecordingSI, check_least, run_analysis, train_plainly
+from analysis import (
+    LAYERS,
+    DataOptions,
+    RecordingSI,
+    changes,
+    check_least,
+    folder_name,
+    run_analysis,
+    train_plainly,
+)
 
 from avsi import fisher_diagonal, mas_importance
 from avsi.experiment import ExperimentError
@@ -75,7 +84,7 @@ def measure(options: Options, seed: int) -> pd.DataFrame:
 def main(options: Options) -> None:
     """Measure, write the table and print it."""
     options.check()
-    folder = prepare(options.out) / "importance_and_curvature"
+    folder = prepare(options.out) / folder_name("importance_and_curvature", changes(options))
     found = pd.concat([measure(options, seed) for seed in range(options.seeds)])
     means = found.groupby(["layer", "measure"], sort=False)[["pearson", "spearman"]].mean()
     table = means.map("{:.2f}".format).reset_index().set_index("layer")

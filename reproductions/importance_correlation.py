@@ -18,7 +18,16 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from analysis import LAYERS, DataOptions, RecordingSI, check_least, correlations, run_analysis, train_plainly
+from analysis import (
+    LAYERS,
+    DataOptions,
+    RecordingSI,
+    check_least,
+    correlations,
+    folder_name,
+    run_analysis,
+    train_plainly,
+)
 from matplotlib.figure import Figure
 
 from avsi.experiment import ExperimentError
@@ -78,9 +87,8 @@ class Options(DataOptions):
 
     @property
     def folder(self) -> str:
-        """Name of the folder for results: one for each protocol and seed."""
-        words = [word for n, v in self.changes.items() for word in (n, *(v if isinstance(v, list) else [v]))]
-        return "-".join(["importance_correlation", *map(str, words)])
+        """Name of the folder for results."""
+        return folder_name("importance_correlation", self.changes)
 
 
 def measure(options: Options, strength: float) -> dict:

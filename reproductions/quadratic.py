@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from analysis import RecordingSI, check_least, run_analysis, train_plainly
+from analysis import RecordingSI, changes, check_least, folder_name, run_analysis, train_plainly
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -193,7 +193,8 @@ def draw(comparisons: list[Comparison]) -> Figure:
 def main(options: Options) -> None:
     """Measure, write table, numbers and figure, and print the table."""
     options.check()
-    folder = prepare(options.out) / "quadratic"  # refuses a folder that cannot be written to before any work
+    # Refuses a folder that cannot be written to before any work.
+    folder = prepare(options.out) / folder_name("quadratic", changes(options))
     comparisons = compare(options)
     cells = tuple((c.name, c.quantity, f"{100 * c.error:.2f}", f"{100 * c.worst:.2f}") for c in comparisons)
     columns = ("case (equation)", "quantity", "error %", "largest error of a parameter %")

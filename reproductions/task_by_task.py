@@ -197,7 +197,7 @@ def analyse(options: Options) -> None:
     """Run all methods, and write and show what came of it."""
     options.check()
     options = replace(options, device=check_device(options.device))
-    prepare(options.results)
+    options = replace(options, results=prepare(options.results))
     for name in options.methods:
         found = run(options.experiment, name, options) | {"margin": options.margin, "seed": options.seed}
         write_json(options.folder / f"{name}-{options.seed}.json", found)

@@ -265,7 +265,7 @@ def test_quadratic_losses_agree_with_theory_within_2_percent(tmp_path):
     done = script("quadratic", "--starts", 20_000, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    folder = tmp_path / "results" / "quadratic"
+    folder = tmp_path / "results" / "quadratic-starts-20000"  # the full run's is left alone
     assert {path.name for path in folder.iterdir()} == {
         "summary.md",
         "quadratic.json",
@@ -486,14 +486,13 @@ def test_missing_trials_are_named(load, folder, method, message):
 def test_importance_and_curvature_on_digits(load, tmp_path):
     module = load("importance_and_curvature")
     module.main(module.Options(epochs=1, seeds=1, dataset="digits", out=tmp_path))
-    rows = json.loads((tmp_path / "importance_and_curvature" / "correlations.json").read_text())["rows"]
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == "importance_and_curvature-dataset-digits-epochs-1-seeds-1"  # the full run's is left alone
+    rows = json.loads((folder / "correlations.json").read_text())["rows"]
     assert len(rows) == 9
     assert all(0.3 < row["spearman"] <= 1 for row in rows)
     assert rows[0]["weights"] <= 64 * 256
-    assert (
-        "| first layer | Hessian (Fisher, exact) |"
-        in (tmp_path / "importance_and_curvature" / "summary.md").read_text()
-    )
+    assert "| first layer | Hessian (Fisher, exact) |" in (folder / "summary.md").read_text()
 
 
 @pytest.mark.parametrize(
