@@ -109,14 +109,21 @@ def changed_method(experiment: Experiment, method: Method, name: str, value: Any
     built: dict[str, Any] = {part: with_argument(build, argument, value, name)}
     settings = (*(setting for setting in method.settings if setting[0] != path), (path, value))
     named = ",".join(re.sub(r"[^\w.+=-]+", "_", f"{path}={value}") for path, value in settings)
-    label = re.sub(r", \S+ = [^,]*", "", method.label or method.base_name)  # which says what it was before
+    label = method.label or method.base_name
+    for before in method.settings:
+        label = label.replace(_said(*before), "")
+    label = re.sub(r", \S+ = [^,]*", "", label)  # what the script says of its strength
     return replace(
         method,
         **built,
         name=f"{method.base_name},{shortened(named)}",
-        label=", ".join([label, *(f"{path} = {written(value)}" for path, value in settings)]),
+        label=label + "".join(_said(*setting) for setting in settings),
         settings=settings,
     )
+
+
+def _said(path: str, value: Any) -> str:
+    return f", {path} = {written(value)}"
 
 
 def written(value: Any) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from avsi.experiment import ExperimentError, Trial, main
-from avsi.experiment.methods import mas
+from avsi.experiment.methods import mas, si
 from avsi.launch.cli import Options, run
 from avsi.launch.settings import change, read_settings, value_of
 from avsi.launch.sweep import Range, Sweep, candidate, read_ranges
@@ -273,6 +273,18 @@ def test_the_scripts_value_is_found_wherever_it_stands(swept):
     assert value_of(swept, method, "model.head.width") == 8
     assert value_of(swept, method, "model.bias") is None
     assert value_of(swept, method, "model.head.bias") is None
+
+
+def test_a_tuple_is_no_part_of_the_next_label(swept):
+    settings = read_settings(["si.optimizer.betas=(0.9, 0.99)", "si.optimizer.lr=0.01", "si.strength=3"])
+    (method,) = (m for m in change(swept, settings).methods if m.name.startswith("si"))
+    assert method.label == "SI, optimizer.betas = (0.9, 0.99), optimizer.lr = 0.01, strength = 3"
+
+
+def test_a_method_whose_name_begins_with_anothers_is_set_by_itself(swept):
+    methods = (si(1.0, damping=0.1), si(2.0, damping=0.1, name="si.x"))
+    changed = change(replace(swept, methods=methods, paper={}), read_settings(["si.strength=0.3", "si.x.strength=5"]))
+    assert [method.strategy.keywords["strength"] for method in changed.methods] == [0.3, 5]
 
 
 def test_many_settings_have_a_short_name(swept, tmp_path):
