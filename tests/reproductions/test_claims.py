@@ -119,7 +119,8 @@ def imbalanced(frame):
     assert below["online_ewc"] > 0 > below["si"]
     yield (
         f"partly: without plasticity {lower} below the paper (fine-tuning, Online EWC) or {higher} above it (MAS, SI); "
-        f"DHP alone {alone:.1f} below, with SI {above:.1f} above, with Online EWC and MAS {span(hebbian.values())} below"
+        f"DHP alone {alone:.1f} below, with SI {above:.1f} above, with Online EWC and MAS {span(hebbian.values())} "
+        "below"
     )
     pairs = {"finetune": "dhp"} | {name: f"dhp+{name}" for name in PENALTIES}
     gains = [whole[with_it] - whole[plain] for plain, with_it in pairs.items()]
