@@ -49,6 +49,7 @@ class MultiHead(TakesTargets, MultiTaskModule):
         self.in_features = check_count("in_features", in_features)
         self.head = head
         self.heads = nn.ModuleDict()
+        self._classes: dict[str, int] = {}  # as wanted; a head's parameters tell where it has no hidden layers
         # Where new heads go: a module without parameters has no device of its own.
         self.register_buffer("_placement", torch.empty(0), persistent=False)
         self._placement: Tensor
@@ -77,17 +78,20 @@ class MultiHead(TakesTargets, MultiTaskModule):
 
         Raises:
             TypeError: If the task or the number of classes is no whole number. One below 1 is a ValueError, and so is
-                a head with hidden layers, whose classes cannot be counted by its parameters.
+                a head with hidden layers that would have to grow.
         """
         number = as_number(task)
         if not isinstance(number, int):
             raise TypeError(f"a task label must be a whole number, got {task!r}")
         key, classes = str(number), check_count("classes", classes)
         old = self.heads[key] if key in self.heads else None  # noqa: SIM401 (ModuleDict has no get)
-        if old is not None and number_of_classes(old) >= classes:
-            return
+        if old is not None:
+            known = self._classes.get(key, number_of_classes(old))
+            if known >= classes:
+                return
+            check_rows(old, known)
         new = self.head(self.in_features, classes).to(self._placement).train(self.training)
-        check_rows(new, classes)
+        self._classes[key] = classes
         if old is not None:
             keep_old_classes(old, new)
         self.heads[key] = new
@@ -168,7 +172,8 @@ class MultiHead(TakesTargets, MultiTaskModule):
             if key.startswith(start) and value.dim():
                 sizes.setdefault(key[len(start) :].partition(".")[0], len(value))
         for task, classes in sizes.items():
-            if task.lstrip("-").isdecimal():
+            there = task in self.heads and number_of_classes(self.heads[task]) >= classes
+            if task.lstrip("-").isdecimal() and not there:
                 self.resize(int(task), classes)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -184,11 +184,15 @@ def hidden(features, classes):
     return nn.Sequential(nn.Linear(features, 8), nn.ReLU(), nn.Linear(8, classes))
 
 
-def test_a_head_with_hidden_layers_is_refused():
-    """Its classes cannot be counted, so it would not grow."""
+def test_a_head_with_hidden_layers_is_refused_where_it_would_have_to_grow():
+    """It was left as it is, since its first layer has more rows than classes were wanted."""
     heads = MultiHead(4, hidden)
+    for classes in (3, 2, 3):
+        heads.resize(0, classes)
+    assert heads(torch.zeros(1, 4), 0).shape == (1, 3)
+    heads.load_state_dict({name: value + 1 for name, value in heads.state_dict().items()})
     with pytest.raises(ValueError, match="of 3 classes, Sequential's first parameter has 8 rows"):
-        heads.resize(0, 3)
+        heads.resize(0, 4)
 
 
 def test_numbers_of_every_kind_are_taken():
