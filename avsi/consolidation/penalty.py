@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping
-from operator import gt
 from typing import Any, Literal, NoReturn
 from weakref import WeakKeyDictionary, ref
 
@@ -17,8 +16,10 @@ from avsi._arguments import check_choice, check_count
 from avsi.consolidation.arguments import Strength, check_patterns, check_strengths
 from avsi.consolidation.divergence import HUGE, DivergenceError, largest
 from avsi.consolidation.parameters import fit, penalised_parameters, unwrap
-from avsi.consolidation.reached import GRADIENT, TRAINABLE, Added, Reached
-from avsi.consolidation.stability import Stability, StabilityWarning, inner_optimizer, learning_rate, learning_rates
+from avsi.consolidation.reached import GRADIENT, TRAINABLE, Added
+from avsi.consolidation.stability import Stability, StabilityWarning, inner_optimizer, learning_rates
+from avsi.consolidation.step import RunningStep, Step, announce
+from avsi.consolidation.targets import Targets
 
 PenaltyStep = Literal["explicit", "proximal"]
 """How the penalty enters a step."""
@@ -121,27 +122,16 @@ class QuadraticPenalty:
         self._bound: dict[str, nn.Parameter] = {}
         self._frozen: list[nn.Parameter] = []  # what did not require gradients then
         self._of_task: dict[str, nn.Parameter] = {}  # all that were bound in the running task, frozen since or not
-        # What the last backward pass reached: which of the bound parameters, and these with the state for them.
-        self._pattern: list[bool] = []
-        self._reached: Reached | None = None
-        # Of these, what each optimizer steps, with its groups' lengths and learning rates when that was found.
-        self._stepped_by: dict[ref[Any], tuple[list[int], list[float], Reached | None]] = {}
+        self._targets: Targets | None = None  # which of them a step concerns
         self._peers: list[ref[QuadraticPenalty]] = []  # all penalties on the model
         self._ready = self._in_task = False
-        self._seen_gradient = False  # whether the running step's task gradient was looked at already
-        # Proximal steps that are due after the optimizers', by the optimizer's identity.
-        self._pulls: dict[int, tuple[Reached, list[float]]] = {}
+        self._begun = False  # whether a step of the running task was begun
+        self._running = RunningStep()
+        self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
+        self._of_several = False  # whether an optimizer holds a part only, so that another may leave out its step
         self._unproven = False  # whether a state was loaded that no model has been seen to fit yet
         self._warned = False
         self._stability = Stability()  # of the running task
-        self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
-        self._of_several = False  # whether an optimizer holds a part only, so that another may leave out its step
-        self._stepped = False  # whether the optimizer took the step that was begun, as far as it says so
-        self._added: list[Added] = []  # what was added to gradients for the running step
-        self._open = False  # whether a step was begun and not ended
-        self._gradient: Tensor | None = None  # one of those that the penalty entered,
-        self._version: int | None = None  # and its version, where the optimizer was given a closure to run
-        self._begun = False  # whether a step of the running task was begun
         if model is not None:
             self.bind()
 
@@ -297,28 +287,29 @@ class QuadraticPenalty:
             ValueError: If the penalty is proximal and there is no optimizer or learning rate, or the optimizer holds
                 nothing of the model.
         """
-        self._begun = self._open = True
-        self._stepped = optimizer is None or not self._listen(optimizer)
+        self._begun = self._running.is_open = True
+        self._running.was_taken = optimizer is None or not self._listen(optimizer)
         # Before the first consolidation Omega is 0. Skipping strength 0 keeps such a run bit-identical to one without.
         if self.strength != 0 and self.experiences_seen > 0:
             if self.proximal and optimizer is None:
                 raise ValueError('penalty="proximal" needs the learning rate: write penalty.step(optimizer)')
             self._enter(optimizer)
-        self._gradient = self._first_gradient()
+        self._running.gradient = self._first_gradient()
 
     def _enter(self, optimizer: Any) -> None:
-        reached = self._find_reached() if optimizer is None else self._find_stepped(optimizer)
+        targets = self._find_targets()
+        reached = targets.reached() if optimizer is None else targets.stepped(optimizer, self._check_rates)
         if reached is None:
             return
-        if not self.proximal:
-            others = self._intact()
-            self._added.append(reached.add_penalty(2 * self.strength))
-            for other in others:
-                other.renew()
+        if self.proximal:
+            lr = learning_rates(optimizer)
+            rates = [2 * self.strength * lr[id(parameter)] for parameter in reached.parameters]
+            self._running.pulls[id(optimizer)] = reached, rates
             return
-        lr = learning_rates(optimizer)
-        rates = [2 * self.strength * lr[id(parameter)] for parameter in reached.parameters]
-        self._pulls[id(optimizer)] = reached, rates
+        others = self._intact()
+        self._running.added.append(reached.add_penalty(2 * self.strength))
+        for other in others:
+            other.renew()
 
     def finish(self) -> None:
         """End a step: after the optimizer's. A step that the optimizer did not take counts for nothing.
@@ -326,23 +317,20 @@ class QuadraticPenalty:
         The penalty is then taken out of the gradients, which may be on their way to a later step. A
         :class:`DivergenceError` says where an unstable step blew weights up.
         """
-        if not self._stepped:
-            while self._added:
-                added, others = self._added.pop(), self._intact()
+        if not self._running.was_taken:
+            while self._running.added:
+                added, others = self._running.added.pop(), self._intact()
                 added.take_back()
                 for other in others:
                     other.renew()
             self._forget_step()
             return
         for peer in self._peers:  # proximal steps of all penalties first: they are part of the step that SI looks at
-            if (penalty := peer()) is not None and penalty._stepped:
-                for reached, rates in penalty._pulls.values():
-                    reached.pull(rates)
-                penalty._pulls = {}
+            if (penalty := peer()) is not None and penalty._running.was_taken:
+                penalty._running.pull()
         self._measure_step()
         self.steps_seen += 1
-        self._seen_gradient = self._stepped = self._open = False
-        self._added, self._gradient, self._version = [], None, None
+        self._running = RunningStep()
         if self._stability.is_blown_up(self._bound.values()):
             self._stop(self.steps_seen - 1)
 
@@ -354,12 +342,58 @@ class QuadraticPenalty:
         if len(self._peers) < 2:
             return []
         penalties = [penalty for peer in self._peers if (penalty := peer()) is not None]
-        return [added for penalty in penalties for added in penalty._added if added.is_intact()]
+        return [added for penalty in penalties for added in penalty._running.added if added.is_intact()]
 
     def _forget_step(self) -> None:
         """Forget a step that was begun and not taken."""
-        self._seen_gradient = self._stepped = self._open = False
-        self._pulls, self._added, self._gradient, self._version = {}, [], None, None
+        self._running = RunningStep()
+
+    def _listen(self, optimizer: Any) -> bool:
+        # Asks the optimizer to say when it steps: a GradScaler may keep it from doing so. False if it cannot say.
+        inner = inner_optimizer(optimizer)
+        if not isinstance(inner, Optimizer):
+            return False
+        if ref(inner) not in self._announcing:
+            self._announcing.add(ref(inner))
+            held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+            self._of_several |= any(id(parameter) not in held for parameter in self._bound.values())
+            announce(inner, self)
+        return True
+
+    def _note_beginning(self, optimizer: Optimizer, runs_closure: bool) -> None:
+        # Called by the optimizer, before its step. A fused one is told by a GradScaler to unscale gradients itself.
+        if not self._running.is_open:
+            return
+        if getattr(optimizer, "grad_scale", None) is not None:
+            raise RuntimeError(
+                f"the gradients that {type(self).__name__} entered are still scaled by a GradScaler, whose factor the "
+                "penalty lacks: call scaler.unscale_(optimizer) before `with penalty.step(optimizer):`"
+            )
+        gradient = self._check_gradient()
+        # A closure may set gradients to zero in place. Without one a change says nothing: optimizers make some, too.
+        self._running.version = gradient._version if runs_closure and gradient is not None else None
+
+    def _note_step(self, optimizer: Optimizer) -> None:
+        # Called by the optimizer, at the end of its step; twice where that is a subclass's.
+        if self._running.is_open:
+            self._check_gradient()
+        found_inf = getattr(optimizer, "found_inf", None)  # a GradScaler's, for a fused one, which leaves the step out
+        # On other devices asking would wait for them: once in each step, which the proximal one cannot do without.
+        if found_inf is None or not (self.proximal or found_inf.device.type == "cpu") or not bool(found_inf):
+            self._running.was_taken = True
+
+    def _check_gradient(self) -> Tensor | None:
+        gradient = self._first_gradient()
+        if gradient is not None and not self._running.entered(gradient):
+            raise RuntimeError(
+                f"the gradient was computed anew within the optimizer's step, so {type(self).__name__} did not enter "
+                "it: call the closure before `with penalty.step(optimizer):`, and step without it; of sharpness-aware "
+                "minimisation enclose the second phase alone; what changes gradients in there must do it in place"
+            )
+        return gradient
+
+    def _first_gradient(self) -> Tensor | None:
+        return next((gradient for gradient in map(GRADIENT, self._bound.values()) if gradient is not None), None)
 
     # Between tasks
 
@@ -495,22 +529,15 @@ class QuadraticPenalty:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without what is looked up anew in the next step: its many views would be pickled with their whole storage.
-        transient: dict[str, Any] = {
-            "_pattern": [],
-            "_reached": None,
-            "_stepped_by": {},
-            "_pulls": {},
-            "_added": [],
-            "_open": False,
-            "_gradient": None,
-            "_version": None,
+        return self.__dict__ | {
+            "_targets": None,
             "_peers": [],
-            "_announcing": set(),
             "_ready": False,
-            "_seen_gradient": False,
-            "_stepped": False,
+            "_running": RunningStep(),
+            "_announcing": set(),
         }
-        return self.__dict__ | transient
+
+    # Which parameters
 
     def bind(self, model: nn.Module | None = None) -> None:
         """Make the state match the model's penalised parameters in shape, dtype and device.
@@ -546,7 +573,7 @@ class QuadraticPenalty:
             self.importance[name] = fit(self.importance.get(name), torch.zeros_like(parameter), name)
             self.anchor[name] = fit(self.anchor.get(name), parameter.detach().clone(), name)
         self._bound_changed()
-        self._forget_reached()
+        self._forget_targets()
 
     def _look_for_lost(self, model: nn.Module) -> None:
         # State is keyed by name: what has got another one is no longer held.
@@ -574,180 +601,52 @@ class QuadraticPenalty:
         elif not self._ready:
             self.bind()
 
-    def _find_reached(self) -> Reached | None:
-        """Find the penalised parameters that the last backward pass reached: as a rule, the same as in the step before.
-
-        Returns:
-            They with their state, None if it reached none.
-        """
+    def _find_targets(self) -> Targets:
         if any(map(TRAINABLE, self._frozen)):  # no longer
             self.bind()
-        pattern = [gradient is None for gradient in map(GRADIENT, self._bound.values())]
-        if pattern != self._pattern:
-            self._forget_reached()
-            names = [name for name, parameter in self._bound.items() if parameter.grad is not None]
-            self._pattern, self._reached = pattern, self._gather(names)
-        return self._reached
-
-    def _find_stepped(self, optimizer: Any) -> Reached | None:
-        # Those of them that an optimizer steps: as a rule, all.
-        reached = self._find_reached()
-        if reached is None:
-            return None
-        key, groups = ref(inner_optimizer(optimizer)), optimizer.param_groups
-        lengths, rates = [len(group["params"]) for group in groups], [*map(learning_rate, groups)]
-        known = self._stepped_by.get(key)
-        if known is None or known[0] != lengths or any(map(gt, rates, known[1])):
-            held = learning_rates(optimizer)
-            if self.model is not None and not any(id(parameter) in held for parameter in self.model.parameters()):
-                raise ValueError(
-                    f"the optimizer holds no parameter of the model, so {type(self).__name__} cannot enter its step; "
-                    "build it on the model's parameters as they are now"
-                )
-            stepped = {name: p for name, p in self._bound.items() if p.grad is not None and id(p) in held}
-            if self.proximal and any(math.isnan(held[id(parameter)]) for parameter in stepped.values()):
-                raise ValueError(
-                    'penalty="proximal" needs the learning rate, and the optimizer has none (lr=None); take "explicit"'
-                )
-            self._look_at_stability(optimizer, {name: held[id(p)] for name, p in stepped.items()})
-            every = len(stepped) == len(reached.parameters)
-            known = self._stepped_by[key] = lengths, rates, reached if every else self._gather(list(stepped))
-        return known[2]
-
-    def _gather(self, names: list[str]) -> Reached | None:
-        if not names:
-            return None
-        parameters: list[Tensor] = [self._bound[name] for name in names]
-        return Reached(parameters, *([tensors[name] for name in names] for tensors in self._step_state()))
+        if self._targets is None:
+            self._targets = Targets(self._bound, self._step_state())
+        return self._targets
 
     def _step_state(self) -> tuple[dict[str, Tensor], ...]:
         # The state that a training step works on, in the order in which Reached takes it.
         return self.importance, self.anchor
 
-    def _forget_reached(self) -> None:
+    def _forget_targets(self) -> None:
         """Look the state up again in the next step, because some of its tensors are others now."""
-        self._pattern, self._reached, self._stepped_by = [], None, {}
+        self._targets = None
 
     def _forget_stability(self) -> None:
         self._stability = Stability()
-        self._forget_reached()  # so that the next step looks
+        self._forget_targets()  # so that the next step looks
 
-    def _look_at_stability(self, optimizer: Any, rates: Mapping[str, float]) -> None:
+    def _check_rates(self, optimizer: Any, rates: Mapping[str, float]) -> None:
+        # The learning rates, by name, at which an optimizer steps parameters that the task reached.
+        name = type(self).__name__
+        if not rates and self.model is not None:
+            held = learning_rates(optimizer)
+            if not any(id(parameter) in held for parameter in self.model.parameters()):
+                raise ValueError(
+                    f"the optimizer holds no parameter of the model, so {name} cannot enter its step; build it on the "
+                    "model's parameters as they are now"
+                )
         if self.proximal:
+            if any(map(math.isnan, rates.values())):
+                raise ValueError(
+                    'penalty="proximal" needs the learning rate, and the optimizer has none (lr=None); take "explicit"'
+                )
             return
         self._stability.look(optimizer, self._bound, rates, self.importance)
         exceeded = self._stability.is_exceeded(self.strength, self.steps_seen, self.anchor.values())
         if exceeded and not self._warned:
             self._warned = True
             warnings.warn(
-                f"strength {self.strength:g} of {type(self).__name__} is beyond {self.stable_strength:.3g}, the "
+                f"strength {self.strength:g} of {name} is beyond {self.stable_strength:.3g}, the "
                 f"largest at which the explicit step of its penalty is stable in task {self.experiences_seen} (from "
                 '0): training may diverge. Lower the strength or the learning rate, or choose penalty="proximal"',
                 StabilityWarning,
                 stacklevel=2,
             )
-
-    def _listen(self, optimizer: Any) -> bool:
-        # Asks the optimizer to say when it steps: a GradScaler may keep it from doing so. False if it cannot say.
-        inner = inner_optimizer(optimizer)
-        if not isinstance(inner, Optimizer):
-            return False
-        if ref(inner) not in self._announcing:
-            self._announcing.add(ref(inner))
-            held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-            self._of_several |= any(id(parameter) not in held for parameter in self._bound.values())
-            mine = ref(self)
-
-            def note_beginning(stepped: Optimizer, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-                if (penalty := mine()) is not None:
-                    penalty._note_beginning(stepped, any(map(callable, (*given, *named.values()))))
-
-            def note_end(stepped: Optimizer, *_: Any) -> None:
-                if (penalty := mine()) is not None:
-                    penalty._note_step(stepped)
-
-            inner.register_step_pre_hook(note_beginning)
-            inner.register_step_post_hook(note_end)
-        return True
-
-    def _note_beginning(self, optimizer: Optimizer, runs_closure: bool) -> None:
-        # Called by the optimizer, before its step. A fused one is told by a GradScaler to unscale gradients itself.
-        if not self._open:
-            return
-        if getattr(optimizer, "grad_scale", None) is not None:
-            raise RuntimeError(
-                f"the gradients that {type(self).__name__} entered are still scaled by a GradScaler, whose factor the "
-                "penalty lacks: call scaler.unscale_(optimizer) before `with penalty.step(optimizer):`"
-            )
-        gradient = self._check_gradient()
-        # A closure may set gradients to zero in place. Without one a change says nothing: optimizers make some, too.
-        self._version = gradient._version if runs_closure and gradient is not None else None
-
-    def _note_step(self, optimizer: Optimizer) -> None:
-        # Called by the optimizer, at the end of its step; twice where that is a subclass's.
-        if self._open:
-            self._check_gradient()
-        found_inf = getattr(optimizer, "found_inf", None)  # a GradScaler's, for a fused one, which leaves the step out
-        # On other devices asking would wait for them: once in each step, which the proximal one cannot do without.
-        if found_inf is None or not (self.proximal or found_inf.device.type == "cpu") or not bool(found_inf):
-            self._stepped = True
-
-    def _check_gradient(self) -> Tensor | None:
-        gradient = self._first_gradient()
-        if gradient is not None and (gradient is not self._gradient or self._version not in (None, gradient._version)):
-            raise RuntimeError(
-                f"the gradient was computed anew within the optimizer's step, so {type(self).__name__} did not enter "
-                "it: call the closure before `with penalty.step(optimizer):`, and step without it; of sharpness-aware "
-                "minimisation enclose the second phase alone; what changes gradients in there must do it in place"
-            )
-        return gradient
-
-    def _first_gradient(self) -> Tensor | None:
-        return next((gradient for gradient in map(GRADIENT, self._bound.values()) if gradient is not None), None)
-
-
-class Step:
-    """An optimizer's step with a penalty in it, see :meth:`QuadraticPenalty.step`.
-
-    Args:
-        penalty: The penalty.
-        optimizer: The optimizer, if known.
-    """
-
-    __slots__ = ("_early", "_optimizer", "_penalty")
-
-    def __init__(self, penalty: QuadraticPenalty, optimizer: Any) -> None:
-        self._penalty, self._optimizer = penalty, optimizer
-        self._early: list[QuadraticPenalty] = []
-
-    def __enter__(self) -> None:
-        try:
-            self._begin()
-        except BaseException as error:  # what was noted of a step that is refused must not be taken for the next one's
-            self.__exit__(type(error), error, None)
-            raise
-
-    def _begin(self) -> None:
-        penalty, optimizer = self._penalty, self._optimizer
-        penalty._get_ready(optimizer)
-        # Whoever enters first lets all others on the model look at the gradient before anything is added to it.
-        for peer in penalty._peers:
-            other = peer()
-            if other is not None and other.follows_steps and not other._seen_gradient:
-                other._get_ready(optimizer)
-                other.observe()
-                if other is not penalty:
-                    self._early.append(other)
-        penalty.add(optimizer)
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None:
-            self._penalty.finish()
-        else:
-            self._penalty._forget_step()
-        for other in self._early:
-            if other._seen_gradient:
-                other._forget_step()
 
 
 def _checked(key: str, value: Any) -> Any:

@@ -107,7 +107,7 @@ class SIPenalty(QuadraticPenalty):
     @torch.no_grad()
     def observe(self) -> None:
         """Keep the task gradient, before penalties are added and the optimizer steps."""
-        task = self._find_reached()
+        task = self._find_targets().reached()
         self._begins_known = False
         if self.steps_seen == 0:  # not as the task begins: another plugin may reset weights just then
             self._start = {
@@ -115,7 +115,7 @@ class SIPenalty(QuadraticPenalty):
                 for name, parameter in self._bound.items()
                 if not torch.equal(parameter, self.anchor[name])
             }
-        self._seen_gradient = True
+        self._running.saw_gradient = True
         if task is None:
             self._forget_kept()
             return
@@ -128,7 +128,7 @@ class SIPenalty(QuadraticPenalty):
     @torch.no_grad()
     def _measure_step(self) -> None:
         # Adds the step's share to the path integral.
-        if self._task is None or not self._seen_gradient:
+        if self._task is None or not self._running.saw_gradient:
             return
         path_integral, minus_delta = self._task.further
         gradients = [gradient for gradient in self._gradients if gradient is not None]
@@ -144,7 +144,7 @@ class SIPenalty(QuadraticPenalty):
         super()._note_beginning(optimizer, runs_closure)
         # Here, not as the step is opened: sharpness-aware minimisation takes its ascent back in between. Once, since a
         # subclass's step that has another one within announces itself twice.
-        if self._open and not self._begins_known:
+        if self._running.is_open and not self._begins_known:
             self._keep_parameters()
 
     @torch.no_grad()
@@ -164,7 +164,7 @@ class SIPenalty(QuadraticPenalty):
             optimizer: The optimizer, which the proximal step needs.
         """
         super().add(optimizer)
-        if self._stepped:  # which no optimizer will announce
+        if self._running.was_taken:  # which no optimizer will announce
             self._keep_parameters()
 
     def _forget_step(self) -> None:

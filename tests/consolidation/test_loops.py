@@ -18,8 +18,8 @@ from training import naive
 
 from avsi import MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.consolidation import MASPenalty, OnlineEWCPenalty, SIPenalty
-from avsi.consolidation import penalty as penalty_module
 from avsi.consolidation import stability as stability_module
+from avsi.consolidation import targets as targets_module
 from avsi.consolidation.stability import learning_rates
 
 PENALTIES = {
@@ -328,7 +328,7 @@ def test_two_optimizers_on_one_model_are_one_over_all_of_it(tasks, name, optimiz
 
 def test_what_an_optimizer_steps_is_looked_up_once_and_where_it_is_given_more(tasks, monkeypatch):
     looked = []
-    monkeypatch.setattr(penalty_module, "learning_rates", lambda o: looked.append(o) or learning_rates(o))
+    monkeypatch.setattr(targets_module, "learning_rates", lambda o: looked.append(o) or learning_rates(o))
     model = mlp()
     optimizer = torch.optim.SGD(model[0].parameters(), lr=0.05)
     penalty = MASPenalty(model, 0.05)
