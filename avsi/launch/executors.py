@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from dataclasses import dataclass, replace
@@ -115,6 +116,12 @@ class InProcesses:
     def __init__(self, workers: int, threads: int | None = None) -> None:
         import torch
 
+        script = getattr(sys.modules["__main__"], "__file__", None) or ""
+        if script.startswith("<"):  # Python's name of what is no file: "<stdin>"
+            raise ExperimentError(
+                f"worker processes import the script, and this one is {script}, not a file: save it as one, or run "
+                "trials without further processes with --workers 1"
+            )
         self.workers = workers
         self._threads = threads or max(1, torch.get_num_threads() // workers)
         self._places = list(range(workers))  # that are free

@@ -293,6 +293,20 @@ def test_workers_of_a_script_without_guard_are_explained(script):
     assert not script.results()
 
 
+def test_workers_of_a_script_from_standard_input_are_refused(script):
+    # It finds itself by its file, which is not there.
+    text = SCRIPT.replace("Path(__file__)", repr(script.folder)).replace("PosixPath", "Path")
+    command = [sys.executable, "-", "--out", str(script.folder / "results"), "--methods", "a", "--trials", "1"]
+    refused, ran = (
+        subprocess.run([*command, "--workers", workers], input=text, text=True, capture_output=True, timeout=300)
+        for workers in ("2", "1")
+    )
+    assert refused.returncode == 2
+    assert "this one is <stdin>, not a file: save it as one" in " ".join(refused.stderr.split())
+    assert ran.returncode == 0, ran.stderr
+    assert set(script.results()) == {"a-000"}
+
+
 def test_gpus_are_shared_out(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [_shared_out("cuda", place) for place in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
