@@ -58,11 +58,15 @@ class Choice:
 def assign_strength(strategy: Any, strength: float) -> None:
     """Set the strength of a strategy's consolidation plugin, from the coming experience on.
 
+    Where it was given strengths for experiences after that, these stay.
+
     Args:
         strategy: The Avalanche strategy.
         strength: The strength.
     """
-    _plugin(strategy).core.strengths = check_strengths(strength)
+    core = _plugin(strategy).core
+    earlier, later = core.strengths[: core.experiences_seen], core.strengths[core.experiences_seen + 1 :]
+    core.strengths = (*earlier, *check_strengths(strength), *later) if later else check_strengths(strength)
 
 
 def _plugin(strategy: Any) -> ConsolidationPlugin:
@@ -106,7 +110,8 @@ def choose_strength(
     one. At the first experience, where there is nothing to remember, any strength passes.
 
     Args:
-        strategy: Any Avalanche strategy, between two experiences.
+        strategy: Any Avalanche strategy, between two experiences, but those that hold an iterator under way, as
+            A-GEM does after its first experience.
         experience: What is to be learned.
         validation: An experience with validation data of the same task, such as that of a benchmark's
             ``valid_stream``.
@@ -124,8 +129,9 @@ def choose_strength(
 
     Raises:
         RuntimeError: If training diverges at every learning rate, or no strength tried is weak enough.
-        ValueError: If an argument is out of range, the strategy has an ``LRSchedulerPlugin``, or it is on a device
-            whose random states are not known. A number of attempts that is not whole is a TypeError.
+        ValueError: If an argument is out of range, the strategy has an ``LRSchedulerPlugin`` or holds an iterator
+            under way, or it is on a device whose random states are not known.
+        TypeError: If ``validation`` is no experience, or the number of attempts is not whole.
 
     Examples:
         >>> from avsi.models import MLP, MultiHead
@@ -150,6 +156,10 @@ def choose_strength(
     rates = [float(rate) for rate in learning_rates]
     attempts = check_count("attempts", attempts)
     _check(rates, first, margin, decay)
+    if not hasattr(validation, "dataset"):
+        raise TypeError(f"validation must be one experience, such as benchmark.valid_stream[0], got {validation!r:.80}")
+    if "eval_streams" in train:
+        raise TypeError("choose_strength evaluates on the validation data alone; leave out eval_streams")
     if any(isinstance(plugin, LRSchedulerPlugin) for plugin in strategy.plugins):
         raise ValueError(
             "the scheduler of an LRSchedulerPlugin goes by learning rates of its own, whichever is tried; use "

@@ -6,8 +6,16 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from enum import Enum
 from io import IOBase
+from operator import length_hint
 from pathlib import PurePath
-from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    GeneratorType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 import numpy as np
@@ -26,6 +34,8 @@ LEAVES = (
 )
 """What is put back as the same object and not looked into: code, files, and data, which training only reads."""
 
+CONTAINERS = (dict, list, set, deque, tuple)
+
 EMPTY = object()
 """Stands for what a slot holds that holds nothing."""
 
@@ -41,6 +51,9 @@ class Snapshot:
     Args:
         root: The object.
         leave: Objects, such as loggers, that are left as they are.
+
+    Raises:
+        ValueError: If there is an iterator among them that is under way, such as a generator: none can be put back.
 
     Examples:
         >>> import torch
@@ -59,12 +72,18 @@ class Snapshot:
         self._tensors: list[tuple[Tensor, Tensor, bool, Tensor | None]] = []
         self._holders: list[tuple[Any, Any]] = []  # containers, arrays and generators, each with what it holds
         self._slots: list[tuple[MemberDescriptorType, Any, Any]] = []  # with the object, and what it holds in there
-        seen, waiting = {id(item): item for item in leave}, [root]
+        seen, waiting = {id(item): item for item in leave}, [(root, "it")]
         while waiting:
-            value = waiting.pop()
-            if id(value) not in seen:
-                seen[id(value)] = value
-                waiting.extend(self._remember(value))
+            value, owner = waiting.pop()
+            if id(value) in seen:
+                continue
+            if _is_under_way(value):
+                raise ValueError(
+                    f"{owner} holds a {type(value).__name__}, an iterator that is under way and cannot be put back"
+                )
+            seen[id(value)] = value
+            owner = owner if isinstance(value, CONTAINERS) else type(value).__name__
+            waiting.extend((held, owner) for held in self._remember(value))
 
     def _remember(self, value: Any) -> Iterator[Any]:
         # Yields what is to be looked into next.
@@ -74,6 +93,8 @@ class Snapshot:
             yield gradient
         elif is_generator(value):
             self._holders.append((value, state_of(value)))
+        elif isinstance(value, LEAVES):
+            return
         elif isinstance(value, np.ndarray):
             if value.flags.writeable:
                 self._holders.append((value, value.copy()))
@@ -83,18 +104,17 @@ class Snapshot:
             self._holders.append((value, dict(value)))
             yield from value.keys()
             yield from value.values()
-        elif isinstance(value, list | set | deque):
+        elif isinstance(value, list | set | deque | bytearray):
             self._holders.append((value, list(value)))
             yield from value
         elif isinstance(value, tuple):
             yield from value
-        elif not isinstance(value, LEAVES):
-            for slot in _slots(type(value)):
-                held = _read(slot, value)
-                self._slots.append((slot, value, held))
-                yield held
-            if hasattr(value, "__dict__"):
-                yield from self._remember(vars(value))
+        for slot in _slots(type(value)):
+            held = _read(slot, value)
+            self._slots.append((slot, value, held))
+            yield held
+        if hasattr(value, "__dict__"):  # containers and tensors may have attributes, too
+            yield from self._remember(vars(value))
 
     def restore(self) -> None:
         """Bring everything back."""
@@ -105,7 +125,7 @@ class Snapshot:
                 holder[...] = held
             else:
                 holder.clear()
-                holder.extend(held) if isinstance(holder, list | deque) else holder.update(held)
+                holder.update(held) if isinstance(holder, dict | set) else holder.extend(held)
         for slot, owner, held in self._slots:
             if held is not EMPTY:
                 slot.__set__(owner, held)
@@ -116,10 +136,26 @@ class Snapshot:
                 if tensor.shape != value.shape or tensor.dtype != value.dtype or tensor.device != value.device:
                     tensor.data = value.clone()
                 elif tensor.is_floating_point() or not torch.equal(tensor, value):  # data of a file cannot be written
-                    tensor.copy_(value)
+                    _write(tensor, value)
                 if tensor.is_leaf:
                     tensor.requires_grad_(requires_grad)
                     tensor.grad = gradient
+
+
+def _is_under_way(value: Any) -> bool:
+    # Whether it is an iterator without attributes, in which one could look and write, that has something left.
+    if not isinstance(value, Iterator) or isinstance(value, LEAVES) or hasattr(value, "__dict__"):
+        return False
+    return value.gi_frame is not None if isinstance(value, GeneratorType) else length_hint(value, 1) > 0
+
+
+def _write(tensor: Tensor, value: Tensor) -> None:
+    # What was made in inference mode can only be written in there; leaving it takes gradients up again.
+    with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+        try:
+            tensor.copy_(value)
+        except RuntimeError:  # an expanded one, whose elements share their memory
+            tensor.data = value.clone()
 
 
 def _slots(kind: type) -> Iterator[MemberDescriptorType]:

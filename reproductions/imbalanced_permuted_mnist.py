@@ -8,8 +8,8 @@ for MAS by a grid search on one seed. Here SI has the paper's strength; Online E
 chosen with validation images drawn another way than now, by trials that are in this repository's history.
 
 Test sets are whole. The paper does not say whether its are, or are thinned out like the training data. The second
-reading needs no other training: accuracies are recorded by class, and weighted by the classes' training images they are
-those to be expected on thinned test sets.
+reading needs no other training: accuracies are recorded by class, and weighted by the test images that would be left of
+each they are those to be expected on thinned test sets.
 """
 
 from dataclasses import replace

@@ -22,14 +22,14 @@ LUMA = (299, 587, 114)  # thousandths of red, green and blue
 CHUNK = 4096  # images composed at once, which bounds the memory
 
 
-def on_backgrounds(digits: Source, natural: Source, *, seed: int = 0) -> Source:
+def on_backgrounds(digits: str | Source, natural: str | Source, *, seed: int = 0) -> Source:
     """Put grey images on patches of natural images.
 
     Images that do not fit are a ValueError.
 
     Args:
-        digits: What to put there, uint8, (N, 1, H, W).
-        natural: Where the patches are taken from: grey or colour images, uint8, at least as large.
+        digits: What to put there, uint8, (N, 1, H, W), or the name of one of ``avsi.data``.
+        natural: Where the patches are taken from, likewise: images of one or three channels, uint8, at least as large.
         seed: Decides the patches.
 
     Returns:
@@ -41,6 +41,8 @@ def on_backgrounds(digits: Source, natural: Source, *, seed: int = 0) -> Source:
         >>> rebuilt.train.images.shape
         torch.Size([1442, 1, 8, 8])
     """
+    draws.check_seed(seed)
+    digits, natural = Source.of(digits), Source.of(natural)
     train = _compose(digits.train, natural.train, seed, 0)
     test = _compose(digits.test, natural.test, seed, 1)
     return Source(train, test, made_from=(digits, natural))
@@ -92,10 +94,10 @@ def _compose(front: ImageSet, back: ImageSet, seed: int, key: int) -> ImageSet:
             )
     count, (channels, height, width) = len(front), front.images.shape[1:]
     rows, columns = back.images.shape[2] - height + 1, back.images.shape[3] - width + 1
-    if channels != 1 or rows < 1 or columns < 1:
+    if channels != 1 or back.images.shape[1] not in {1, 3} or rows < 1 or columns < 1:
         raise ValueError(
             f"{front.name} has images of the shape {tuple(front.images.shape[1:])}, {back.name} of "
-            f"{tuple(back.images.shape[1:])}: grey images are needed, and backgrounds at least as large"
+            f"{tuple(back.images.shape[1:])}: grey images are needed, and backgrounds at least as large, grey or colour"
         )
     images = torch.empty_like(front.images)
     # For each digit: which image the patch is taken from, its top and its left edge.

@@ -351,7 +351,7 @@ def build(
         The benchmark.
 
     Raises:
-        TypeError: If a transform is no function, ``validation`` no number, or ``seed`` no whole number.
+        TypeError: If a task is no `Task`, a transform no function, ``validation`` no number or ``seed`` no whole one.
         ValueError: If ``scenario``, ``validation`` or ``seed`` is out of range, there is no task, or an experience or,
             by ``validation``, one of its classes is left without images.
 
@@ -373,6 +373,9 @@ def build(
     validation = check_number("validation", validation, "a fraction in [0, 1)", lambda share: 0 <= share < 1)
     draws.check_seed(seed)
     tasks = tuple(tasks)
+    for task in tasks:
+        if not isinstance(task, Task):
+            raise TypeError(f"a benchmark is built of tasks, as Task, permute and sequence make them, got {task!r:.80}")
     if not tasks:
         raise ValueError("a benchmark needs at least one task")
     streams: dict[str, list[TaskAwareSupervisedClassificationDataset]] = {"train": [], "test": []}
@@ -427,19 +430,27 @@ def provenance(tasks: Sequence[Task]) -> tuple[list[ImageSet], dict[str, list[in
         The image sets, and for each one's name the classes in use.
 
     Raises:
-        ValueError: If two data sets have the same name.
+        ValueError: If two different data sets have the same name.
     """
     sources: dict[str, Source] = {}
     classes: dict[str, set[int]] = {}
     for task in tasks:
         for source in task.source.made_from or (task.source,):
-            known = sources.setdefault(source.train.name, source)
-            if known.train.images is not source.train.images and source.train.name not in PUBLISHED:
-                raise ValueError(f"two data sets are called {source.train.name!r}: give each a name of its own")
+            name = source.train.name
+            known = sources.setdefault(name, source)
+            again = name in PUBLISHED and known.train.images is not source.train.images and _same(known, source)
+            if known.train.images is not source.train.images and not again:
+                raise ValueError(f"two data sets are called {name!r}: give each a name of its own")
             used = task.classes if source is task.source else source.classes
-            classes.setdefault(source.train.name, set()).update(used)
+            classes.setdefault(name, set()).update(used)
     image_sets = [image_set for source in sources.values() for image_set in (source.train, source.test)]
     return image_sets, {name: sorted(used) for name, used in classes.items()}
+
+
+def _same(first: Source, second: Source) -> bool:
+    # Published data that were loaded twice.
+    sets = (first.train, second.train), (first.test, second.test)
+    return all(one.fingerprint() == other.fingerprint() for one, other in sets)
 
 
 def with_task_label(

@@ -43,11 +43,12 @@ def integers(count: int, seed: int, *key: int) -> np.ndarray:
     return np.random.PCG64(np.random.SeedSequence(check_seed(seed), spawn_key=key)).random_raw(count)
 
 
-def check_seed(seed: int) -> int:
+def check_seed(seed: int, name: str = "seed") -> int:
     """Take a seed.
 
     Args:
         seed: A whole number of any library, not negative.
+        name: What the argument is called.
 
     Returns:
         The seed.
@@ -56,8 +57,8 @@ def check_seed(seed: int) -> int:
         ValueError: If it is negative.
     """
     if isinstance(seed, int) and seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
-    return check_count("seed", seed, least=0)
+        raise ValueError(f"{name} must not be negative, got {seed}")
+    return check_count(name, seed, least=0)
 
 
 def permutation(size: int, seed: int, *key: int) -> Tensor:

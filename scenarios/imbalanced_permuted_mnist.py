@@ -67,9 +67,18 @@ def imbalanced_permuted_mnist(
 
     Returns:
         The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
+
+    Raises:
+        ValueError: If "table2" is asked for more than ten experiences, or an argument is out of range.
     """
-    mnist = Source.load("mnist", dataset_root, download)
     n_experiences = check_count("n_experiences", n_experiences)
+    draws.check_seed(removal_seed, "removal_seed")
+    if isinstance(counts, str) and counts == "table2" and n_experiences > len(TABLE_2):
+        raise ValueError(
+            f'counts="table2" has numbers for {len(TABLE_2)} experiences, n_experiences is {n_experiences}: ask for '
+            'fewer, or give counts="random" or rows of your own'
+        )
+    mnist = Source.load("mnist", dataset_root, download)
     made = permute(mnist, tasks=n_experiences, permute_first=permute_first, seed=seed)
     thinned = _thin_out(made, counts, removal_seed, seed, thin_test)
     return build(

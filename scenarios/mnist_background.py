@@ -6,6 +6,7 @@ from pathlib import Path
 
 from avsi._arguments import check_count, check_flag
 from avsi.data import available
+from avsi.scenarios import draws
 from avsi.scenarios.backgrounds import on_backgrounds, photographs, upright
 from avsi.scenarios.build import ImageScenario, Source, Task, Transform, build
 from avsi.scenarios.pieces import imbalance
@@ -53,6 +54,7 @@ def mnist_background(
         The benchmark, with ``train_stream``, ``test_stream`` and, for ``validation`` > 0, ``valid_stream``.
     """
     images_per_class = check_count("images_per_class", images_per_class)
+    draws.check_seed(background_seed, "background_seed")
     if original is not None:
         check_flag("original", original)
     mnist = Source.load("mnist", dataset_root, download)

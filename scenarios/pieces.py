@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,6 +104,8 @@ def imbalance(
         (tensor([50,  5]), tensor([35, 36]))
     """
     check_flag("thin_test", thin_test)
+    draws.check_seed(seed)
+    _check_rows("counts", counts)
     if len(counts) != len(tasks):
         raise ValueError(f"counts of {len(counts)} tasks, but there are {len(tasks)} tasks: give one row for each")
     thinned = []
@@ -131,6 +134,12 @@ def imbalance(
             draw_test += (Keep(shares, seed, position, Purpose.TEST_CHOICE, depth=len(draw_test)),)
         thinned.append(replace(task, draw=(*task.draw, keep), draw_test=draw_test))
     return thinned
+
+
+def _check_rows(name: str, rows: Sequence[Sequence[float]]) -> None:
+    # Lists or arrays of any library.
+    if not hasattr(rows, "__len__") or not all(hasattr(row, "__len__") and not isinstance(row, str) for row in rows):
+        raise TypeError(f"{name} must be a row of numbers for each task, one number for each class, got {rows!r:.80}")
 
 
 def class_counts(labels: Tensor, classes: int) -> list[int]:
@@ -171,7 +180,9 @@ def remove_at_random(
         >>> zeros > 4 * ones
         True
     """
-    rows = probabilities.tolist() if isinstance(probabilities, Tensor) else [list(row) for row in probabilities]
+    draws.check_seed(seed)
+    rows = probabilities.tolist() if isinstance(probabilities, Tensor | np.ndarray) else probabilities
+    _check_rows("probabilities", rows)
     if len(rows) != len(tasks):
         raise ValueError(
             f"probabilities for {len(rows)} tasks, but there are {len(tasks)} tasks: give one row for each"
@@ -270,6 +281,8 @@ def sequence(
             check_flag("normalise", normalise)
         except TypeError as error:
             raise TypeError(f"{error}; or a mapping from each data set to its means and standard deviations") from None
+    if isinstance(sources, str | Source):
+        raise TypeError(f"sources must be a list of data sets, got {sources!r:.80}; for one, write [it]")
     sets = [Source.of(source) for source in sources]
     shapes = [source.train.images.shape[1:] for source in sets]
     for source, shape in zip(sets, shapes, strict=True):
@@ -295,7 +308,8 @@ def sequence(
         steps.append(scale)
         if normalise is True:
             statistics = channel_statistics(source.train.images, height * width)
-            constant = [channel for channel, deviation in enumerate(statistics[1]) if not deviation > 0]
+            # What rounding leaves of a constant's deviation is no deviation.
+            constant = [c for c, (mean, std) in enumerate(zip(*statistics, strict=True)) if not std > 1e-10 * abs(mean)]
             if constant:
                 raise ValueError(
                     f"channel {constant[0]} of {name}'s training images has the same value everywhere and cannot get "
@@ -307,6 +321,11 @@ def sequence(
                 raise ValueError(f"normalise gives no mean and standard deviation for {name!r}, only {list(normalise)}")
             mean, std = normalise[name]
             for values in (mean, std):
+                if not isinstance(values, Sequence | Tensor | np.ndarray):
+                    raise TypeError(
+                        f"normalise gives {values!r} for {name!r}: give a list of means and one of standard "
+                        "deviations, with a number for each channel, or one"
+                    )
                 if len(values) not in {1, channels}:
                     raise ValueError(
                         f"normalise gives {len(values)} numbers for {name!r}, whose inputs have {channels} channels: "

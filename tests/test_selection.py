@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 from avalanche.training import EWC, Naive
-from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin, SupervisedPlugin
+from avalanche.training.plugins import AGEMPlugin, EvaluationPlugin, LRSchedulerPlugin, SupervisedPlugin
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 from training import naive, seeded_mlp
 
-from avsi import SIPlugin
+from avsi import MASPlugin, SIPlugin
 from avsi.experiment.strategy_state import fingerprint, random_states, strategy_state
 from avsi.metrics import evaluation_metrics
 from avsi.models import MultiHead
 from avsi.scenarios import split_digits
-from avsi.selection import choose_strength
+from avsi.selection import assign_strength, choose_strength
 from avsi.strategies import MAS, OnlineEWC, SynapticIntelligence
 
 RATES = (0.2, 0.002, 0.05)
@@ -235,3 +235,35 @@ def test_what_cannot_be_chosen(benchmark):
     for wrong in ({"margin": 1.0}, {"decay": 1.0}, {"strength": -1.0}, {"learning_rates": ()}, {"attempts": 0}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
             choose_strength(strategy, task, valid, **{"learning_rates": (0.1,)} | wrong)
+
+
+def test_strengths_of_later_experiences_stay(benchmark):
+    strategy = make(METHODS["mas"][0], [1.0, 2.0, 3.0, 4.0, 5.0])
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    plugin = next(p for p in strategy.plugins if isinstance(p, MASPlugin))
+    choice = choose_strength(
+        strategy, benchmark.train_stream[1], benchmark.valid_stream[1], learning_rates=(0.05,), margin=0.9
+    )
+    assert choice.strength == 2.0
+    assert plugin.core.strengths == (1.0, 2.0, 3.0, 4.0, 5.0)
+    assign_strength(strategy, 0.5)
+    assert plugin.core.strengths == (1.0, 0.5, 3.0, 4.0, 5.0)
+
+
+def test_what_is_no_validation_experience_is_refused_before_any_training(benchmark):
+    strategy = make(METHODS["si"][0], 1.0)
+    with pytest.raises(TypeError, match="validation must be one experience"):
+        choose_strength(strategy, benchmark.train_stream[0], benchmark.valid_stream, learning_rates=(0.1,))
+    with pytest.raises(TypeError, match="leave out eval_streams"):
+        choose_strength(
+            strategy, benchmark.train_stream[0], benchmark.valid_stream[0], learning_rates=(0.1,), eval_streams=[]
+        )
+
+
+def test_a_strategy_that_holds_an_iterator_under_way_is_refused(benchmark):
+    model = seeded_mlp(head=MultiHead)
+    agem = AGEMPlugin(patterns_per_experience=20, sample_size=7)
+    strategy = naive(model, SGD(model.parameters(), lr=0.05), [agem, MASPlugin(1.0)])
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    with pytest.raises(ValueError, match=r"AGEMPlugin holds a generator, an iterator that is under way"):
+        choose_strength(strategy, benchmark.train_stream[1], benchmark.valid_stream[1], learning_rates=(0.05,))

@@ -11,6 +11,7 @@ import torch
 from avalanche.training import EWC, LwF, Replay
 from avalanche.training import MAS as AvalancheMAS
 from avalanche.training import SynapticIntelligence as AvalancheSI
+from torch import nn
 from torch.optim import SGD, Adam
 from training import naive, seeded_mlp
 
@@ -185,3 +186,52 @@ def test_data_are_not_copied(digits):
     assert all(tensor.data_ptr() != images.data_ptr() for tensor, *_ in snapshot._tensors)
     model = MLP(64, (16,), MultiHead)
     assert sum(value.numel() for _, value, *_ in snapshot._tensors) < 10 * sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("make", [lambda: (i for i in range(3)), lambda: iter([1, 2]), lambda: map(abs, [1, 2])])
+def test_an_iterator_under_way_is_refused_and_one_that_is_not_is_no_obstacle(make):
+    class Plugin:
+        pass
+
+    plugin = Plugin()
+    plugin.drawn = [make()]
+    next(plugin.drawn[0])
+    with pytest.raises(ValueError, match=r"^Plugin holds a \w+, an iterator that is under way"):
+        Snapshot({"plugin": plugin})
+    plugin.drawn = [iter([]), (i for i in ())]
+    assert list(plugin.drawn[1]) == []
+    Snapshot({"plugin": plugin}).restore()
+
+
+def test_tensors_that_cannot_be_written_as_they_are_come_back_too():
+    with torch.inference_mode():
+        inferred = torch.ones(2)
+    model = nn.Linear(2, 2)
+    model.register_buffer("expanded", torch.zeros(1).expand(5))
+    snapshot, weight, storage = Snapshot([model, inferred]), model.weight.clone(), model.weight.data_ptr()
+    with torch.no_grad():
+        model.weight.add_(1)
+    model.expanded = torch.ones(5)
+    with torch.inference_mode():
+        inferred.zero_()
+    snapshot.restore()
+    assert torch.equal(model.weight, weight)
+    assert model.weight.data_ptr() == storage  # written, not replaced: others may look at the same memory
+    assert model.expanded.tolist() == [0.0] * 5
+    assert inferred.tolist() == [1.0, 1.0]
+
+
+def test_attributes_of_containers_and_tensors_come_back():
+    class Named(dict):
+        pass
+
+    named, parameter, raw = Named(a=1), nn.Parameter(torch.zeros(1)), bytearray(b"ab")
+    named.tag, parameter.tag = [1], [1]
+    snapshot = Snapshot([named, parameter, raw])
+    named.tag.append(2)
+    parameter.tag = None
+    raw[:] = b"c"
+    snapshot.restore()
+    assert named.tag == [1]
+    assert parameter.tag == [1]
+    assert raw == b"ab"

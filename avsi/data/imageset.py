@@ -62,7 +62,7 @@ class ImageSet:
 
         It depends on the shapes and bytes of `images` and `labels` alone, not on names or metadata: the same pixels
         from another source have the same fingerprint. It is computed once for each prepared file in a process; tensors
-        that were written into, or that come from elsewhere, are hashed on every call.
+        that were written into through torch, or that come from elsewhere, are hashed on every call.
 
         Returns:
             SHA-256 in hexadecimal.

@@ -174,7 +174,7 @@ def _missing(folder: Path, name: str, source: Source, reason: str) -> str:
     altered = [path for path in files if path not in intact and os.path.lexists(given / path)]
     prepared = f"{name}/train.safetensors and {name}/test.safetensors"
     lines = [
-        f"the data set {name!r} is not in {folder} (no train.safetensors and test.safetensors) and {reason}.",
+        f"the data set {name!r} is not in {folder} ({name}/train.safetensors, {name}/test.safetensors) and {reason}.",
         *(f"{given / path} is there, but {_flaw(given / path)}." for path in altered),
         "To mend this, do one of:",
         *(["- connect to the network and run again, downloads allowed;"] if source.downloadable else []),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -163,7 +163,8 @@ class RepeatChannels(Transform):
     def _apply(self, images: Tensor) -> Tensor:
         if images.shape[1] not in {1, self.channels}:
             raise ValueError(f"images of {images.shape[1]} channels cannot be brought to {self.channels} by repetition")
-        return images.expand(-1, self.channels, -1, -1)
+        # Repeated in memory: a later transform may work in place.
+        return images if images.shape[1] == self.channels else images.repeat(1, self.channels, 1, 1)
 
 
 class Normalise(Transform):
@@ -231,17 +232,27 @@ def channel_statistics(images: Tensor, pixels: int | None = None) -> tuple[tuple
     Returns:
         Means and standard deviations, one of each per channel.
     """
-    floats = images.is_floating_point()
-    unit, kind = (1, torch.float64) if floats else (255, torch.int64)
-    total, squares = torch.zeros(2, images.shape[1], dtype=kind)
-    for chunk in images.split(4096):  # bounds the memory
-        values = chunk.transpose(0, 1).flatten(1).to(torch.float64 if floats else torch.int32)
+    count = len(images) * (images.shape[2] * images.shape[3] if pixels is None else pixels)
+    if images.is_floating_point():
+        mean, squares = torch.zeros(2, images.shape[1], dtype=torch.float64)
+        for values in _by_channel(images, torch.float64):
+            mean += values.sum(1) / count
+        for values in _by_channel(images, torch.float64):  # again: the mean of squares less that mean's cancels
+            squares += (values - mean[:, None]).square().sum(1)
+        squares += (count - images[:, 0].numel()) * mean.square()
+        return tuple(mean.tolist()), tuple((squares / count).sqrt().tolist())
+    total, squares = torch.zeros(2, images.shape[1], dtype=torch.int64)
+    for values in _by_channel(images, torch.int32):
         total += values.sum(1)
         squares += (values * values).sum(1)
-    count = len(images) * (images.shape[2] * images.shape[3] if pixels is None else pixels)
     mean = total.double() / count
     std = (squares.double() / count - mean * mean).clamp(min=0).sqrt()
-    return tuple((mean / unit).tolist()), tuple((std / unit).tolist())
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+
+
+def _by_channel(images: Tensor, kind: torch.dtype) -> Iterator[Tensor]:
+    # (channels, values), a part of the images at a time, which bounds the memory.
+    return (chunk.transpose(0, 1).flatten(1).to(kind) for chunk in images.split(4096))
 
 
 class _Constant:

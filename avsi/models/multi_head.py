@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -114,13 +114,18 @@ class MultiHead(TakesTargets, MultiTaskModule):
             Avalanche's heads, so that they get probability 0. With ``task_labels=None`` a dict by task.
 
         Raises:
-            ValueError: If there is not one target per sample, or the batch is empty and holds no task label.
+            ValueError: If there is not one target or task label per sample, or the batch is empty and holds no label.
+            TypeError: If one label for all is no whole number.
         """
         if task_labels is None:
             return {int(key): head(x) for key, head in self.heads.items()}
         targets = self.shown_targets if targets is None else targets
         if not isinstance(task_labels, Tensor) or task_labels.dim() == 0:  # a number of any library
+            if int(task_labels) != task_labels:
+                raise TypeError(f"a task label must be a whole number, got {task_labels!r}")
             return self.forward_single_task(x, int(task_labels), targets)
+        if len(task_labels) != len(x):
+            raise ValueError(f"there must be one task label for each of {len(x)} samples, got {len(task_labels)}")
         if not len(task_labels):
             raise ValueError("the batch is empty, so no task's head can be chosen; leave out batches without samples")
         first, last = (int(bound) for bound in torch.aminmax(task_labels))
@@ -167,15 +172,26 @@ class MultiHead(TakesTargets, MultiTaskModule):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The state of other heads: add and grow to them, or what follows would refuse it.
         start = f"{prefix}heads."
-        sizes: dict[str, int] = {}
+        states: dict[str, dict[str, Tensor]] = {}
         for key, value in state_dict.items():
-            if key.startswith(start) and value.dim():
-                sizes.setdefault(key[len(start) :].partition(".")[0], len(value))
-        for task, classes in sizes.items():
-            there = task in self.heads and number_of_classes(self.heads[task]) >= classes
-            if task.lstrip("-").isdecimal() and not there:
+            if key.startswith(start):
+                task, _, name = key[len(start) :].partition(".")
+                states.setdefault(task, {})[name] = value
+        for task, state in states.items():
+            classes = self._count_classes(state)
+            if task.lstrip("-").isdecimal() and classes is not None:
                 self.resize(int(task), classes)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _count_classes(self, state: Mapping[str, Tensor]) -> int | None:
+        # Read where heads of two and of three classes differ; None where the state has nothing there.
+        with torch.random.fork_rng(devices=[]):
+            two, three = (self.head(self.in_features, classes).state_dict() for classes in (2, 3))
+        for name, tensor in two.items():
+            for axis, (low, high) in enumerate(zip(tensor.shape, three[name].shape, strict=True)):
+                if high == low + 1 and name in state and state[name].dim() == tensor.dim():
+                    return state[name].shape[axis] - low + 2
+        return None
 
 
 def call_with_targets(module: nn.Module, x: Tensor, targets: Tensor | None) -> Tensor:

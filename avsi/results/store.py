@@ -17,6 +17,7 @@ import stat
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -28,6 +29,7 @@ SCHEMA = 1
 EXPERIMENT = "experiment"  # the stem of an experiment's file
 LARGEST = 256 * 2**20  # bytes of a file; a trial of ten tasks has less than one megabyte
 LONGEST = 480  # characters of a text
+ROUNDING = 1e-6  # by which a mean that a trial has may differ from its parts
 DEEPEST = 50  # levels of lists and objects in a file
 
 # A shape is a type, a range of numbers (least, most), a pattern of texts, a list of a shape ([shape, None] where items
@@ -237,5 +239,8 @@ def _fault(trial: dict[str, Any], path: Path) -> str:
     by_task = [trial[key] for key in keys if trial.get(key)] + (trial.get("accuracy_matrix") or [])
     if not measured:
         return "it diverged and has accuracies" if by_task or trial.get("accuracy") is not None else ""
-    same = {len(values) for values in by_task} == {len(trial["task_accuracy"])}
-    return "" if same else "it has not one number, row and column for each task"
+    if {len(values) for values in by_task} != {len(trial["task_accuracy"])}:
+        return "it has not one number, row and column for each task"
+    if abs(trial["accuracy"] - fmean(trial["task_accuracy"])) > ROUNDING:
+        return "its accuracy is not the mean of its task_accuracy"
+    return ""

@@ -117,3 +117,22 @@ def test_they_follow_the_batch_to_a_gpu(grey):
     steps = Compose(Permute(torch.arange(64).flip(0)), RepeatChannels(3), scale, Normalise((0.5,), (0.25,)))
     assert torch.allclose(steps(grey.cuda()).cpu(), steps(grey), atol=1e-6)
     assert len(pickle.dumps(steps)) < 5000
+
+
+def test_statistics_of_floats_do_not_cancel_and_those_of_padding_count():
+    images = torch.randn(5000, 1, 8, 8, dtype=torch.float64)
+    shifted = images + 1e8
+    assert channel_statistics(shifted)[1][0] == pytest.approx(shifted.std(correction=0).item(), rel=1e-6)
+    padded = torch.nn.functional.pad(images + 3, (2, 2, 2, 2))
+    mean, std = channel_statistics(images + 3, 12 * 12)
+    assert mean[0] == pytest.approx(padded.mean().item())
+    assert std[0] == pytest.approx(padded.std(correction=0).item())
+
+
+def test_repeated_channels_can_be_written_to():
+    grey = torch.rand(2, 1, 4, 4)
+    repeated = RepeatChannels(3)(grey)
+    repeated[:, 0] = 0.0
+    assert torch.equal(repeated[:, 2], grey[:, 0])
+    colour = torch.rand(2, 3, 4, 4)
+    assert RepeatChannels(3)(colour) is colour

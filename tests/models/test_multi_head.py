@@ -265,3 +265,28 @@ def test_split_cifar_net_is_the_papers():
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.25, 0.25, 0.5]
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert isinstance(SplitCIFARNet().head, MultiHead)
+
+
+def test_heads_with_hidden_layers_are_loaded():
+    def head(features, classes):
+        return nn.Sequential(nn.Linear(features, 32), nn.ReLU(), nn.Linear(32, classes))
+
+    saved, loaded = MultiHead(16, head=head), MultiHead(16, head=head)
+    for task, classes in ((0, 2), (1, 40)):
+        saved.resize(task, classes)
+    state = torch.get_rng_state()
+    assert saved._count_classes(saved.heads["1"].state_dict()) == 40
+    assert torch.equal(torch.get_rng_state(), state)
+    loaded.load_state_dict(saved.state_dict())
+    x = torch.randn(3, 16)
+    assert [loaded(x, task).shape[1] for task in (0, 1)] == [2, 40]
+    assert all(torch.equal(loaded(x, task), saved(x, task)) for task in (0, 1))
+
+
+def test_task_labels_that_are_not_one_for_each_sample_or_no_whole_number_are_refused():
+    heads = MultiHead(4)
+    heads.resize(1, 2)
+    with pytest.raises(TypeError, match=r"whole number, got 1\.7"):
+        heads(torch.zeros(2, 4), 1.7)
+    with pytest.raises(ValueError, match=r"one task label for each of 6 samples, got 2"):
+        heads(torch.zeros(6, 4), torch.ones(2, dtype=torch.int64))

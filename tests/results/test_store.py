@@ -42,6 +42,7 @@ def test_trials_are_read_back(path, tmp_path):
         ({"accuracy": True}, "accuracy: missing, or no such value"),
         ({"accuracy": 90.0}, "accuracy: missing, or no such value"),
         ({"task_accuracy": []}, "not one number, row and column for each task"),
+        ({"accuracy": 0.001}, "its accuracy is not the mean of its task_accuracy"),
         ({"accuracy_matrix": [[0.5, 0.5]]}, "not one number, row and column for each task"),
         ({"data": {}}, "data: missing, or no such value"),
         ({"train_accuracy": [0.5]}, "not one number, row and column for each task"),

@@ -221,7 +221,7 @@ def test_imbalanced_permuted_mnist_by_probability_and_by_hand(real_data):
     assert class_counts(by_hand.train_stream[0]) == list(range(10))
     with pytest.raises(ValueError, match='counts must be "table2", "random" or a row'):
         imbalanced_permuted_mnist(dataset_root=real_data, counts="table3")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="counts of 10 tasks, but there are 11"):
+    with pytest.raises(ValueError, match="has numbers for 10 experiences, n_experiences is 11"):
         imbalanced_permuted_mnist(dataset_root=real_data, n_experiences=11)
 
 

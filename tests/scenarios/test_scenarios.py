@@ -19,11 +19,14 @@ from avsi.scenarios import (
     Task,
     build,
     imbalance,
+    imbalanced_permuted_mnist,
     mnist_background,
+    on_backgrounds,
     permute,
     permuted,
     permuted_digits,
     permuted_mnist,
+    photographs,
     remove_at_random,
     sequence,
     split,
@@ -255,6 +258,11 @@ def test_own_arrays_train(digits):
 def test_two_data_sets_must_not_have_one_name():
     x, y = np.zeros((2, 3, 4, 4), dtype=np.uint8), np.array([0, 1])
     sources = [Source.from_arrays((x, y), (x, y)) for _ in range(2)]
+    digits = Source.load("digits")
+    part = ImageSet("digits", "train", digits.train.images[:200], digits.train.labels[:200], digits.train.metadata)
+    assert build([Task(digits, (0, 1)), Task(Source.load("digits"), (2, 3))]).train_stream
+    with pytest.raises(ValueError, match="two data sets are called 'digits'"):
+        build([Task(digits, (0, 1)), Task(Source(part, digits.test), (0, 1))])
     with pytest.raises(ValueError, match="two data sets are called 'arrays': give each a name of its own"):
         build(sequence([Source.from_arrays((x + 1, y), (x, y)), sources[0]]))
     assert len(build(sequence([sources[0], sources[0]])).train_stream) == 2
@@ -369,3 +377,37 @@ def test_an_image_set_of_a_users_own_may_lack_metadata():
     images = ImageSet("mine", "train", torch.zeros(3, 4), torch.tensor([0, 1, 0]), {})
     assert not images.complete
     assert len(build([*permute(Source(images, images), tasks=1)]).train_stream) == 1
+
+
+def test_what_is_written_wrongly_is_said_where_it_is_written():
+    digits = Source.load("digits")
+    tasks = permute(digits, tasks=1)
+    grey = torch.zeros(20, 1, 8, 8, dtype=torch.uint8), torch.arange(20) % 2
+    two_channels = Source.from_arrays(
+        (grey[0].expand(-1, 2, -1, -1), grey[1]), (grey[0].expand(-1, 2, -1, -1), grey[1])
+    )
+    for call, error, message in (
+        (lambda: build("digits"), TypeError, "built of tasks"),
+        (lambda: build([digits]), TypeError, "built of tasks"),
+        (lambda: sequence("digits"), TypeError, "must be a list of data sets"),
+        (lambda: sequence(["digits"], normalise={"digits": (0.1, 0.2)}), TypeError, "gives 0.1 for 'digits'"),
+        (lambda: imbalance(tasks, [5]), TypeError, "counts must be a row of numbers for each task"),
+        (lambda: remove_at_random(tasks, 0.5), TypeError, "probabilities must be a row of numbers for each task"),
+        (lambda: imbalance(tasks, [[5] * 10], seed=1.5), TypeError, "seed must be a whole number"),
+        (lambda: remove_at_random(tasks, [[0.5] * 10], seed=-1), ValueError, "seed must not be negative"),
+        (lambda: on_backgrounds(digits, two_channels), ValueError, "grey or colour"),
+        (lambda: imbalanced_permuted_mnist(11), ValueError, "has numbers for 10 experiences"),
+        (lambda: imbalanced_permuted_mnist(removal_seed=-1), ValueError, "removal_seed must not be negative"),
+        (lambda: mnist_background(background_seed=-3), ValueError, "background_seed must not be negative"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+    assert on_backgrounds("digits", photographs()).train.images.shape[1:] == (1, 8, 8)
+    assert len(imbalance(tasks, np.full((1, 10), 3))[0].datasets()[0]) == 30
+
+
+def test_a_constant_channel_of_floats_cannot_be_normalised():
+    images, labels = torch.rand(20, 2, 8, 8, dtype=torch.float64), torch.arange(20) % 2
+    images[:, 1] = 0.3
+    with pytest.raises(ValueError, match=r"channel 1 of .* has the same value everywhere"):
+        sequence([Source.from_arrays((images, labels), (images, labels))], normalise=True)
