@@ -330,7 +330,7 @@ def test_rerun_runs_finished_trials_again(experiment, tmp_path, capsys):
     run(experiment, options)
     (file,) = files(tmp_path, "seed-*.json")
     first = json.loads((tmp_path / file).read_text())
-    (tmp_path / file).write_text(json.dumps(first | {"accuracy": 0.125}))
+    (tmp_path / file).write_text(json.dumps(first | {"accuracy": 0.125, "task_accuracy": [0.125] * 5}))
     run(experiment, options)
     assert json.loads((tmp_path / file).read_text())["accuracy"] == 0.125
     run(experiment, replace(options, rerun=True))

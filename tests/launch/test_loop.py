@@ -253,7 +253,7 @@ def test_rerun_begins_at_the_beginning_and_keeps_the_old_result_until_there_is_a
     run("si", rerun=True)
     assert not checkpoint.exists()
     assert store.read_trial(run.path("si"))["accuracy"] == 0.5
-    run.outcomes["si, seed 0"] = {"seed": 0} | RESULT | {"accuracy": 0.75}
+    run.outcomes["si, seed 0"] = {"seed": 0} | RESULT | {"accuracy": 0.75, "task_accuracy": [0.75]}
     run("si", rerun=True)
     assert run.ran == [("si", 0)] * 3
     assert store.read_trial(run.path("si"))["accuracy"] == 0.75
