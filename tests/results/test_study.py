@@ -1,10 +1,12 @@
 import doctest
+import json
 import re
 from pathlib import Path
 
 import pytest
 from studies import diverged, entry, outcome, study, trial, write
 
+from avsi.metrics import backward_transfer, forgetting
 from avsi.results import ResultsError, tables, trials
 from avsi.results import study as reading
 from avsi.results.study import read_studies
@@ -94,6 +96,19 @@ def test_all_committed_results_are_read_without_complaint():
     assert [problem for _, problems in read for problem in problems] == []
     files = set((REPOSITORY / "reproductions" / "results").glob("*/*/seed-*.json"))
     assert {file for studies, _ in read for found in studies for file in found.trials.file} == files
+
+
+def test_the_parts_of_committed_trials_agree():
+    found = [
+        json.loads(file.read_text()) for file in (REPOSITORY / "reproductions" / "results").glob("*/*/seed-*.json")
+    ]
+    in_sequence = [result for result in found if result.get("accuracy_matrix")]
+    assert len(in_sequence) > 600
+    for result in in_sequence:
+        matrix = result["accuracy_matrix"]
+        assert matrix[-1] == pytest.approx(result["task_accuracy"], abs=1e-9)
+        assert result["bwt"] == pytest.approx(backward_transfer(matrix), abs=1e-9)
+        assert result["forgetting"] == pytest.approx(forgetting(matrix), abs=1e-9)
 
 
 @pytest.mark.parametrize("module", [reading, tables], ids=lambda m: m.__name__)
