@@ -34,8 +34,8 @@ def describe(value: Any) -> Any:
         {'call': 'avsi.models.MLP', 'args': [64, [16]], 'kwargs': {}}
 
     Args:
-        value: Finite numbers, strings, booleans, None, sequences and string-keyed mappings of them, functions and
-            classes, and partials of those. Anything else is a TypeError.
+        value: Finite numbers, strings, booleans, None, sequences and mappings of them, functions and classes, and
+            partials of those. Anything else is a TypeError.
 
     Returns:
         JSON data.
@@ -47,11 +47,15 @@ def describe(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): describe(item) for key, item in value.items()}
+        if all(isinstance(key, str) for key in value) and sorted(value) == list(value):
+            return {key: describe(item) for key, item in value.items()}
+        return {"items": [[describe(key), describe(item)] for key, item in value.items()]}  # their order counts
     if isinstance(value, partial):
-        return {"call": describe(value.func), "args": describe(value.args), "kwargs": describe(value.keywords)}
+        keywords = {key: describe(item) for key, item in value.keywords.items()}
+        return {"call": describe(value.func), "args": describe(value.args), "kwargs": keywords}
     if isinstance(value, FunctionType) and "<" in value.__qualname__:
-        enclosed = [describe(cell.cell_contents) for cell in value.__closure__ or ()]
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        enclosed = [describe(item) for item in cells if item is not value]  # it may call itself
         defaults = describe([*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).items()])
         return {"code": digest([source_fingerprint(value), defaults, enclosed])}
     name = importable_name(value)

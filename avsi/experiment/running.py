@@ -28,6 +28,8 @@ from avsi.experiment.strategy_state import (
     NotKeptError,
     attributes,
     fingerprint,
+    fixed_attributes,
+    held_attributes,
     pack,
     random_states,
     restore_attributes,
@@ -143,6 +145,7 @@ class Trainer:
         self.finished: dict[str, list[Any]] = {key: [] for key in KEPT}
         self.dynamics, self.classes = HebbianDynamics(), ClassAccuracy()
         self.stopping: EarlyStopping | None = None
+        self.fixed: dict[str, str] = {}  # fingerprints of what is in no checkpoint
         self.watchers: dict[str, Any] = {"dynamics": self.dynamics}  # which have a state of their own
         patience = trial.experiment.patience
         if patience:
@@ -150,6 +153,11 @@ class Trainer:
                 raise ExperimentError(
                     f"{trial.experiment.name} stops early, and its benchmark has no validation stream; have its "
                     "scenario make a valid_stream, or leave out patience"
+                )
+            if len(streams["valid"]) < len(streams["train"]):
+                raise ExperimentError(
+                    f"{trial.experiment.name} stops early, and its benchmark has {len(streams['valid'])} validation "
+                    f"experiences for {len(streams['train'])} to train on; it needs one for each"
                 )
             self.stopping = EarlyStopping(streams["valid"], patience.epochs, patience.at_least)
             self.watchers["early_stopping"] = self.stopping
@@ -199,7 +207,10 @@ class Trainer:
     def strategy(self) -> Any:
         """Make a fresh model with its optimizer and strategy."""
         evaluator = silent_evaluator(*metrics.evaluation_metrics(), loggers=self.loggers, collect_all=False)
-        return make_strategy(self.trial.experiment, self.trial.method, self.device, evaluator, self.apart)
+        strategy = make_strategy(self.trial.experiment, self.trial.method, self.device, evaluator, self.apart)
+        with contextlib.suppress(NotKeptError):  # which is said when something is to be kept
+            self.fixed = fixed_attributes(strategy)
+        return strategy
 
     def train(self, strategy: Any, experiences: Any, evaluated: Sequence[Any]) -> None:
         """Train and evaluate."""
@@ -219,6 +230,10 @@ class Trainer:
                 state["generators"] = pack(own)
             if held := attributes(strategy):
                 state["attributes"] = held
+            now = fixed_attributes(strategy)
+            changed = [name for name, value in now.items() if self.fixed.setdefault(name, value) != value]
+            if changed:
+                raise NotKeptError(f"{', '.join(changed)}, which training has changed")
         except NotKeptError as error:
             if None not in self.finished["state"]:
                 self.progress.tell(Said(f"starts over when it is interrupted, for it cannot keep {error}"))
@@ -262,8 +277,9 @@ class Trainer:
 
     def drawing(self, strategy: Any) -> list[Any]:
         """List what may hold random generators of its own, which outlast a training: transforms, data sets, models."""
-        independent = self.trial.method.regime == "independent"
-        return [self.streams, *([] if independent else [strategy.model, strategy._criterion])]
+        if self.trial.method.regime == "independent":
+            return [self.streams]
+        return [self.streams, strategy.model, strategy._criterion, *(value for *_, value in held_attributes(strategy))]
 
     def cannot_resume(self, error: Exception) -> ExperimentError:
         """Say why the checkpoint is of no use, and what to do."""
@@ -281,7 +297,7 @@ def _count(experience: Any, classes: int) -> list[int]:
         labels = integers(targets)
     except NotInMemoryError:  # tensors of one element, say
         labels = torch.tensor([int(target) for target in targets])
-    return torch.bincount(labels, minlength=classes)[:classes].tolist()
+    return torch.bincount(labels[labels >= 0], minlength=classes)[:classes].tolist()  # torch ignores -100
 
 
 def _log_parameters(logger: TensorboardLogger, trial: Trial, accuracy: float) -> None:

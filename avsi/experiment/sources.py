@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache, partial
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, SimpleNamespace
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 from avsi.experiment.names import Name
@@ -22,6 +22,17 @@ from avsi.experiment.names import Name
 INSTALLED = {"site-packages", "dist-packages"}
 RECORDED = {"avsi", "avalanche", "torch", "torchvision", "numpy", "sklearn"}
 """Packages whose versions are in every result, wherever they lie."""
+
+UNSAID = {
+    "__dict__",
+    "__weakref__",
+    "__doc__",
+    "__module__",
+    "__qualname__",
+    "__firstlineno__",
+    "__static_attributes__",
+}
+"""Attributes of a class that Python sets."""
 
 
 @cache
@@ -71,12 +82,15 @@ def _text_and_globals(item: Any) -> tuple[Any, dict[str, Any]]:
             raise OSError
         tree = ast.parse(_source(item))
     except (OSError, TypeError):  # typed into Python
-        members = [item] if isinstance(item, FunctionType) else vars(item).values()
-        functions = [getattr(member, "__func__", member) for member in members]
-        codes = [function.__code__ for function in functions if isinstance(function, FunctionType)]
+        members = {"": item} if isinstance(item, FunctionType) else _members(item)
+        functions = {name: member for name, member in members.items() if isinstance(member, FunctionType)}
+        codes = [function.__code__ for function in functions.values()]
         names = {name for code in codes for name in _names(code)}
         used = {name: namespace[name] for name in names & namespace.keys()}
-        return [_what_it_does(code) for code in codes], _with_what_modules_hold(used, names)
+        held = {f"{name}()": _beside_code(function) for name, function in functions.items()}
+        held |= {f".{name}": member for name, member in members.items() if name not in functions}
+        used = _with_what_modules_hold(used, names) | {name: value for name, value in held.items() if value}
+        return [_what_it_does(code) for code in codes], used
     namespace = _with_imports(namespace, tree)
     used = {}
     for node in ast.walk(tree):
@@ -91,8 +105,37 @@ def _text_and_globals(item: Any) -> tuple[Any, dict[str, Any]]:
     return ast.unparse(tree), _with_what_modules_hold(used, attributes)
 
 
-@cache  # for the file may be edited while trials run
+def _members(item: type) -> dict[str, Any]:
+    # What a class says itself: functions, also those within properties, other attributes, and its bases.
+    members: dict[str, Any] = {"bases": list(item.__bases__)}
+    for name, member in vars(item).items():
+        if isinstance(member, property):
+            found = {"fget": member.fget, "fset": member.fset, "fdel": member.fdel}
+            members |= {f"{name}.{key}": function for key, function in found.items() if function}
+        elif name not in UNSAID:
+            members[name] = getattr(member, "__func__", member)
+    return members
+
+
+def _beside_code(function: FunctionType) -> list[Any]:
+    # Defaults, and what it encloses.
+    enclosed = []
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # empty
+            enclosed.append(cell.cell_contents)
+    parts = [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items()), *enclosed]
+    return [part for part in parts if part is not function]
+
+
 def _source(item: Any) -> str:
+    members = vars(item) if isinstance(item, type) else {"": item}
+    state = {name: getattr(member, "__code__", member) for name, member in members.items()}
+    plain = {name: value for name, value in state.items() if isinstance(value, bool | int | float | str | CodeType)}
+    return _source_of(item, tuple(plain.items()))
+
+
+@cache  # for the file may be edited while trials run; where a notebook then loads it anew, the state is another
+def _source_of(item: Any, state: tuple[tuple[str, Any], ...]) -> str:
     return textwrap.dedent(inspect.getsource(item))
 
 
@@ -169,6 +212,8 @@ def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
             return
         case _ if id(value) in seen:  # within itself
             return
+        case MethodType():
+            yield from _parts([value.__func__, value.__self__], seen)
         case list() | tuple():
             for item in value:
                 yield from _parts(item, seen | {id(value)})

@@ -12,6 +12,12 @@ from avsi.experiment.description import describe, digest
 
 Regime = Literal["sequential", "independent", "joint"]
 LONGEST = 100  # bytes of a name: folders and hidden files are called after it
+GIVEN = {
+    **dict.fromkeys(("train_epochs", "train_mb_size", "criterion"), "the experiment's epochs, batch_size or criterion"),
+    **dict.fromkeys(("model", "optimizer", "plugins"), "the method's model, optimizer or plugins"),
+    **dict.fromkeys(("device", "evaluator", "eval_mb_size"), "nothing, for they are the same for all methods"),
+}
+"""What every strategy is given when a trial begins, which goes before its own arguments, and where to set it."""
 
 
 class ExperimentError(ValueError):
@@ -89,7 +95,8 @@ class Method:
         settings: In what a sweep's candidate or choice differs from the script, as (parameter, value).
 
     Raises:
-        ExperimentError: If the name cannot name a folder, or there is no such regime.
+        ExperimentError: If the name cannot name a folder, there is no such regime, or the strategy has an argument of
+            those that it is called with.
     """
 
     name: str
@@ -106,6 +113,13 @@ class Method:
         check_name("a method", self.base_name)
         if "," in self.name and not self.settings:
             raise ExperimentError(f"{self.name!r} cannot name a method: what stands after a comma are its settings")
+        for name in GIVEN.keys() & getattr(self.strategy, "keywords", {}):
+            raise ExperimentError(
+                f"method {self.base_name}: its strategy's {name} would be replaced when a trial begins; "
+                f"leave it out, and set {GIVEN[name]}"
+            )
+        if not isinstance(self.plugins, tuple | list):
+            raise ExperimentError(f"method {self.base_name}: plugins must be a tuple of builders, got {self.plugins!r}")
         if self.regime not in get_args(Regime):
             raise ExperimentError(f"regime must be one of {', '.join(get_args(Regime))}, got {self.regime!r}")
 
@@ -199,6 +213,8 @@ class Experiment:
         if self.autocast not in {"", "bfloat16"}:
             raise ExperimentError(f'autocast must be "bfloat16" or "", got {self.autocast!r}')
         names = [method.name for method in self.methods]
+        if not names:
+            raise ExperimentError(f"{self.name} has no methods")
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise ExperimentError(f"{self.name} has several methods named {', '.join(sorted(repeated))}")

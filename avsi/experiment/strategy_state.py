@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
+import pickle
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from avalanche.evaluation.metrics.accuracy import ExperienceAccuracy, StreamAccuracy
 from avalanche.evaluation.metrics.forgetting_bwt import Forgetting, StreamBWT, StreamForgetting
+from avalanche.models import MultiTaskModule
 from avalanche.training.determinism.rng_manager import RNGManager
 from avalanche.training.plugins import EvaluationPlugin as AvalancheEvaluationPlugin
 from avalanche.training.plugins import EWCPlugin, SynapticIntelligencePlugin
@@ -25,7 +29,9 @@ from avalanche.training.templates.base_sgd import PeriodicEval
 from avalanche.training.utils import ParamData
 from torch import Tensor
 from torch.nn import Module
+from torch.optim import SGD
 
+from avsi._generators import is_generator
 from avsi.experiment.sources import is_own
 from avsi.plugins.batches import InMemoryBatches
 from avsi.plugins.divergence import DivergencePlugin
@@ -65,8 +71,11 @@ TEMPLATE = frozenset([
 # fmt: on
 """Attributes of Avalanche's ``SupervisedTemplate``: settings, what is kept here, and what lives within a pass only."""
 
-MODULE = frozenset(vars(Module()))
-"""Attributes that every layer has, kept as parameters and buffers, or set by training and evaluation."""
+MODULE = frozenset(vars(MultiTaskModule()))
+"""Attributes that layers have, kept as parameters and buffers, or set by training, evaluation and adaptation."""
+
+OPTIMIZER = frozenset(vars(SGD([torch.zeros(())])))
+"""Attributes that every optimizer has, likewise."""
 
 PARAM_DATA = "avalanche.training.utils.ParamData"
 CUDA = "torch.cuda"
@@ -137,24 +146,75 @@ def restore_strategy(
 
 
 def attributes(strategy: Any) -> dict[str, Any]:
-    """Collect what a user's own layers and loss hold as plain data outside of a state_dict, such as counts of steps.
+    """Collect what a user's own layers, loss and optimizer hold as plain data, such as counts of steps.
+
+    That is outside of their state_dict.
 
     Args:
         strategy: The strategy.
 
     Returns:
-        Values by layer's name ("criterion" for the loss) and attribute's.
+        Values by layer's name ("criterion" for the loss, "optimizer") and attribute's.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, key, value in held_attributes(strategy):
+        with contextlib.suppress(NotKeptError):
+            found.setdefault(name, {})[key] = pack(value)
+    return {name: held for name, held in found.items() if held}
+
+
+def fixed_attributes(strategy: Any) -> dict[str, str]:
+    """Compute the fingerprint of what :func:`attributes` leaves out, which must therefore stay as it was made.
+
+    Args:
+        strategy: The strategy.
+
+    Returns:
+        Fingerprints by "name.attribute".
+
+    Raises:
+        NotKeptError: If there is something of which nobody could tell whether it has changed.
     """
     found = {}
-    for name, owner in _own_objects(strategy).items():
-        held = {}
-        for key, value in vars(owner).items():
-            if key not in MODULE:
-                with contextlib.suppress(NotKeptError):
-                    held[key] = pack(value)
-        if held:
-            found[name] = held
+    model, loss = strategy.model, strategy._criterion
+    kept = [strategy, model, loss, strategy.optimizer, *strategy.plugins, *_tensors(loss).values()]
+    kept += [*model.modules(), *model.parameters(), *model.buffers()]
+    identities = {id(item) for item in kept}
+    for name, key, value in held_attributes(strategy):
+        try:
+            pack(value)
+        except NotKeptError:
+            written = io.BytesIO()
+            try:
+                _Pickler(written, identities).dump(value)
+            except Exception as error:
+                raise NotKeptError(f"{name or 'model'}.{key}, a {type(value).__name__}") from error
+            found[f"{name or 'model'}.{key}"] = hashlib.sha256(written.getbuffer()).hexdigest()
     return found
+
+
+class _Pickler(pickle.Pickler):
+    """Writes code by its name, and leaves out what is kept otherwise: objects of these identities, and generators."""
+
+    def __init__(self, file: io.BytesIO, kept: Collection[int]) -> None:
+        super().__init__(file)
+        self.kept = kept
+
+    def persistent_id(self, value: Any) -> str | None:
+        if isinstance(value, FunctionType | BuiltinFunctionType | type):
+            return f"{value.__module__}.{value.__qualname__}"
+        if isinstance(value, ModuleType):
+            return value.__name__
+        return "kept" if id(value) in self.kept or is_generator(value) else None
+
+
+def held_attributes(strategy: Any) -> Iterator[tuple[str, str, Any]]:
+    """List what a user's own layers, loss and optimizer hold outside of their state_dict: owner, name and value."""
+    for name, owner in _own_objects(strategy).items():
+        for key, value in vars(owner).items():
+            # A scheduler puts methods of its own into the optimizer.
+            if key not in MODULE | OPTIMIZER and not isinstance(value, FunctionType | MethodType):
+                yield name, key, value
 
 
 def restore_attributes(strategy: Any, kept: Mapping[str, Any]) -> None:
@@ -172,8 +232,8 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 
 def _own_objects(strategy: Any) -> dict[str, Any]:
-    # A user's own layers by name, and the loss.
-    named = {**dict(strategy.model.named_modules()), "criterion": strategy._criterion}
+    # A user's own layers by name, the loss and the optimizer.
+    named = {**dict(strategy.model.named_modules()), "criterion": strategy._criterion, "optimizer": strategy.optimizer}
     return {n: item for n, item in named.items() if is_own(type(item).__module__) and hasattr(item, "__dict__")}
 
 

@@ -352,7 +352,8 @@ def _earlier_candidates(chosen: Chosen, root: Path) -> Iterator[Method]:
 
 def _finished(root: Path, trial: Trial) -> list[int]:
     """List the seeds of a method's finished trials."""
-    return [int(path.stem.removeprefix("seed-")) for path in (root / trial.file).parent.glob("seed-*.json")]
+    seeds = (path.stem.removeprefix("seed-") for path in (root / trial.file).parent.glob("seed-*.json"))
+    return [int(seed) for seed in seeds if seed.isdecimal()]
 
 
 def _write_experiment(

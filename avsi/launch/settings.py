@@ -20,7 +20,7 @@ VALUES = ("epochs", "batch_size", "reset_optimizer", "autocast", "channels_last"
 
 
 def read_settings(given: Sequence[str]) -> list[tuple[str, Any]]:
-    """Read settings, each ``name=value`` or ``@file``, a file of such lines, in which ``#`` begins a comment."""
+    """Read settings, each ``name=value`` or ``@file``, a file of such lines; ``#`` after a space begins a comment."""
     lines: list[str] = []
     for item in given:
         if item.startswith("@"):
@@ -28,7 +28,7 @@ def read_settings(given: Sequence[str]) -> list[tuple[str, Any]]:
                 text = Path(item[1:]).expanduser().read_text("utf-8")
             except (OSError, ValueError) as error:
                 raise ExperimentError(f"cannot read the settings {item[1:]} ({error})") from error
-            lines += filter(None, (line.partition("#")[0].strip() for line in text.splitlines()))
+            lines += filter(None, (re.split(r"(?:^|\s)#", line)[0].strip() for line in text.splitlines()))
         else:
             lines.append(item)
     settings = []
@@ -83,9 +83,13 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
             raise ExperimentError(f"{name} takes a value of type {kind.__name__}, got {value!r}")
         changed = {name: value}
     elif part == "patience" and experiment.patience and path in vars(experiment.patience):
+        if path == "validation":
+            _check_validation(experiment)
         changed = {part: replace(experiment.patience, **{path: value})}
     elif part in BUILDERS and path and getattr(experiment, part) is not None:
         changed = {part: with_argument(getattr(experiment, part), path, value, name)}
+        if part in PARTS:
+            changed["methods"] = tuple(_with_part(m, part, path, value, name) for m in experiment.methods)
     else:
         methods = [method.name for method in experiment.methods]
         parts = [field for field in (*BUILDERS, "patience") if getattr(experiment, field) is not None]
@@ -94,6 +98,27 @@ def _changed(experiment: Experiment, name: str, value: Any) -> Experiment:
             f"arguments of {', '.join(parts)} such as optimizer.lr, and of methods such as {methods[0]}.optimizer.lr"
         )
     return replace(experiment, changes=(*experiment.changes, (name, str(value))), **changed)
+
+
+def _with_part(method: Method, part: str, path: str, value: Any, name: str) -> Method:
+    """Change a method's own model or optimizer like the experiment's, where it takes that argument."""
+    build = getattr(method, part)
+    if build is None or f"{part}.{path}" in dict(method.settings):
+        return method
+    try:
+        return replace(method, **{part: with_argument(build, path, value, name)})
+    except ExperimentError:
+        return method
+
+
+def _check_validation(experiment: Experiment) -> None:
+    build = experiment.scenario
+    _, known = _parameters(resolve(build.func if isinstance(build, partial) else build))
+    if "validation" in getattr(build, "keywords", {}) or (known is not None and "validation" not in known):
+        raise ExperimentError(
+            "cannot set 'patience.validation': the scenario holds out validation images by itself; "
+            "set what it takes, such as scenario.validation"
+        )
 
 
 def method_of(experiment: Experiment, name: str) -> Method | None:
@@ -174,11 +199,17 @@ def with_argument(build: Callable[..., Any], path: str, value: Any, name: str) -
         value = with_argument(now, rest, value, name)
     elif type(now) is float and type(value) is int:  # 10 and 10.0 are the same trial
         value = float(value)
+    elif type(now) in {int, float} and (isinstance(value, tuple) or _is_like_a_number(value)):
+        raise ExperimentError(f"cannot set {name!r}: {first} is a number such as {now!r}, got {value!r}")
     if place is None:
         keywords[first] = value
     else:
         args[place] = value
     return partial(call, *args, **keywords)
+
+
+def _is_like_a_number(value: Any) -> bool:
+    return isinstance(value, str) and re.match(r"[-+.]?\d", value) is not None
 
 
 def _parameters(call: Any) -> tuple[list[str], set[str] | None]:

@@ -40,7 +40,7 @@ def write_report(folder: str | Path, only: str | None = None) -> Report:
     Args:
         folder: The results folder.
         only: Name of the study (experiment and protocol) whose files are written; those of others are written only
-            where their summary is no more that of their trials. Default: all.
+            where their summary no longer matches their trials. Default: all.
 
     Returns:
         What was written. What cannot be read is left out, and the page says so.

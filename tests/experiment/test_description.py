@@ -30,6 +30,13 @@ def test_partials_are_described_recursively_as_json():
     assert json.loads(json.dumps(description)) == description
 
 
+def test_the_order_and_the_type_of_keys_count():
+    orders = [{"a": 1, "b": 2}, {"b": 2, "a": 1}]
+    assert digest(describe(partial(dict, orders[0]))) != digest(describe(partial(dict, orders[1])))
+    assert digest(describe({1: 2})) != digest(describe({"1": 2}))
+    assert describe({"a": 1, "b": 2}) == {"a": 1, "b": 2}
+
+
 @pytest.mark.parametrize("value", [object(), [object()], {"a": object()}, partial(int, object())])
 def test_objects_are_refused(value):
     with pytest.raises(TypeError, match="cannot be described"):

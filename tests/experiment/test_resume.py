@@ -278,6 +278,37 @@ class AnnealedLoss:
         return nn.functional.cross_entropy(outputs, targets) * self.seen / 10
 
 
+class Decaying(SGD):
+    """Counts its steps, and draws noise, outside of its state_dict."""
+
+    def __init__(self, parameters, lr):
+        super().__init__(parameters, lr)
+        self.count, self.noise = 0, torch.Generator().manual_seed(1)
+
+    def step(self, closure=None):
+        self.count += 1
+        for group in self.param_groups:
+            group["lr"] = 0.3 / (1 + self.count / 10)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad += torch.randn(parameter.shape, generator=self.noise) / 100
+        return super().step(closure)
+
+
+class Remembering(MLP):
+    """Keeps what cannot be in a checkpoint; of that, `seen` changes, if it is told to."""
+
+    def __init__(self, *arguments, changes=True):
+        super().__init__(*arguments)
+        self.constant, self.layers, self.seen, self.changes = np.ones(3), {"first": [self.features]}, set(), changes
+        self.activation = partial(nn.functional.relu, inplace=False)
+
+    def forward(self, x, task_labels, targets=None):
+        if self.training and self.changes:
+            self.seen.add(len(self.seen))
+        return super().forward(x, task_labels, targets)
+
+
 def noisy_digits(**arguments):
     return split_digits(train_transform=Noise(0), **arguments)
 
@@ -285,6 +316,8 @@ def noisy_digits(**arguments):
 NOISY_DATA = replace(MOMENTUM, name="noisy_data", scenario=noisy_digits)
 ANNEALED = replace(MOMENTUM, name="annealed", model=partial(Annealed, 64, (8,), MultiHead))
 ANNEALED_LOSS = replace(MOMENTUM, name="annealed_loss", criterion=AnnealedLoss)
+DECAYING = replace(KEPT, name="decaying", optimizer=partial(Decaying, lr=0.3))
+CONSTANT = replace(KEPT, name="constant", model=partial(Remembering, 64, (8,), MultiHead, changes=False))
 NOISY_MODEL = replace(MOMENTUM, name="noisy_model", model=partial(NoisyLayers, 64, (8,), MultiHead))
 WARMING = replace(KEPT, name="warming", model=partial(Warming, 64, (8,), MultiHead))
 RECORDED = replace(SPLIT, name="recorded", batch_size=8)  # dynamics are recorded every 100 steps
@@ -301,6 +334,8 @@ CASES = [
     (NOISY_MODEL, "finetune"),
     *((ANNEALED, name) for name in ("finetune", "scratch")),
     (ANNEALED_LOSS, "finetune"),
+    *((DECAYING, name) for name in ("finetune", "online_ewc")),
+    (CONSTANT, "finetune"),
     (WARMING, "finetune"),
     (OWN_LOSS, "finetune"),
     (RECORDED, "dhp"),
@@ -436,6 +471,17 @@ def test_a_trial_whose_state_cannot_be_kept_says_so_and_starts_over(plugin, name
     assert said.startswith(f"starts over when it is interrupted, for it cannot keep {named}")
     assert result["state"] == [None] * 5
     assert result["weights"] == run(SPLIT, "finetune")[0]["weights"]
+
+
+def test_a_model_that_changes_what_cannot_be_kept_says_so_and_starts_over(tmp_path):
+    experiment = replace(KEPT, model=partial(Remembering, 64, (8,), MultiHead))
+    file = tmp_path / "seed-001.checkpoint"
+    with pytest.raises(CutError):
+        run(experiment, "finetune", file, cut_in=2)
+    assert not file.exists()
+    _, watch, _ = run(experiment, "finetune", file)
+    (said,) = (event.line for event in watch.events if isinstance(event, Said) and not event.detail)
+    assert said == "starts over when it is interrupted, for it cannot keep model.seen, which training has changed"
 
 
 def test_a_strategy_with_state_of_its_own_is_not_kept(tmp_path):

@@ -1,19 +1,21 @@
 """A user's own code is part of what a trial is."""
 
 import importlib.util
+import linecache
 import os
 import runpy
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy
 import pytest
 import torch
 
 from avsi.experiment.description import describe
-from avsi.experiment.sources import is_own
+from avsi.experiment.sources import is_own, source_fingerprint
 from avsi.models import MLP
 
 MODULE = '''
@@ -183,11 +185,16 @@ class Plan:
 KIND, PLAN, PLANNED = Kind.SOFT, Plan(65), [Plan(66)]
 LAYER, MAKE, BY_NAME = nn.Sigmoid, partial(torch.optim.SGD, lr=0.5), {"act": nn.GELU}
 SPACE, COUNTS, WIDE = SimpleNamespace(width=67), range(68), numpy.int64(69)
+def enclose(value, extra=80):
+    return lambda: value
+
+ENCLOSED, DEFAULT, BOUND = enclose(81), lambda value=82: value, Plan(83).twice
 HALF, CROP, TABLE = torch.float16, v2.Compose([v2.RandomCrop(28, padding=2)]), numpy.zeros(3)
 
 def build():
     return (
-        KIND, PLAN, PLANNED, LAYER, MAKE, BY_NAME, SPACE, COUNTS, WIDE, HALF, CROP, TABLE, Activation, F.relu, nn.Linear
+        KIND, PLAN, PLANNED, LAYER, MAKE, BY_NAME, SPACE, COUNTS, WIDE, HALF, CROP, TABLE, Activation, F.relu,
+        nn.Linear, ENCLOSED, DEFAULT, BOUND
     )
 """
 
@@ -223,6 +230,9 @@ def fingerprint_of(text, folder):
         ("padding=2", "padding=3"),
         ("ReLU as Activation", "ELU as Activation"),
         ("torch.nn.functional as F", "torch as F"),
+        ("enclose(81)", "enclose(91)"),
+        ("value=82", "value=92"),
+        ("Plan(83)", "Plan(93)"),
     ],
 )
 def test_constants_that_are_edited_are_others(edit, tmp_path):
@@ -231,6 +241,81 @@ def test_constants_that_are_edited_are_others(edit, tmp_path):
     assert edited != CONSTANTS
     assert fingerprint_of(edited, tmp_path / "edited") != was
     assert fingerprint_of(CONSTANTS, tmp_path / "again") == was
+
+
+TYPED = """
+class Base:
+    depth = 41
+
+class Network(Base):
+    size = 42
+
+    def __init__(self, hidden=43, *, more=44):
+        self.hidden = hidden + more
+
+    @property
+    def wide(self):
+        return 45
+
+    @staticmethod
+    def still():
+        return 46
+
+def enclose(value):
+    def again(count):
+        return again(count - 1) if count else value
+    return again
+
+NAMED = enclose(47)
+
+def build():
+    return Network(), NAMED
+"""
+
+
+def typed(text, monkeypatch):
+    """What `build` is described as in a notebook or a shell, where no class has a file."""
+    module = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    exec(text, vars(module))
+    return describe(module.build)["source"]
+
+
+@pytest.mark.parametrize("number", range(41, 48))
+def test_what_is_typed_anew_with_another_number_is_another(number, monkeypatch):
+    was = typed(TYPED, monkeypatch)
+    assert typed(TYPED.replace(f"{number}", "7"), monkeypatch) != was
+    assert typed(TYPED, monkeypatch) == was
+
+
+def test_a_function_that_calls_itself_is_described(monkeypatch):
+    module = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    exec(TYPED, vars(module))
+    assert describe(module.NAMED) != describe(module.enclose(7))
+    assert describe(module.NAMED) == describe(module.enclose(47))
+
+
+def test_a_class_whose_module_is_loaded_into_it_again_is_another(tmp_path):
+    text = "class Network:\n    size = 8\n\n    def forward(self, x):\n        return x\n"
+    file = tmp_path / "loaded_again.py"
+    file.write_text(text)
+    spec = importlib.util.spec_from_file_location("loaded_again", file)
+    sys.modules["loaded_again"] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        fingerprints = [source_fingerprint(module.Network)]
+        file.write_text(text.replace("return x", "return -x"))
+        linecache.clearcache()
+        source_fingerprint.cache_clear()
+        assert source_fingerprint(module.Network) == fingerprints[0]  # only the file is another
+        changed = {}
+        exec(compile(file.read_text(), file, "exec"), changed)
+        module.Network.forward.__code__ = changed["Network"].forward.__code__  # as notebooks' autoreload does
+        source_fingerprint.cache_clear()
+        assert source_fingerprint(module.Network) != fingerprints[0]
+    finally:
+        del sys.modules["loaded_again"]
 
 
 def test_what_says_and_does_the_same_is_the_same(base, tmp_path):

@@ -218,6 +218,12 @@ def test_stopping_keeps_finished_trials_and_says_how_to_go_on(experiment, tmp_pa
         (["--set", "avalanche_si.strength=2"], "cannot set 'avalanche_si.strength': .* takes no 'strength'"),
         (["--set", "optimiser.lr=2"], r"cannot set 'optimiser.lr'; did you mean 'optimizer'[?]"),
         (["--set", "optimizer.rate=2"], "cannot set 'optimizer.rate': Adam takes no 'rate'"),
+        (["--set", "optimizer.lr=1/3"], "cannot set 'optimizer.lr': lr is a number such as .*, got '1/3'"),
+        (["--set", "si.strength=0,5"], "cannot set 'si.strength': strength is a number such as 1.0, got \\(0, 5\\)"),
+        (
+            ["--set", "si.train_epochs=3"],
+            "method si: its strategy's train_epochs would be replaced .* epochs, batch_size",
+        ),
         (["--set", "patience.epochs=2"], "cannot set 'patience.epochs'; there are .* scenario, model, optimizer such"),
         (["--set", "epochs=none"], "epochs takes a value of type int, got None"),
         (["--sweep-seeds", "3"], "--sweep-seeds is for --sweep"),

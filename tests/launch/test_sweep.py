@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from avsi.experiment import ExperimentError, Trial, main
+from avsi.experiment import ExperimentError, Patience, Trial, main
 from avsi.experiment.methods import mas, si
 from avsi.launch.cli import Options, run
 from avsi.launch.settings import change, read_settings, value_of
@@ -264,6 +264,38 @@ def test_a_method_gets_an_optimizer_of_its_own_only_where_that_is_changed(swept)
 
 def network(width, head=None, bias=True):
     """A model's builder whose arguments can be given by place."""
+
+
+def small(width):
+    """Another one."""
+
+
+def test_what_is_set_of_the_model_is_set_in_models_of_methods_that_take_it(swept):
+    own = {"a": partial(network, 8, bias=False), "b": small, "c": partial(network, 8)}
+    methods = (si(1.0, 0.1), *(replace(mas(0.5), name=name, model=model) for name, model in own.items()))
+    experiment = replace(swept, model=partial(network, 16), methods=methods, paper={})
+    changed = change(experiment, read_settings(["c.model.width=2", "model.width=4", "model.bias=true"]))
+    plain, a, b, c = changed.methods
+    assert plain.model is None
+    assert (changed.model.args, changed.model.keywords) == ((4,), {"bias": True})
+    assert (a.model.args, a.model.keywords) == ((4,), {"bias": True})
+    assert (b.model.args, b.model.keywords) == ((), {"width": 4})
+    assert (c.model.args, c.model.keywords) == ((2,), {"bias": True})  # which was set by itself
+
+
+def test_a_share_for_validation_that_the_scenario_does_not_take_is_refused(swept):
+    def settings(scenario):
+        return change(replace(swept, scenario=scenario, patience=Patience()), [("patience.validation", 0.2)])
+
+    assert settings(split_digits).patience.validation == 0.2
+    for scenario in (partial(split_digits, validation=0.1), lambda seed: None):
+        with pytest.raises(ExperimentError, match=r"cannot set 'patience\.validation': the scenario holds out"):
+            settings(scenario)
+
+
+def test_a_file_of_settings_has_comments_after_a_space(tmp_path):
+    (tmp_path / "settings").write_text("# all\nmodel.flag = 'a#b'  # this\nmodel.other=3 # that\n")
+    assert read_settings([f"@{tmp_path / 'settings'}"]) == [("model.flag", "a#b"), ("model.other", 3)]
 
 
 def test_the_scripts_value_is_found_wherever_it_stands(swept):
