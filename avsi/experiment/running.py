@@ -154,10 +154,11 @@ class Trainer:
                     f"{trial.experiment.name} stops early, and its benchmark has no validation stream; have its "
                     "scenario make a valid_stream, or leave out patience"
                 )
-            if len(streams["valid"]) < len(streams["train"]):
+            found, needed = len(streams["valid"]), len(streams["train"])
+            if found < needed:
                 raise ExperimentError(
-                    f"{trial.experiment.name} stops early, and its benchmark has {len(streams['valid'])} validation "
-                    f"experiences for {len(streams['train'])} to train on; it needs one for each"
+                    f"{trial.experiment.name} stops early, and its valid stream has {found} "
+                    f"experience{'s' * (found != 1)} for {needed} to train on; have its scenario make one for each"
                 )
             self.stopping = EarlyStopping(streams["valid"], patience.epochs, patience.at_least)
             self.watchers["early_stopping"] = self.stopping

@@ -176,6 +176,26 @@ def test_what_is_empty_is_refused_before_work_is_lost(experiment, sizes, named, 
         Trial(empty, empty.method("si"), 0).run()
 
 
+def test_early_stopping_needs_validation_data_of_each_task(experiment):
+    def scenario():
+        return benchmark_from_datasets(train=columns_of(9, 9), test=columns_of(9, 9), valid=columns_of(9))
+
+    stopping = replace(experiment, scenario=scenario, model=perceptron, epochs=1, patience=Patience(1, 1))
+    with pytest.raises(ExperimentError, match="stops early, and its valid stream has 1 experience for 2 to train on"):
+        Trial(stopping, stopping.method("si"), 0).run()
+
+
+def test_labels_that_the_loss_ignores_are_no_class_images(experiment):
+    def scenario():
+        targets = torch.tensor([0, 1, 2, 3, -100, -100, 0, 1])
+        tasks = [with_task_label(Rows(torch.randn(8, 6), targets), 0) for _ in range(2)]
+        return benchmark_from_datasets(train=tasks, test=columns_of(8, 8))
+
+    ignoring = replace(experiment, scenario=scenario, model=perceptron, epochs=1)
+    result = Trial(ignoring, ignoring.method("finetune"), 0).run()
+    assert result["class_images"] == [[2, 2, 1, 1]] * 2
+
+
 def test_a_validation_set_that_is_no_models_own_is_not_measured_from_scratch(experiment):
     def scenario():
         return benchmark_from_datasets(train=columns_of(9, 9), test=columns_of(9, 9), valid=columns_of(9))
