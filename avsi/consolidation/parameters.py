@@ -41,7 +41,7 @@ def penalised_parameters(model: nn.Module, exclude: Sequence[str]) -> dict[str, 
 
     Raises:
         ValueError: If a pattern matches no parameter, or an embedding that is penalised makes sparse gradients.
-        TypeError: If a parameter is neither float32 nor float64.
+        TypeError: If a parameter is neither float32 nor float64, or is sharded.
     """
     named = dict(model.named_parameters())
     every_name = dict(model.named_parameters(remove_duplicate=False))  # all names of shared parameters too
@@ -60,6 +60,11 @@ def penalised_parameters(model: nn.Module, exclude: Sequence[str]) -> dict[str, 
                 "with sparse=False, or name its weight in exclude"
             )
     for name, parameter in chosen.items():
+        if hasattr(parameter, "device_mesh"):
+            raise TypeError(
+                f"parameter {name} is sharded ({type(parameter).__name__}), which is not supported; "
+                "use DistributedDataParallel, where each process has the whole model"
+            )
         if parameter.dtype not in {torch.float32, torch.float64}:
             raise TypeError(
                 f"parameter {name} is {parameter.dtype}; importances need float32 or float64 parameters "

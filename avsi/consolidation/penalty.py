@@ -16,7 +16,7 @@ from avsi._arguments import check_choice, check_count
 from avsi.consolidation.arguments import Strength, check_patterns, check_strengths
 from avsi.consolidation.divergence import HUGE, DivergenceError, largest
 from avsi.consolidation.parameters import fit, penalised_parameters, unwrap
-from avsi.consolidation.reached import GRADIENT, TRAINABLE, Added
+from avsi.consolidation.reached import GRADIENT, TRAINABLE, Added, Reached
 from avsi.consolidation.stability import Stability, StabilityWarning, inner_optimizer, learning_rates
 from avsi.consolidation.step import RunningStep, Step, announce
 from avsi.consolidation.targets import Targets
@@ -25,7 +25,7 @@ PenaltyStep = Literal["explicit", "proximal"]
 """How the penalty enters a step."""
 
 _PENALTIES: WeakKeyDictionary[nn.Module, list[ref[QuadraticPenalty]]] = WeakKeyDictionary()
-"""The penalties on each model, which take turns in a step: see ``step``."""
+"""The penalties on each model, which take turns in a step: see ``step``. Models that share parameters have one list."""
 
 
 class QuadraticPenalty:
@@ -122,6 +122,7 @@ class QuadraticPenalty:
         self._bound: dict[str, nn.Parameter] = {}
         self._frozen: list[nn.Parameter] = []  # what did not require gradients then
         self._of_task: dict[str, nn.Parameter] = {}  # all that were bound in the running task, frozen since or not
+        self._frozen_in_task: dict[str, int] = {}  # names of those that were frozen when a state was kept
         self._targets: Targets | None = None  # which of them a step concerns
         self._peers: list[ref[QuadraticPenalty]] = []  # all penalties on the model
         self._ready = self._in_task = False
@@ -225,7 +226,8 @@ class QuadraticPenalty:
         share a model, enclose the step of each: the penalty enters what the given one steps, and nothing else. Where an
         optimizer runs the backward pass within its step (a closure, as Lightning passes), run the closure first and
         step without it; a gradient that is computed anew within the step is a RuntimeError. Of sharpness-aware
-        minimisation enclose the second phase alone: ``with penalty.step(sam): sam.second_step()``.
+        minimisation enclose the second phase alone, ``with penalty.step(sam): sam.second_step()``, and give that
+        optimizer, not the one within: the penalty is then that of the weights from which the step is taken.
 
         Args:
             optimizer: The optimizer. Without it the penalty enters all gradients, the stability limit is not known, and
@@ -306,6 +308,13 @@ class QuadraticPenalty:
             rates = [2 * self.strength * lr[id(parameter)] for parameter in reached.parameters]
             self._running.pulls[id(optimizer)] = reached, rates
             return
+        inner = inner_optimizer(optimizer)
+        if inner is not optimizer and isinstance(inner, Optimizer):
+            self._running.due = reached  # the wrapper may move weights before the inner one steps
+        else:
+            self._add_to_gradients(reached)
+
+    def _add_to_gradients(self, reached: Reached) -> None:
         others = self._intact()
         self._running.added.append(reached.add_penalty(2 * self.strength))
         for other in others:
@@ -370,6 +379,9 @@ class QuadraticPenalty:
                 "penalty lacks: call scaler.unscale_(optimizer) before `with penalty.step(optimizer):`"
             )
         gradient = self._check_gradient()
+        if self._running.due is not None:
+            self._add_to_gradients(self._running.due)
+            self._running.due = None
         # A closure may set gradients to zero in place. Without one a change says nothing: optimizers make some, too.
         self._running.version = gradient._version if runs_closure and gradient is not None else None
 
@@ -416,6 +428,8 @@ class QuadraticPenalty:
                 "given: pass the one whose step() runs, which may be within another (or a GradScaler skipped them all)",
                 stacklevel=2,
             )
+        if self._frozen_in_task:
+            self.bind()
         present = {} if self.model is None else dict(self.model.named_parameters())
         # What the task has moved, and what was frozen since.
         frozen = [
@@ -488,15 +502,18 @@ class QuadraticPenalty:
         """Return the state: tensors and numbers only, readable with ``torch.load(weights_only=True)``.
 
         Returns:
-            The number of tasks seen and of steps in the running one, importances and anchors. The tensors are the live
-            ones, as in ``nn.Module.state_dict``.
+            The number of tasks seen and of steps in the running one, importances and anchors, and the names of
+            parameters that the running task trained and then froze, if any. The tensors are the live ones, as in
+            ``nn.Module.state_dict``.
         """
+        frozen = {name: 1 for name, parameter in self._of_task.items() if not parameter.requires_grad}
+        frozen |= self._frozen_in_task
         return {
             "experiences_seen": self.experiences_seen,
             "steps_seen": self.steps_seen,
             "importance": dict(self.importance),
             "anchor": dict(self.anchor),
-        }
+        } | ({"frozen_in_task": frozen} if frozen else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state made by :meth:`state_dict`; the tensors are copied.
@@ -507,22 +524,25 @@ class QuadraticPenalty:
         Raises:
             ValueError: If it is not such a state, or holds what no training can leave; nothing is changed then.
         """
-        expected = self.state_dict().keys()
-        keys = state.keys() if isinstance(state, Mapping) else {repr(state)[:80]}
+        expected = self.state_dict().keys() - {"frozen_in_task"}
+        keys = state.keys() - {"frozen_in_task"} if isinstance(state, Mapping) else {repr(state)[:80]}
         if keys != expected:
             raise ValueError(
                 f"{type(self).__name__} cannot load a state with keys {sorted(keys)}; expected {sorted(expected)}"
             )
         if state["importance"].keys() != state["anchor"].keys():
             raise ValueError("the state's importances and anchors belong to different parameters; it is not whole")
-        loaded = {key: _checked(key, value) for key, value in state.items()}
+        loaded = {key: _checked(key, state[key]) for key in expected}
         for name, importance in loaded["importance"].items():
             if bool((importance < 0).any()):
                 raise ValueError(f"the state's importance of {name} is negative, which no training can leave")
+        goes_back = self._in_task and loaded["experiences_seen"] == self.experiences_seen  # within the running task
         for key, value in loaded.items():
             setattr(self, key, value)
-        self._bound, self._of_task, self._ready = {}, {}, False  # the next use binds the new tensors
+        self._bound, self._ready = {}, False  # the next use binds the new tensors
+        self._of_task = self._of_task if goes_back else {}
         self._in_task = self.steps_seen > 0
+        self._frozen_in_task = dict(state.get("frozen_in_task", {}))
         self._unproven = bool(self.importance)
         self._forget_step()
         self._forget_stability()
@@ -552,10 +572,13 @@ class QuadraticPenalty:
             self.model = unwrap(model)
         if self.model is None:
             raise ValueError(f"{type(self).__name__} has no model yet; pass one")
-        self._peers = _PENALTIES.setdefault(self.model, [])
+        self._peers = _find_peers(self.model)
         if not any(peer() is self for peer in self._peers):
             self._peers[:] = [peer for peer in self._peers if peer() is not None] + [ref(self)]
         self._ready = True
+        if self._frozen_in_task:
+            self._of_task |= {name: p for name, p in self.model.named_parameters() if name in self._frozen_in_task}
+            self._frozen_in_task = {}
         self._frozen = [parameter for parameter in self.model.parameters() if not parameter.requires_grad]
         parameters = penalised_parameters(self.model, self.exclude)
         if parameters.keys() == self._bound.keys() and all(self._fits(name, p) for name, p in parameters.items()):
@@ -647,6 +670,23 @@ class QuadraticPenalty:
                 StabilityWarning,
                 stacklevel=2,
             )
+
+
+def _find_peers(model: nn.Module) -> list[ref[QuadraticPenalty]]:
+    # The list of the penalties on a model; those of models that share parameters with it become one.
+    peers = _PENALTIES.setdefault(model, [])
+    own = {id(parameter) for parameter in model.parameters()}
+    for other, found in list(_PENALTIES.items()):
+        if found is not peers and any(id(parameter) in own for parameter in other.parameters()):
+            found += peers
+            for peer in peers:
+                if (penalty := peer()) is not None:
+                    penalty._peers = found
+            for one, listed in list(_PENALTIES.items()):
+                if listed is peers:
+                    _PENALTIES[one] = found
+            peers = found
+    return peers
 
 
 def _checked(key: str, value: Any) -> Any:

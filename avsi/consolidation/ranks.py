@@ -42,6 +42,8 @@ def mean_over_ranks(
             yield batch
 
     means = measure(model, counted(), **options)
+    if not means:  # nothing is penalised, in no process
+        return means
     total = torch.tensor(float(samples), dtype=torch.float64, device=_device(means))
     dist.all_reduce(total)
     share = samples / float(total)

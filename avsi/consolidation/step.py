@@ -26,6 +26,8 @@ class RunningStep:
         """Whether the optimizer took it, as far as it says so."""
         self.added: list[Added] = []
         """What was added to gradients."""
+        self.due: Reached | None = None
+        """To what gradients the penalty is added once the optimizer within a wrapper steps."""
         self.pulls: dict[int, tuple[Reached, list[float]]] = {}
         """Proximal steps that are due after the optimizers', by the optimizer's identity."""
         self.gradient: Tensor | None = None

@@ -164,6 +164,7 @@ class SIPenalty(QuadraticPenalty):
             optimizer: The optimizer, which the proximal step needs.
         """
         super().add(optimizer)
+        self._of_several |= optimizer is None  # a GradScaler may leave out the step, and nobody says so
         if self._running.was_taken:  # which no optimizer will announce
             self._keep_parameters()
 

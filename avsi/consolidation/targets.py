@@ -26,8 +26,8 @@ class Targets:
         # Which of the parameters the last backward pass left out, and the others with the state for them.
         self._pattern: list[bool] = []
         self._reached: Reached | None = None
-        # Of these, what each optimizer steps, with its groups' lengths and learning rates when that was found.
-        self._stepped: dict[ref[Any], tuple[list[int], list[float], Reached | None]] = {}
+        # Of these, what each optimizer steps, with its groups and their learning rates when that was found.
+        self._stepped: dict[ref[Any], tuple[list[Any], list[float], Reached | None]] = {}
 
     def reached(self) -> Reached | None:
         """Find the parameters that the last backward pass reached.
@@ -55,14 +55,16 @@ class Targets:
         if reached is None:
             return None
         key, groups = ref(inner_optimizer(optimizer)), optimizer.param_groups
-        lengths, rates = [len(group["params"]) for group in groups], [*map(learning_rate, groups)]
+        # A group that is exchanged has another length, or other ends: to compare it whole would take too long.
+        ends = [(len(held), id(held[0]), id(held[-1])) if (held := group["params"]) else () for group in groups]
+        rates = [*map(learning_rate, groups)]
         known = self._stepped.get(key)
-        if known is None or known[0] != lengths or any(map(gt, rates, known[1])):
+        if known is None or known[0] != ends or any(map(gt, rates, known[1])):
             held = learning_rates(optimizer)
             names = [name for name, p in self._parameters.items() if p.grad is not None and id(p) in held]
             check(optimizer, {name: held[id(self._parameters[name])] for name in names})
             every = len(names) == len(reached.parameters)
-            known = self._stepped[key] = lengths, rates, reached if every else self._gather(names)
+            known = self._stepped[key] = ends, rates, reached if every else self._gather(names)
         return known[2]
 
     def _gather(self, names: list[str]) -> Reached | None:

@@ -217,12 +217,13 @@ class PerSampleSums:
                 for (key, use), gradient in zip(uses.items(), gradients, strict=False):
                     seen.setdefault((key, use.shared), []).append((few, gradient, use.rows))
             if mixed:
-                culprit = self._find_mixing(batch, inputs)
-                raise RuntimeError(
-                    f"the output for a sample depends on the other samples of its batch{culprit}, "
-                    "so it has no gradient of its own; replace what mixes samples (batch statistics, say) by something "
-                    "that treats every sample by itself"
-                )
+                raise _mixing(self._find_mixing(batch, inputs))
+        # What comes first may be as if it were alone, and still decide what comes after it.
+        turned = torch.arange(min(size, 3) - 1, -1, -1, device=batch.inputs.device)
+        with torch.no_grad():
+            again = batch.call(self._model, batch.inputs[turned].clone())
+        if (again - outputs[turned]).abs().max() > tolerance * scale:
+            raise _mixing("")
         layouts = {key: find_layout(*pair) for (key, _), pair in seen.items() if len(pair) == 2}
         return {key: layout for key, layout in layouts.items() if layout}
 
@@ -439,3 +440,11 @@ def _random_state(device: torch.device) -> Tensor:
 
 def _some(names: list[str]) -> str:
     return ", ".join(map(repr, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _mixing(culprit: str) -> RuntimeError:
+    return RuntimeError(
+        f"the output for a sample depends on the other samples of its batch{culprit} or on its place among them, "
+        "so it has no gradient of its own; replace what mixes samples (batch statistics, or a recurrent layer without "
+        "batch_first, say) by something that treats every sample by itself"
+    )

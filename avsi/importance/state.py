@@ -30,6 +30,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def kept_random_states() -> Iterator[None]:
+    """Put the random states of torch, numpy and Python back.
+
+    Yields:
+        Nothing; afterwards, also after an error, the states are as before.
+    """
+    python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(cpu_state)
+        for device, state in enumerate(cuda_states):
+            torch.cuda.set_rng_state(state, device)
+
+
+@contextmanager
 def undisturbed(model: nn.Module, differentiated: Iterable[nn.Parameter]) -> Iterator[None]:
     """Evaluate and differentiate a model as it stands, then restore all that this changes.
 
@@ -53,8 +72,6 @@ def undisturbed(model: nn.Module, differentiated: Iterable[nn.Parameter]) -> Ite
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    python_state, numpy_state, cpu_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     fused_attention = torch.backends.mha.get_fastpath_enabled()
     device_type = next((parameter.device.type for parameter in model.parameters()), "cpu")
     try:
@@ -62,7 +79,7 @@ def undisturbed(model: nn.Module, differentiated: Iterable[nn.Parameter]) -> Ite
             parameter.requires_grad_(id(parameter) in wanted)
         torch.backends.mha.set_fastpath_enabled(False)
         plain = torch.autocast(device_type, enabled=False)
-        with evaluating(model), torch.inference_mode(mode=False), torch.enable_grad(), plain:
+        with kept_random_states(), evaluating(model), torch.inference_mode(mode=False), torch.enable_grad(), plain:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused_attention)
@@ -71,10 +88,5 @@ def undisturbed(model: nn.Module, differentiated: Iterable[nn.Parameter]) -> Ite
         with torch.no_grad():
             for module, name, buffer, version, value in buffers:
                 module._buffers[name] = buffer
-                if buffer._version != version:
+                if buffer._version != version or not torch.equal(buffer, value):  # .data changes no version
                     buffer.copy_(value)
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(cpu_state)
-        for device, state in enumerate(cuda_states):
-            torch.cuda.set_rng_state(state, device)

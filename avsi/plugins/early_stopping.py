@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -64,6 +64,10 @@ class EarlyStopping(SupervisedPlugin):
 
     def __init__(self, stream: Any, patience: int = 5, at_least: int = 10) -> None:
         super().__init__()
+        if not isinstance(stream, Iterable):
+            raise TypeError(
+                f"stream must be a stream of experiences, such as benchmark.valid_stream, got {stream!r:.80}"
+            )
         self.stream = stream
         self.patience, self.at_least = check_count("patience", patience), check_count("at_least", at_least)
         self.errors: list[list[float]] = []

@@ -13,6 +13,7 @@ from avsi.consolidation.online_ewc import Mode, OnlineEWCPenalty
 from avsi.consolidation.penalty import PenaltyStep
 from avsi.importance.estimators import LABELS_OF_THE_DATA, Labels
 from avsi.importance.samples import check_classes, check_labels
+from avsi.importance.state import kept_random_states
 from avsi.plugins.consolidation import ConsolidationPlugin
 from avsi.plugins.evaluation_pass import evaluation_batches, task_experiences
 
@@ -111,8 +112,10 @@ class OnlineEWCPlugin(ConsolidationPlugin):
         """Refuse labels that are no class indices, where the data's are needed, see :class:`ConsolidationPlugin`."""
         super().before_training_exp(strategy, *args, **kwargs)
         if self.labels in LABELS_OF_THE_DATA:
-            for _, y, *_ in islice(evaluation_batches(strategy, task_experiences(strategy), lambda all_, *_: all_), 1):
-                check_labels(y, len(y), self.labels)
+            with kept_random_states():  # which transforms may draw from
+                first = islice(evaluation_batches(strategy, task_experiences(strategy), lambda all_, *_: all_), 1)
+                for _, y, *_ in first:
+                    check_labels(y, len(y), self.labels)
 
     def after_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse the outputs of a single class, which have no Fisher information, before the first step."""

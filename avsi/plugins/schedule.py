@@ -14,8 +14,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 class Schedule(SupervisedPlugin):
     """Gives each experience a fresh learning-rate scheduler and steps it after each epoch.
 
-    Learning rates are set back after each experience, so that nothing outlasts it: the next one starts where the first
-    did. After an interrupted experience they are set back before the next one, unless they were changed in between.
+    Learning rates are set back after each experience: the next one starts where the first did. Momentum, which
+    ``OneCycleLR`` and ``CyclicLR`` move too, is not; they set it anew as they begin. After an interrupted experience
+    learning rates are set back before the next one, unless they were changed in between.
     Avalanche's ``LRSchedulerPlugin`` keeps one scheduler, which cannot go on from a checkpoint.
 
     Args:
@@ -24,6 +25,10 @@ class Schedule(SupervisedPlugin):
 
     def __init__(self, make: Callable[[torch.optim.Optimizer], Any]) -> None:
         super().__init__()
+        if not callable(make):
+            raise TypeError(
+                f"make must make a scheduler from an optimizer, such as partial(StepLR, step_size=1), got {make!r:.80}"
+            )
         self._make = make
         self._scheduler: Any = None
         self._rates: list[Any] = []  # with which the experience began

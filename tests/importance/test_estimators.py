@@ -914,6 +914,50 @@ def test_refuses_models_that_mix_samples_with_inputs_of_any_size(mixing, monkeyp
         fisher_diagonal(linear_then(MIXING[mixing]), DATA)
 
 
+class WithoutBatchFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.recurrent = nn.LSTM(3, 4)
+
+    def forward(self, x):
+        return self.recurrent(x.unsqueeze(1).expand(-1, 2, -1))[0][:, -1]
+
+
+@pytest.mark.parametrize("size", [2, 5])
+@pytest.mark.parametrize(
+    "mixing",
+    [
+        WithoutBatchFirst(),
+        linear_then(lambda x: x.cumsum(0)),
+        linear_then(lambda x: x + torch.linspace(0, 1, 9)[: len(x), None]),
+    ],
+    ids=["LSTM", "sum", "position"],
+)
+def test_refuses_models_to_which_a_samples_place_in_the_batch_matters(mixing, size):
+    """The first sample's output is as if it were alone."""
+    x, y = torch.randn(size, 3), torch.arange(size) % 3
+    with pytest.raises(RuntimeError, match="depends on the other samples of its batch or on its place among them"):
+        fisher_diagonal(mixing, [(x, y)])
+
+
+def test_buffers_that_change_past_their_version_are_put_back():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, x):
+            self.calls.data += 1
+            return self.layer(x)
+
+    model = Counting()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it cannot be vectorised
+        fisher_diagonal(model, DATA)
+    assert model.calls.item() == 0
+
+
 def test_batches_of_one_sample_are_evaluated_one_by_one():
     class Branching(nn.Module):
         def __init__(self):

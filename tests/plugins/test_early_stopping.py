@@ -17,6 +17,33 @@ def benchmark():
     return split_digits(validation=0.2)
 
 
+class FreezeAfterOneEpoch(SupervisedPlugin):
+    def after_training_epoch(self, strategy, **kwargs):
+        strategy.model.features.requires_grad_(False)
+
+
+def test_importance_of_what_was_frozen_is_measured_after_going_back(benchmark, monkeypatch):
+    given = iter([0.5, 0.4, 0.6])
+    monkeypatch.setattr(early_stopping, "validation_error", lambda *_: next(given))
+    si, model = SIPlugin(1.0, damping=1e-3), seeded_mlp()
+    stopping = EarlyStopping(benchmark.valid_stream, 1, 1)
+    strategy = naive(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), [si, FreezeAfterOneEpoch(), stopping], epochs=9
+    )
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    frozen = {name: p for name, p in model.named_parameters() if name.startswith("features")}
+    assert frozen
+    for name, parameter in frozen.items():
+        assert si.importance[name].any()
+        assert torch.equal(si.anchor[name], parameter)
+
+
+@pytest.mark.parametrize("stream", [None, 3])
+def test_what_is_no_stream_is_refused(stream):
+    with pytest.raises(TypeError, match=r"stream must be a stream of experiences, such as benchmark\.valid_stream"):
+        EarlyStopping(stream)
+
+
 class Snapshots(SupervisedPlugin):
     """Keeps weights and path integrals as they were when each epoch's training ended."""
 

@@ -27,6 +27,7 @@ from avsi.data.dataset import ImageDataset
 from avsi.models import MLP, DHPLinear, MultiHead
 from avsi.plugins import ConsolidationPlugin
 from avsi.plugins.evaluation_pass import trained_classifier
+from avsi.scenarios import split_digits
 from avsi.scenarios.build import with_task_label
 
 PLUGINS = {
@@ -245,6 +246,19 @@ def test_si_of_an_autoencoder_sums_to_the_drop_of_its_loss(digits):
         strategy.train(experience, eval_streams=[])
         assert drop.omega == pytest.approx(drop.total, rel=0.01)
     assert plugin.experiences_seen == 2
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_strength_0_leaves_random_numbers_to_evaluation_transforms(name):
+    ends = []
+    for plugins in ([], [PLUGINS[name](0.0)]):
+        benchmark = split_digits(eval_transform=lambda x: x + 0.1 * torch.randn_like(x))
+        model = seeded_mlp()
+        strategy = naive(model, torch.optim.SGD(model.parameters(), lr=0.1), plugins, epochs=1)
+        for experience in benchmark.train_stream[:2]:
+            strategy.train(experience, eval_streams=[])
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert torch.equal(*ends)
 
 
 # Classifiers that are swapped in evaluation mode

@@ -27,6 +27,12 @@ class Rates(SupervisedPlugin):
             raise KeyboardInterrupt
 
 
+def test_a_scheduler_in_place_of_what_makes_it_is_refused():
+    scheduler = LambdaLR(SGD(seeded_mlp().parameters(), lr=0.1), lambda epoch: 1.0)
+    with pytest.raises(TypeError, match=r"make must make a scheduler from an optimizer, such as partial\(StepLR"):
+        Schedule(scheduler)
+
+
 @pytest.mark.parametrize("interrupt", [False, True])
 def test_a_rate_that_was_changed_between_experiences_is_the_new_base(digits, interrupt):
     model = seeded_mlp()
