@@ -211,10 +211,11 @@ class QuadraticPenalty:
     def step(self, optimizer: Any = None) -> Step:
         """Enclose an optimizer's step: the penalty enters it, and SI sees what the optimizer really did.
 
-        Several penalties that were given the same model may be open at once, in any order: each sees the gradient of
-        the task loss alone.
+        Several penalties on the same model, or on parts of it, may be open at once, in any order: each sees the
+        gradient of the task loss alone.
         Gradients may be accumulated or clipped before; what clips them within, between this and the optimizer's step,
-        clips the penalty's gradient with them. They have to be unscaled by then: with a ``torch.amp.GradScaler``, ::
+        clips the penalty's gradient with them, but for optimizers with another one within, where the penalty enters as
+        that one steps. Gradients have to be unscaled by then: with a ``torch.amp.GradScaler``, ::
 
             scaler.unscale_(optimizer)
             with penalty.step(optimizer):
