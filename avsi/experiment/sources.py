@@ -87,7 +87,7 @@ def _text_and_globals(item: Any) -> tuple[Any, dict[str, Any]]:
         codes = [function.__code__ for function in functions.values()]
         names = {name for code in codes for name in _names(code)}
         used = {name: namespace[name] for name in names & namespace.keys()}
-        held = {f"{name}()": _beside_code(function) for name, function in functions.items()}
+        held: dict[str, Any] = {f"{name}()": _beside_code(function) for name, function in functions.items()}
         held |= {f".{name}": member for name, member in members.items() if name not in functions}
         used = _with_what_modules_hold(used, names) | {name: value for name, value in held.items() if value}
         return [_what_it_does(code) for code in codes], used

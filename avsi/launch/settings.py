@@ -106,9 +106,10 @@ def _with_part(method: Method, part: str, path: str, value: Any, name: str) -> M
     if build is None or f"{part}.{path}" in dict(method.settings):
         return method
     try:
-        return replace(method, **{part: with_argument(build, path, value, name)})
+        changed: dict[str, Any] = {part: with_argument(build, path, value, name)}
     except ExperimentError:
         return method
+    return replace(method, **changed)
 
 
 def _check_validation(experiment: Experiment) -> None:
