@@ -213,8 +213,6 @@ class Experiment:
         if self.autocast not in {"", "bfloat16"}:
             raise ExperimentError(f'autocast must be "bfloat16" or "", got {self.autocast!r}')
         names = [method.name for method in self.methods]
-        if not names:
-            raise ExperimentError(f"{self.name} has no methods")
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise ExperimentError(f"{self.name} has several methods named {', '.join(sorted(repeated))}")
