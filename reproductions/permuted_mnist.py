@@ -5,9 +5,9 @@ learning" (Thangarasa, Miconi & Taylor; submission to ICLR 2020). MLP of 400-400
 epochs per task and early stopping on validation error. The paper names no greatest number of epochs; 100 was never
 reached. It chose strengths by a grid search on one seed: lambda = 100 for Online EWC, 0.1 for SI, 0.1 for MAS. With
 exact per-sample importances other points of its grids are better. So Online EWC and MAS have the best of two or three,
-on validation data of seed 0 with early stopping: 20, 50 and 100, and 0.01 and 0.1 (the table "Choosing strengths" of
-permuted_mnist_dhp). MAS has the lowest of them, and so has Online EWC with DHP, where the paper has one strength with
-DHP and without. A wider choice is a sweep such as
+on validation data of seed 0 with early stopping: 20, 50 and 100, and 0.01 and 0.1. MAS has the lowest of them, and so
+has Online EWC with DHP, where the paper has one strength with DHP and without. They were chosen with validation images
+drawn another way than now, by trials that are in this repository's history. A wider choice is a sweep such as
 
     python reproductions/permuted_mnist.py --protocol ten_epochs --sweep online_ewc.strength=10,20,50,100
     python reproductions/permuted_mnist.py --protocol ten_epochs --sweep mas.strength=0.003,0.01,0.03,0.1

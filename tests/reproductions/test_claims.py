@@ -215,13 +215,11 @@ def permuted(frame):
 
     paper = pd.Series(PAPER["permuted"])
     early = means(frame, "permuted_mnist_dhp")
-    assert (early[paper.index] > paper).all()
-    tried = frame[frame.experiment == "permuted_mnist_dhp"].set_index("method").accuracy
-    own = {"online_ewc": "100", "mas": "0.1", "dhp+online_ewc": "100", "dhp+mas": "0.1"}
-    below = {name: paper[name] - tried[f"{name}_{strength}"] for name, strength in own.items()}
-    below = [gap for gap in below.values() if gap > 0]
-    yield f"at the paper's own strengths of Online EWC and MAS {len(below)} of 4 are {span(below)} below"
-    yield f"at its own strengths of Online EWC and MAS {len(below)} of 4 are {span(below)} points below it"
+    above = (early - paper)[paper.index]
+    alone, plain = -above.pop("dhp"), -above.pop("finetune")
+    assert min(above) > 0
+    yield f"DHP alone {alone:.1f} and fine-tuning {plain:.1f} below the paper, the others {span(above)} above it"
+    yield f"DHP alone is {alone:.1f} and fine-tuning {plain:.1f} points below the paper, and all others are above it"
 
     ten = means(frame, "permuted_mnist_ten_epochs")
     above = {name: ten.get(f"{name}_matched", ten[name]) - paper[name] for name in paper.index}
@@ -254,8 +252,10 @@ def permuted(frame):
         f"own strengths plain Online EWC and MAS are {own[0]:.1f} and {own[1]:.1f} below it (seed 0)"
     )
     both = frame[(frame.seed == 0) & frame.method.isin(paper.index)]
-    assert (means(both, "permuted_mnist_dhp") > means(both, "permuted_mnist_ten_epochs")).all()
-    yield "on seed 0, accuracies are higher than at exactly ten"
+    higher = means(both, "permuted_mnist_dhp") - means(both, "permuted_mnist_ten_epochs")
+    assert {name for name, gap in higher.items() if gap < 0.15} == {"dhp", "finetune"}
+    assert min(higher) > -0.15
+    yield "on seed 0, accuracies with a penalty are higher than at exactly ten, and the same without"
 
     trial = frame[(frame.experiment == "permuted_mnist_dhp") & (frame.method == "dhp")].iloc[0]
     eta = pd.DataFrame(trial.hebbian_dynamics["head"]).set_index("step").eta
