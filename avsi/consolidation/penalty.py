@@ -129,7 +129,7 @@ class QuadraticPenalty:
         self._begun = False  # whether a step of the running task was begun
         self._running = RunningStep()
         self._announcing: set[ref[Optimizer]] = set()  # optimizers that were asked to say when they step
-        self._of_several = False  # whether an optimizer holds a part only, so that another may leave out its step
+        self._may_be_left_out = False  # whether a step may: of one optimizer of several, or one that is not known
         self._unproven = False  # whether a state was loaded that no model has been seen to fit yet
         self._warned = False
         self._stability = Stability()  # of the running task
@@ -366,7 +366,7 @@ class QuadraticPenalty:
         if ref(inner) not in self._announcing:
             self._announcing.add(ref(inner))
             held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-            self._of_several |= any(id(parameter) not in held for parameter in self._bound.values())
+            self._may_be_left_out |= any(id(parameter) not in held for parameter in self._bound.values())
             announce(inner, self)
         return True
 
@@ -677,17 +677,18 @@ def _find_peers(model: nn.Module) -> list[ref[QuadraticPenalty]]:
     # The list of the penalties on a model; those of models that share parameters with it become one.
     peers = _PENALTIES.setdefault(model, [])
     own = {id(parameter) for parameter in model.parameters()}
+    related = [other for other in list(_PENALTIES) if any(id(parameter) in own for parameter in other.parameters())]
+    lists = {id(_PENALTIES[other]): _PENALTIES[other] for other in related}
+    if len(lists) < 2:
+        return peers
+    together = [peer for found in lists.values() for peer in found]
     for other, found in list(_PENALTIES.items()):
-        if found is not peers and any(id(parameter) in own for parameter in other.parameters()):
-            found += peers
-            for peer in peers:
-                if (penalty := peer()) is not None:
-                    penalty._peers = found
-            for one, listed in list(_PENALTIES.items()):
-                if listed is peers:
-                    _PENALTIES[one] = found
-            peers = found
-    return peers
+        if id(found) in lists:
+            _PENALTIES[other] = together
+    for penalty in (peer() for peer in together):
+        if penalty is not None:
+            penalty._peers = together
+    return together
 
 
 def _checked(key: str, value: Any) -> Any:

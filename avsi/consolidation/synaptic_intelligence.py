@@ -133,7 +133,7 @@ class SIPenalty(QuadraticPenalty):
         path_integral, minus_delta = self._task.further
         gradients = [gradient for gradient in self._gradients if gradient is not None]
         # After an overflow the parameters were left alone, and the gradient is infinite.
-        if self._scaled or self._of_several:
+        if self._scaled or self._may_be_left_out:
             for gradient in gradients:
                 gradient.nan_to_num_(0.0, 0.0, 0.0)
         torch._foreach_sub_(minus_delta, self._task.parameters)
@@ -164,7 +164,7 @@ class SIPenalty(QuadraticPenalty):
             optimizer: The optimizer, which the proximal step needs.
         """
         super().add(optimizer)
-        self._of_several |= optimizer is None  # a GradScaler may leave out the step, and nobody says so
+        self._may_be_left_out |= optimizer is None  # a GradScaler may leave out the step, and nobody says so
         if self._running.was_taken:  # which no optimizer will announce
             self._keep_parameters()
 

@@ -63,6 +63,16 @@ def bare_loop(tasks, name, optimizer="sgd", *, accumulate=1, within=None, before
     return model, penalty
 
 
+def learn(model, penalty, optimizer, task):
+    """Train on a task and consolidate it."""
+    for x, y in task:
+        optimizer.zero_grad()
+        cross_entropy(model(x), y).backward()
+        with penalty.step(optimizer):
+            optimizer.step()
+    penalty.consolidate(task)
+
+
 def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -822,12 +832,7 @@ def test_a_group_that_is_exchanged_within_a_task_is_noticed(tasks, name):
     model = mlp()
     penalty = PENALTIES[name](model)
     optimizer = OPTIMIZERS["sgd"](model.parameters())
-    for x, y in tasks[0]:
-        optimizer.zero_grad()
-        cross_entropy(model(x), y).backward()
-        with penalty.step(optimizer):
-            optimizer.step()
-    penalty.consolidate(tasks[0])
+    learn(model, penalty, optimizer, tasks[0])
     x, y = tasks[1][0]
     with torch.no_grad():
         for parameter in model.parameters():
@@ -935,12 +940,7 @@ def test_what_was_frozen_before_the_tasks_end_is_consolidated(tasks, name):
         for key, value in ends[0][kind].items():
             torch.testing.assert_close(ends[1][kind][key], value, rtol=1e-12, atol=0)
     before = penalty.importance["0.weight"].clone()
-    for x, y in tasks[1]:
-        optimizer.zero_grad()
-        cross_entropy(model(x), y).backward()
-        with penalty.step(optimizer):
-            optimizer.step()
-    penalty.consolidate(tasks[1])
+    learn(model, penalty, optimizer, tasks[1])
     assert torch.equal(penalty.importance["0.weight"], before)
 
 

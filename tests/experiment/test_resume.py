@@ -457,17 +457,22 @@ def test_what_a_plugin_keeps_or_does_to_the_model_is_kept(plugin, tmp_path):
     assert_same_end(run(experiment, "finetune", file), run(experiment, "finetune"))
 
 
-@pytest.mark.parametrize(
-    ("plugin", "named"), [(Counter, "plugin Counter, which has no state_dict"), (Hoarder, "a range")]
-)
-def test_a_trial_whose_state_cannot_be_kept_says_so_and_starts_over(plugin, named, tmp_path):
-    experiment = replace(SPLIT, methods=(replace(finetune(), plugins=(plugin,)),))
-    file = tmp_path / "seed-001.checkpoint"
+def said_of_starting_over(experiment, file):
+    """The result of a trial that was cut in its third experience and kept nothing, and what it says of that."""
     with pytest.raises(CutError):
         run(experiment, "finetune", file, cut_in=2)
     assert not file.exists()
     result, watch, _ = run(experiment, "finetune", file)
     (said,) = (event.line for event in watch.events if isinstance(event, Said) and not event.detail)
+    return result, said
+
+
+@pytest.mark.parametrize(
+    ("plugin", "named"), [(Counter, "plugin Counter, which has no state_dict"), (Hoarder, "a range")]
+)
+def test_a_trial_whose_state_cannot_be_kept_says_so_and_starts_over(plugin, named, tmp_path):
+    experiment = replace(SPLIT, methods=(replace(finetune(), plugins=(plugin,)),))
+    result, said = said_of_starting_over(experiment, tmp_path / "seed-001.checkpoint")
     assert said.startswith(f"starts over when it is interrupted, for it cannot keep {named}")
     assert result["state"] == [None] * 5
     assert result["weights"] == run(SPLIT, "finetune")[0]["weights"]
@@ -475,12 +480,7 @@ def test_a_trial_whose_state_cannot_be_kept_says_so_and_starts_over(plugin, name
 
 def test_a_model_that_changes_what_cannot_be_kept_says_so_and_starts_over(tmp_path):
     experiment = replace(KEPT, model=partial(Remembering, 64, (8,), MultiHead))
-    file = tmp_path / "seed-001.checkpoint"
-    with pytest.raises(CutError):
-        run(experiment, "finetune", file, cut_in=2)
-    assert not file.exists()
-    _, watch, _ = run(experiment, "finetune", file)
-    (said,) = (event.line for event in watch.events if isinstance(event, Said) and not event.detail)
+    _, said = said_of_starting_over(experiment, tmp_path / "seed-001.checkpoint")
     assert said == "starts over when it is interrupted, for it cannot keep model.seen, which training has changed"
 
 
