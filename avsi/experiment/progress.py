@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from statistics import fmean
 from typing import Any
 
+from avalanche.benchmarks.scenarios.generic_scenario import EagerCLStream
 from avalanche.training import JointTraining
 from avalanche.training.plugins import SupervisedPlugin
 
@@ -26,7 +27,8 @@ class TrialProgress(SupervisedPlugin):
         self.tell = tell
         self.task = ""
         self.fraction = 0.0
-        self._index, self._tasks, self._last = 0, 1, 0  # task, of how many; the last experience that it holds
+        self._index, self._last = 0, 0  # the task; the last experience that it holds
+        self._begin, self._end = 0.0, 1.0  # the fractions of the trial at which the task begins and ends
         self._strategy: Any = None
         self._told = 0.0
         self._clock = 0.0
@@ -42,11 +44,14 @@ class TrialProgress(SupervisedPlugin):
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Note which task begins, of how many."""
         self._strategy = strategy
-        current, count = strategy.experience.current_experience, len(strategy.experience.origin_stream)
+        current, stream = strategy.experience.current_experience, strategy.experience.origin_stream
+        count = len(stream)
         if isinstance(strategy, JointTraining):  # which trains on all experiences at once
-            self._index, self._tasks, self._last, self.task = 0, 1, count - 1, "all tasks"
+            self._index, self._last, self.task = 0, count - 1, "all tasks"
+            self._begin, self._end = 0.0, 1.0
         else:
-            self._index, self._tasks, self._last, self.task = current, count, current, f"task {current + 1}/{count}"
+            self._index, self._last, self.task = current, current, f"task {current + 1}/{count}"
+            self._begin, self._end = part_of(stream, current)
         for plugin in strategy.plugins:
             if isinstance(plugin, EarlyStopping | ConsolidationPlugin):  # which go through data by themselves
                 plugin.track = self.passing
@@ -68,7 +73,7 @@ class TrialProgress(SupervisedPlugin):
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Tell that the task is learned, however many epochs that took."""
-        self.fraction = (self._index + 1) / self._tasks
+        self.fraction = self._end
         self.tell(Step(self.fraction, self.task, "learned"))
 
     def after_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -100,7 +105,19 @@ class TrialProgress(SupervisedPlugin):
     def _step(self, strategy: Any, iterations: int) -> None:
         done, epochs = strategy.clock.train_exp_epochs, strategy.train_epochs
         part = iterations / max(len(strategy.dataloader), 1)
-        self.fraction = (self._index + min((done + part) / epochs, 1.0)) / self._tasks
+        self.fraction = self._begin + (self._end - self._begin) * min((done + part) / epochs, 1.0)
         # Early stopping may come sooner.
         at_most = "≤" if any(isinstance(plugin, EarlyStopping) for plugin in strategy.plugins) else ""
         self.tell(Step(self.fraction, self.task, f"epoch {done + 1}/{at_most}{epochs}", self._speed))
+
+
+def part_of(stream: Any, index: int) -> tuple[float, float]:
+    """Compute at which fractions of a stream's training an experience begins and ends.
+
+    Returns:
+        Both, of the stream's samples or, where experiences are only made as they are reached, of its experiences.
+    """
+    sizes = [1] * max(len(stream), index + 1)  # a part of a stream can be shorter than its experiences' numbers
+    if isinstance(stream, EagerCLStream) and stream.slice_ids is None:
+        sizes = [len(experience.dataset) for experience in stream]
+    return sum(sizes[:index]) / sum(sizes), sum(sizes[: index + 1]) / sum(sizes)
