@@ -12,7 +12,7 @@ from avalanche.training.templates import SupervisedTemplate
 
 from avsi import MASPlugin, OnlineEWCPlugin, SIPlugin
 from avsi.experiment import running
-from avsi.experiment.running import Trainer
+from avsi.experiment.trainer import Trainer
 from avsi.plugins.batches import InMemoryLoader
 from avsi.plugins.evaluation import ITERATION, EvaluationPlugin
 from perf import floors, rounds

@@ -9,7 +9,6 @@ below by hand.
 """
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,13 +66,16 @@ class Cell:
     training: bool = False  # whether it is measured on the training images
     swept: bool = False  # whether one of the method's parameters was chosen on validation data, by a sweep
 
+    def is_meant(self, deviation: str) -> bool:
+        """Say whether trials with this deviation count: the script's own, or those of a sweep of one parameter."""
+        changes = [change.partition(" = ") for change in deviation.split(", ")] if deviation else []
+        own = [name for name, _, _ in changes if name.startswith(f"{self.method}.")]
+        # The same command may have swept parameters of other methods too.
+        return len(own) == 1 and all(value == "swept" for *_, value in changes) if self.swept else not changes
+
     def text(self, finished: pd.DataFrame, reported: Reported) -> str:
         """Write it out, such as "SI 99.12 ± 0.05 (98.9), n = 10", from an experiment's finished trials."""
-        name = re.escape(self.method)
-        own = rf"{name}\.[\w.]+ = swept"
-        other = rf"(?!{name}\.)[\w.+]+ = swept"  # that the same command chose
-        changes = rf"({other}, )*{own}(, {other})*" if self.swept else ""
-        rows = finished[(finished.method == self.method) & finished.deviation.str.fullmatch(changes)]
+        rows = finished[(finished.method == self.method) & finished.deviation.map(self.is_meant)]
         if rows.deviation.nunique() > 1:
             raise ValueError(f"there are several sweeps of {self.method}: {', '.join(rows.deviation.unique())}")
         paper = self.paper

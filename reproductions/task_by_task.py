@@ -29,7 +29,7 @@ from analysis import run_analysis
 from avalanche.training.determinism.rng_manager import RNGManager
 
 from avsi.experiment import Experiment, ExperimentError, Setting
-from avsi.experiment.running import make_benchmark, make_strategy
+from avsi.experiment.making import make_benchmark, make_strategy
 from avsi.files import write_json, write_text
 from avsi.launch.cli import check_device
 from avsi.launch.settings import value_of

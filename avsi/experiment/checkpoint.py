@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +46,15 @@ class Checkpoint:
 
     def take_threads(self, tell: Tell) -> None:
         """Compute with as many threads as the trial began with, and say so where others were asked for."""
-        content, asked = self._load(), torch.get_num_threads()
-        began = asked if content is None else content["trial"]["environment"]["threads"]
+        asked = torch.get_num_threads()
+        began = self.found["trial"]["environment"]["threads"] if self.found else asked
         if began != asked:
             torch.set_num_threads(began)
-            tell(Said(f"threads: {began} as it began with, not {asked}, for sums of another order are other numbers"))
+            threads = f"{began} thread{'s' * (began != 1)}"
+            tell(Said(f"goes on with {threads}, as it began, not {asked}, which would add in another order"))
 
     def identify(self, trial: Trial, data: list[dict[str, Any]], environment: Mapping[str, Any]) -> None:
-        """Say what the trial is and where it runs: elsewhere it would not end as an uninterrupted one."""
+        """Record what decides the trial's numbers: a checkpoint is refused where one of them differs."""
         kept = {key: value for key, value in environment.items() if key != "platform"}
         self.trial = {
             "seed": trial.seed,
@@ -80,7 +82,7 @@ class Checkpoint:
 
     def read(self) -> dict[str, Any] | None:
         """Read the state to go on from, if there is one, and count on from its times; another trial's is refused."""
-        content = self._load()
+        content = self.found
         if content is None:
             return None
         changes = "; ".join(differences(content["trial"], self.trial))
@@ -92,7 +94,9 @@ class Checkpoint:
         self.started, self.earlier, self.resumed = content["started"], content["seconds"], content["resumed"] + 1
         return content["state"]
 
-    def _load(self) -> dict[str, Any] | None:
+    @cached_property
+    def found(self) -> dict[str, Any] | None:
+        """What an earlier run has left in the file, read and checked once; None: nothing."""
         if self.path is None:
             return None
         try:

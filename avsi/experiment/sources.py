@@ -23,16 +23,12 @@ INSTALLED = {"site-packages", "dist-packages"}
 RECORDED = {"avsi", "avalanche", "torch", "torchvision", "numpy", "sklearn"}
 """Packages whose versions are in every result, wherever they lie."""
 
-UNSAID = {
-    "__dict__",
-    "__weakref__",
-    "__doc__",
-    "__module__",
-    "__qualname__",
-    "__firstlineno__",
-    "__static_attributes__",
-}
-"""Attributes of a class that Python sets."""
+
+class _Empty:
+    """A class without attributes of its own."""
+
+
+SET_BY_PYTHON = vars(_Empty).keys()
 
 
 @cache
@@ -54,8 +50,9 @@ def is_own(module: str) -> bool:
 @cache  # a constant may change while trials run, as a counter does; main() begins anew, for a notebook's may have
 def source_fingerprint(value: Any) -> str:
     """Compute ten digits of the SHA-256 of what a user's own function or class does, and what of theirs it names."""
-    # That is functions, classes, and constants: numbers, strings, partials, collections, objects of the user's classes
-    # and of torch's, by their attributes. Comments, docstrings and layout do not count.
+    # That is its source without comments, docstrings and layout, and what it names: the user's own functions and
+    # classes, which are followed, and constants, by value: numbers, strings, partials, collections, and objects of the
+    # user's classes and of torch's, by their attributes. Of other packages' functions only the name counts.
     found: dict[Any, Any] = {}
     pending = [value]
     while pending:
@@ -65,9 +62,9 @@ def source_fingerprint(value: Any) -> str:
         text, used = _text_and_globals(item)
         constants = []
         for name, thing in sorted(used.items()):
-            parts = [_called(thing)] if _is_anothers(thing) else list(_parts(thing, set()))
-            if _is_anothers(thing) and parts[0].rpartition(".")[2] == name.rpartition(".")[2]:
-                parts = []  # as it is called
+            parts = list(_parts(thing, set()))
+            if _is_anothers(thing) and _called(thing).rpartition(".")[2] == name.rpartition(".")[2]:
+                parts = []  # the name alone says what it is
             pending += filter(_is_definition, parts)
             constants.append((name, [repr(part) for part in parts if not _is_definition(part)]))
         found[item] = item.__qualname__, text, constants
@@ -76,21 +73,13 @@ def source_fingerprint(value: Any) -> str:
 
 def _text_and_globals(item: Any) -> tuple[Any, dict[str, Any]]:
     # What a function or class does, and the global things that it names.
-    namespace = item.__globals__ if isinstance(item, FunctionType) else vars(sys.modules[item.__module__])
     try:
-        if "<" in item.__qualname__:  # within a line, or within a function
+        if "<" in item.__qualname__:  # a lambda, or a function within a function: its source is not only its own
             raise OSError
         tree = ast.parse(_source(item))
     except (OSError, TypeError):  # typed into Python
-        members = {"": item} if isinstance(item, FunctionType) else _members(item)
-        functions = {name: member for name, member in members.items() if isinstance(member, FunctionType)}
-        codes = [function.__code__ for function in functions.values()]
-        names = {name for code in codes for name in _names(code)}
-        used = {name: namespace[name] for name in names & namespace.keys()}
-        held: dict[str, Any] = {f"{name}()": _beside_code(function) for name, function in functions.items()}
-        held |= {f".{name}": member for name, member in members.items() if name not in functions}
-        used = _with_what_modules_hold(used, names) | {name: value for name, value in held.items() if value}
-        return [_what_it_does(code) for code in codes], used
+        return ("class", _members(item)) if isinstance(item, type) else _code_and_globals(item)
+    namespace = item.__globals__ if isinstance(item, FunctionType) else vars(sys.modules[item.__module__])
     namespace = _with_imports(namespace, tree)
     used = {}
     for node in ast.walk(tree):
@@ -105,14 +94,20 @@ def _text_and_globals(item: Any) -> tuple[Any, dict[str, Any]]:
     return ast.unparse(tree), _with_what_modules_hold(used, attributes)
 
 
+def _code_and_globals(function: FunctionType) -> tuple[Any, dict[str, Any]]:
+    # The same without source, from compiled code.
+    names = _names(function.__code__)
+    used = {name: function.__globals__[name] for name in names & function.__globals__.keys()}
+    return _what_it_does(function.__code__), _with_what_modules_hold(used, names) | {"()": _beside_code(function)}
+
+
 def _members(item: type) -> dict[str, Any]:
-    # What a class says itself: functions, also those within properties, other attributes, and its bases.
-    members: dict[str, Any] = {"bases": list(item.__bases__)}
+    # What a class says itself: its bases, functions, those of properties too, and other attributes.
+    members: dict[str, Any] = {"bases": item.__bases__}
     for name, member in vars(item).items():
         if isinstance(member, property):
-            found = {"fget": member.fget, "fset": member.fset, "fdel": member.fdel}
-            members |= {f"{name}.{key}": function for key, function in found.items() if function}
-        elif name not in UNSAID:
+            members |= {f"{name}.{key}": getattr(member, key) for key in ("fget", "fset", "fdel")}
+        elif name not in SET_BY_PYTHON:
             members[name] = getattr(member, "__func__", member)
     return members
 
@@ -200,12 +195,10 @@ def _parts(value: Any, seen: set[int]) -> Iterator[Any]:
         case Enum():
             yield f"{_called(type(value))}.{value.name}"
             yield from _parts(value.value, seen)
-        case None | bool() | int() | float() | complex() | str() | bytes() | Path():
+        case None | bool() | int() | float() | complex() | str() | bytes() | Path() | range() | slice():
             yield value
-        case range() | slice():
-            yield repr(value)
         case _ if _is_one_of(value, "torch", "dtype", "device") or _is_one_of(value, "numpy", "generic"):
-            yield repr(value)
+            yield value
         case set() | frozenset():
             yield from sorted(map(repr, value))
         case _ if _is_one_of(value, "torch", "Tensor") or _is_one_of(value, "numpy", "ndarray"):

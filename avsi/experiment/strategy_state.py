@@ -282,7 +282,8 @@ def pack(value: Any) -> Any:
 
 
 def _unpack(state: Any, device: torch.device, current: Any = None) -> Any:
-    # Undoes pack. What lies in the place now decides the classes of objects and dicts; objects are changed in place.
+    # The reverse of pack. Packed data do not say of which class they were, so the value that the fresh strategy has in
+    # that place decides: an object of ATTRIBUTES gets its attributes set, a defaultdict stays one.
     if type(current) in ATTRIBUTES:
         for name in ATTRIBUTES[type(current)]:
             setattr(current, name, _unpack(state[name], device, getattr(current, name)))

@@ -307,7 +307,7 @@ def _prepare(options: Options, loggers: Loggers, stack: contextlib.ExitStack, tr
 def _prepare_data(trial: Trial, setting: Setting) -> Any:
     """Make a trial's benchmark, which obtains the data once, before many processes do; None if it cannot be made."""
     from avsi.data import DataError
-    from avsi.experiment.running import make_benchmark
+    from avsi.experiment.making import make_benchmark
 
     try:
         return make_benchmark(trial.experiment, trial.seed, setting)
@@ -374,10 +374,12 @@ def _write_experiment(
         }
         published = chosen.published.get(method.candidate_of or method.name)
         if published is not None:  # the method was swept
-            # Of what was chosen, trials of an earlier sweep count too; those that it was chosen by do not.
-            fresh = {*seeds, *_finished(root, trial)} - set(sweep_seeds)
-            row |= {"settings": dict(method.settings), "seeds": sorted(sweep_seeds if method.candidate_of else fresh)}
-            row |= {} if method.candidate_of else {"published": published}
+            row["settings"] = dict(method.settings)
+            if method.candidate_of:
+                row["seeds"] = sorted(sweep_seeds)
+            else:  # all its finished trials, of earlier runs too, but those that it was chosen by
+                row["seeds"] = sorted({*seeds, *_finished(root, trial)} - set(sweep_seeds))
+                row["published"] = published
         rows.append(row)
     content = {key: getattr(experiment, key) for key in ("name", "title", "source", "protocol", "deviation")}
     store.write_experiment(root, content | {"methods": rows, "command": shlex.join(command)}, experiment.suffix)

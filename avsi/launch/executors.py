@@ -138,7 +138,7 @@ class InProcesses:
             payload = cloudpickle.dumps(replace(job, setting=setting))
             pipe, theirs = PROCESSES.Pipe(duplex=False)
             process = PROCESSES.Process(target=_work, args=(theirs, payload, self._threads))
-            with theirs, self._lock:  # which is closed, so that the pipe ends when the process does
+            with theirs, self._lock:  # once this end is closed too, recv raises EOFError when the process dies
                 process.start()
                 self._running.append(process)
                 if self._stopped:

@@ -135,21 +135,15 @@ def changed_method(experiment: Experiment, method: Method, name: str, value: Any
     built: dict[str, Any] = {part: with_argument(build, argument, value, name)}
     settings = (*(setting for setting in method.settings if setting[0] != path), (path, value))
     named = ",".join(re.sub(r"[^\w.+=-]+", "_", f"{path}={value}") for path, value in settings)
-    label = method.label or method.base_name
-    for before in method.settings:
-        label = label.replace(_said(*before), "")
-    label = re.sub(r", \S+ = [^,]*", "", label)  # what the script says of its strength
+    # What the script's label or an earlier setting says, such as ", c = 1" or ", betas = (0.9, 0.99)", goes.
+    label = re.sub(r", \S+ = (\([^)]*\)|[^,]*)", "", method.label or method.base_name)
     return replace(
         method,
         **built,
         name=f"{method.base_name},{shortened(named)}",
-        label=label + "".join(_said(*setting) for setting in settings),
+        label=label + "".join(f", {path} = {written(value)}" for path, value in settings),
         settings=settings,
     )
-
-
-def _said(path: str, value: Any) -> str:
-    return f", {path} = {written(value)}"
 
 
 def written(value: Any) -> str:
@@ -215,14 +209,15 @@ def _is_like_a_number(value: Any) -> bool:
 
 def _parameters(call: Any) -> tuple[list[str], set[str] | None]:
     """Name the parameters of a call in their order, and all that may be given; None where it takes any."""
-    positional: list[str] = []
-    known: set[str] = set()
-    bases = call.__mro__[:-1] if inspect.isclass(call) else ()  # a class hands on to its base what it does not know
+    order: list[str] = []
+    accepted: set[str] = set()
+    # An __init__ with **kwargs hands on what it does not know to its base class: look through bases until one has none.
+    bases = call.__mro__[:-1] if inspect.isclass(call) else ()
     for function in [vars(base)["__init__"] for base in bases if "__init__" in vars(base)] or [call]:
         parameters = [p for p in inspect.signature(function).parameters.values() if p.name != "self"]
-        positional = positional or [p.name for p in parameters]
-        known |= {p.name for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}}
+        order = order or [p.name for p in parameters]
+        accepted |= {p.name for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return positional, known
-    # Avalanche's templates end in a protocol, which takes anything and has no use for it.
-    return positional, known if any(Protocol in base.__bases__ for base in bases) else None
+            return order, accepted
+    # Avalanche's strategies end in a Protocol, whose __init__ takes anything and uses nothing.
+    return order, accepted if any(Protocol in base.__bases__ for base in bases) else None

@@ -174,19 +174,23 @@ class Sweep:
         study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=0), pruner=pruner)
         found: dict[str, Method] = {}
         while len(study.trials) < drawn:
+            # Those of a batch are drawn before Optuna hears how any of them did.
             asked = [study.ask() for _ in range(min(self.at_once, drawn - len(study.trials)))]
-            going = [(ask, self._candidate(name, {r.name: _suggest(ask, r) for r in ranges})) for ask in asked]
-            found |= {method.name: method for _, method in going}
-            for count, seed in enumerate(self.seeds, 1):
-                self.launch([Trial(self.experiment, method, seed) for _, method in going])
-                for ask, method in list(going):
+            batch = [(ask, self._candidate(name, {r.name: _suggest(ask, r) for r in ranges})) for ask in asked]
+            found |= {method.name: method for _, method in batch}
+            for count, seed in enumerate(self.seeds, 1):  # all of the batch with one seed, the promising with the next
+                self.launch([Trial(self.experiment, method, seed) for _, method in batch])
+                promising = []
+                for ask, method in batch:
                     score = max(self._score(method, count), 0.0)  # diverged: as bad as can be
                     ask.report(score, count)
                     if count == len(self.seeds):
                         study.tell(ask, score)
                     elif ask.should_prune():
                         study.tell(ask, state=optuna.trial.TrialState.PRUNED)
-                        going.remove((ask, method))
+                    else:
+                        promising.append((ask, method))
+                batch = promising
         return list(found.values())
 
     def _choose(self, tried: Mapping[str, Sequence[Method]], candidates: list[Method]) -> Chosen:

@@ -147,7 +147,8 @@ def claim(path: Path) -> BaseFileLock | None:
 
 def release(path: Path, lock: BaseFileLock) -> None:
     """Let go of a trial. Once it is finished, no hidden file of it stays."""
-    # Two runs can hold a lock whose file is removed, but only where there is a result, for the second to find.
+    # Once the lock's file is deleted another run can lock a new one of that name while this one holds the old. That is
+    # harmless: it is only deleted where there is a result, and a run looks for one after it has its lock.
     if path.exists():
         for hidden in path.parent.glob(f".{path.stem}.*"):
             with contextlib.suppress(OSError):  # Windows removes no open file

@@ -129,10 +129,10 @@ class Study:
 
     def only(self, names: Sequence[str]) -> Study:
         """Leave other methods out. Candidates stay with their method, and a candidate keeps its method."""
-        method = self.methods.candidate_of.where(self.methods.candidate_of != "", self.methods.index)
-        wanted = method.isin(method.reindex(names))
-        kept = self.trials.index.get_level_values("method").isin(wanted.index[wanted])
-        return replace(self, methods=self.methods[wanted], trials=self.trials[kept])
+        family = {name: of or name for name, of in self.methods.candidate_of.items()}  # a candidate's is its method
+        shown = {family[name] for name in names if name in family}
+        kept = [name for name in family if family[name] in shown]
+        return replace(self, methods=self.methods.loc[kept], trials=self.of(*kept))
 
 
 def _diverged(trials: pd.DataFrame) -> str:

@@ -16,7 +16,6 @@ from avsi.experiment import running as trial
 from avsi.experiment.checkpoint import Checkpoint
 from avsi.experiment.description import differences
 from avsi.experiment.progress import TrialProgress
-from avsi.experiment.running import Trainer
 from avsi.experiment.strategy_state import (
     NotKeptError,
     _unpack,
@@ -27,6 +26,7 @@ from avsi.experiment.strategy_state import (
     restore_strategy,
     strategy_state,
 )
+from avsi.experiment.trainer import Trainer
 from avsi.models import MLP, MultiHead
 
 

@@ -28,12 +28,12 @@ from avsi.experiment import (
     Trial,
     lazy_imports,
     main,
-    running,
+    making,
 )
 from avsi.experiment.description import describe
+from avsi.experiment.making import make_strategy
 from avsi.experiment.methods import finetune, joint, scratch, si
 from avsi.experiment.names import resolve
-from avsi.experiment.running import make_strategy
 from avsi.models import MLP, GrowingHead, MultiHead
 from avsi.plugins.evaluation import silent_evaluator
 from avsi.plugins.schedule import Schedule
@@ -229,7 +229,7 @@ def test_a_benchmark_that_takes_no_seed_is_the_same_for_all_methods_of_a_seed(ex
 def test_a_smoke_test_leaves_the_benchmark_as_it_is(experiment, monkeypatch):
     made = benchmark_from_datasets(train=columns_of(60, 60), test=columns_of(60, 60))
     monkeypatch.setattr(Kept, "benchmark", made)
-    monkeypatch.setattr(running, "FEW", 8)
+    monkeypatch.setattr(making, "FEW", 8)
     kept = replace(experiment, scenario=lambda: Kept.benchmark, model=perceptron, epochs=1)
     Trial(kept.as_smoke_test(), kept.method("si"), 0).run()
     assert [len(task.dataset) for task in made.train_stream] == [60, 60]

@@ -22,7 +22,7 @@ from torch.nn import CrossEntropyLoss
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from avsi.experiment import Experiment, Method, Patience, Setting, Trial, running
+from avsi.experiment import Experiment, Method, Patience, Setting, Trial, trainer
 from avsi.experiment.events import Said
 from avsi.experiment.methods import (
     authors_reset,
@@ -373,7 +373,7 @@ def test_a_trial_cut_in_its_first_experience_starts_over(tmp_path):
 def test_a_trial_cut_after_its_last_experience_trains_no_more(experiment, name, tmp_path, monkeypatch):
     file = tmp_path / "seed-001.checkpoint"
     with monkeypatch.context() as patch:
-        patch.setattr(running.metrics, "average_accuracy", lambda matrix: 1 / 0)
+        patch.setattr(trainer.metrics, "average_accuracy", lambda matrix: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run(experiment, name, file)
     result, watch, _ = run(experiment, name, file)

@@ -9,7 +9,7 @@ from avalanche.training.plugins import SupervisedPlugin
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.optim import SGD
 
-from avsi.experiment import ExperimentError, Patience, Setting, Trial, running
+from avsi.experiment import ExperimentError, Patience, Setting, Trial, making, trainer
 from avsi.experiment.events import Said, Step
 from avsi.experiment.methods import dhp
 from avsi.experiment.progress import TrialProgress
@@ -103,7 +103,7 @@ def test_what_a_script_says_of_its_benchmark_is_so(experiment):
     scenario = partial(lambda **arguments: given.append(arguments), seed=3, validation=0.5)
     patient = replace(experiment, scenario=scenario, patience=Patience(validation=0.1))
     with pytest.raises(ExperimentError, match="it must make an Avalanche benchmark"):
-        running.make_benchmark(patient, 11, Setting())
+        making.make_benchmark(patient, 11, Setting())
     assert given == [{"seed": 3, "validation": 0.5, "download": True}]
 
 
@@ -111,7 +111,7 @@ def test_disagreement_with_avalanches_metrics_fails_the_trial(experiment, monkey
     def disagree(*arguments):
         raise RuntimeError("disagreement")
 
-    monkeypatch.setattr(running.metrics, "check_against_avalanche", disagree)
+    monkeypatch.setattr(trainer.metrics, "check_against_avalanche", disagree)
     for name in ("finetune", "joint"):
         with pytest.raises(RuntimeError, match="disagreement"):
             run(replace(experiment, epochs=1), name)
@@ -135,7 +135,7 @@ def test_early_stopping_watches_the_validation_stream(experiment, monkeypatch):
             streams.append(stream[0].origin_stream.name)
             super().__init__(stream, *rest)
 
-    monkeypatch.setattr(running, "EarlyStopping", Watch)
+    monkeypatch.setattr(trainer, "EarlyStopping", Watch)
     run(replace(experiment, epochs=1, patience=Patience()), "finetune")
     assert streams == ["valid"]
 

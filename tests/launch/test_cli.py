@@ -362,7 +362,7 @@ def test_a_trial_that_goes_on_says_that_it_keeps_its_threads(experiment, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         trial.run(Setting(), TrialProgress(stop), checkpoint_path(tmp_path / trial.file))
     run(experiment, Options(methods=("finetune",), trials=1, epochs=1, threads=2, device="cpu", out=tmp_path))
-    assert "finetune, seed 0: threads: 1 as it began with, not 2, for sums" in capsys.readouterr().err
+    assert "finetune, seed 0: goes on with 1 thread, as it began, not 2" in capsys.readouterr().err
     result = store.read_trial(tmp_path / trial.file)
     assert (result["environment"]["threads"], result["resumed"]) == (1, 1)
 
