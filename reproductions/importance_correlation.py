@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 
 from avsi.experiment import ExperimentError
 from avsi.files import write_json, write_text
-from avsi.launch.cli import check_device
+from avsi.launch.preparing import check_device
 from avsi.models import MLP, glorot_uniform
 from avsi.results import heat_map, markdown_table, save_figure, say, terminal_table
 from avsi.results.store import prepare

@@ -31,7 +31,7 @@ from avalanche.training.determinism.rng_manager import RNGManager
 from avsi.experiment import Experiment, ExperimentError, Setting
 from avsi.experiment.making import make_benchmark, make_strategy
 from avsi.files import write_json, write_text
-from avsi.launch.cli import check_device
+from avsi.launch.preparing import check_device
 from avsi.launch.settings import value_of
 from avsi.metrics import average_accuracy
 from avsi.plugins.divergence import DivergencePlugin

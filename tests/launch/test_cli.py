@@ -19,8 +19,9 @@ from avsi.experiment import ExperimentError, Method, Patience, Setting, Trial, m
 from avsi.experiment.events import Step
 from avsi.experiment.progress import TrialProgress
 from avsi.launch import cli
-from avsi.launch.cli import Options, run
+from avsi.launch.cli import run
 from avsi.launch.loop import checkpoint_path
+from avsi.launch.options import Options
 from avsi.results import store, trials
 from avsi.scenarios import split_mnist
 
@@ -250,7 +251,7 @@ def test_mistakes_are_explained_before_any_work(experiment, tmp_path, capsys, ar
 
 
 def test_ray_that_is_not_installed(experiment, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ExperimentError, match=r"Ray is not installed; .* pip install '\.\[ray\]' in a clone"):
         run(experiment, Options(engine="ray", out=tmp_path))
 
@@ -431,7 +432,7 @@ def test_a_smoke_test_takes_a_few_images_of_every_task(experiment, tmp_path):
 
 def test_many_trials_come_with_smaller_calls(experiment, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli.Loop, "_run", lambda *a: [])
-    monkeypatch.setattr(cli, "_write_experiment", lambda *a: None)
+    monkeypatch.setattr(cli, "write_experiment", lambda *a: None)
     run(replace(experiment, trials=5), Options(out=tmp_path))
     error = capsys.readouterr().err
     assert "Tiny: 25 trials to run, 0 finished\nfewer: --methods finetune si --trials 1; " in error
@@ -460,7 +461,7 @@ def test_a_run_with_diverged_trials_says_so_and_is_no_failure(experiment, tmp_pa
 def test_a_home_folder_is_meant_by_a_tilde(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(cli.Loop, "_run", lambda *a: [])
-    monkeypatch.setattr(cli, "_write_experiment", lambda *a: None)
+    monkeypatch.setattr(cli, "write_experiment", lambda *a: None)
     run(experiment, Options(out=Path("~/kept")))
     assert (tmp_path / "kept").is_dir()
 

@@ -15,8 +15,9 @@ import torch
 
 from avsi.experiment import ExperimentError
 from avsi.experiment.events import Said
-from avsi.launch.cli import Options, run
+from avsi.launch.cli import run
 from avsi.launch.executors import _Output, _shared_out
+from avsi.launch.options import Options
 
 SCRIPT = """
 import os

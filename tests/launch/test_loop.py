@@ -7,7 +7,7 @@ import pytest
 
 from avsi.data import DataError
 from avsi.experiment import ExperimentError, Setting, Trial
-from avsi.launch import cli, loop
+from avsi.launch import loop, preparing
 from avsi.launch.executors import Failure
 from avsi.launch.loop import Loop, checkpoint_path
 from avsi.results import store
@@ -291,7 +291,7 @@ def test_data_are_prepared_where_the_trials_look_for_them(experiment, tmp_path):
     asked = []
     trial = Trial(replace(experiment, scenario=lambda **given: asked.append(given)), experiment.methods[0], 3)
     with pytest.raises(ExperimentError, match="makes a NoneType; it must make an Avalanche benchmark"):
-        cli._prepare_data(trial, Setting(data_root=tmp_path, download=False))
+        preparing.prepare_data(trial, Setting(data_root=tmp_path, download=False))
     assert asked == [{"seed": 3, "dataset_root": tmp_path, "download": False}]
 
 
@@ -305,6 +305,6 @@ def test_only_missing_data_stop_a_run_before_it_begins(experiment, fault):
     object.__setattr__(experiment, "scenario", scenario)
     if isinstance(fault, DataError):
         with pytest.raises(ExperimentError, match="no data"):
-            cli._prepare_data(trial, Setting())
+            preparing.prepare_data(trial, Setting())
     else:
-        cli._prepare_data(trial, Setting())
+        preparing.prepare_data(trial, Setting())

@@ -10,7 +10,8 @@ import pytest
 
 from avsi.experiment import ExperimentError, Patience, Trial, main
 from avsi.experiment.methods import mas, si
-from avsi.launch.cli import Options, run
+from avsi.launch.cli import run
+from avsi.launch.options import Options
 from avsi.launch.settings import change, read_settings, value_of
 from avsi.launch.sweep import Range, Sweep, candidate, read_ranges
 from avsi.results import store, trials
