@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from avsi.experiment.description import describe, digest
 
 Regime = Literal["sequential", "independent", "joint"]
-LONGEST = 100  # bytes of a name: folders and hidden files are called after it
+MAX_NAME_BYTES = 100  # bytes of a name: folders and hidden files are called after it
 GIVEN = {
     **dict.fromkeys(("train_epochs", "train_mb_size", "criterion"), "the experiment's epochs, batch_size or criterion"),
     **dict.fromkeys(("model", "optimizer", "plugins"), "the method's model, optimizer or plugins"),
@@ -318,16 +318,16 @@ def _check_reported(what: str, reported: Reported) -> None:
 
 def check_name(kind: str, name: str) -> None:
     """Refuse a name that could not name a folder among the results."""
-    if not re.fullmatch(r"[\w+=,-][\w+=.,-]*", name) or len(name.encode()) > LONGEST:
+    if not re.fullmatch(r"[\w+=,-][\w+=.,-]*", name) or len(name.encode()) > MAX_NAME_BYTES:
         raise ExperimentError(
-            f"{name!r} cannot name {kind}: results are kept in a folder of that name; use up to {LONGEST} letters, "
-            "digits and any of _+-=., without a dot in front"
+            f"{name!r} cannot name {kind}: results are kept in a folder of that name; use up to {MAX_NAME_BYTES} "
+            "letters, digits and any of _+-=., without a dot in front"
         )
 
 
 def shortened(settings: str) -> str:
     """Give the part of a name that tells settings, or where it is too long for a file's name, a fingerprint."""
-    return settings if len(settings.encode()) <= LONGEST else f"changed-{digest(settings)}"
+    return settings if len(settings.encode()) <= MAX_NAME_BYTES else f"changed-{digest(settings)}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

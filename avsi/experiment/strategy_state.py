@@ -86,7 +86,7 @@ class NotKeptError(Exception):
     """A strategy has state that cannot be had as plain data; the message names it."""
 
 
-def strategy_state(strategy: Any, apart: Plugins = ()) -> dict[str, Any]:
+def strategy_state(strategy: Any, shared: Plugins = ()) -> dict[str, Any]:
     """Collect, as plain data with live tensors, all that decides how a strategy goes on, but for random states."""
     own = [n for n, v in vars(strategy).items() if n not in TEMPLATE and not _is_among(v, strategy.plugins)]
     if own:
@@ -100,7 +100,7 @@ def strategy_state(strategy: Any, apart: Plugins = ()) -> dict[str, Any]:
         "frozen": [name for name, parameter in model.named_parameters() if not parameter.requires_grad],
         "optimizer": strategy.optimizer.state_dict(),
         "optimized": [[names.get(id(p), "") for p in group["params"]] for group in strategy.optimizer.param_groups],
-        "plugins": [(type(p).__name__, _plugin_state(p)) for p in strategy.plugins if not _is_among(p, apart)],
+        "plugins": [(type(p).__name__, _plugin_state(p)) for p in strategy.plugins if not _is_among(p, shared)],
     }
     loss = _tensors(strategy._criterion)
     return pack(state | ({"criterion": loss} if loss else {}))
@@ -115,7 +115,7 @@ def restore_strategy(
     state: Mapping[str, Any],
     finished: Iterable[Any],
     evaluated: Iterable[Any],
-    apart: Plugins = (),
+    shared: Plugins = (),
 ) -> None:
     """Bring a newly made strategy to the state of one that was evaluated after each finished experience."""
     # As in training, so that parameters come in the same order.
@@ -132,7 +132,7 @@ def restore_strategy(
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in state["frozen"])
         strategy.optimizer.load_state_dict(state["optimizer"])
-        plugins = [plugin for plugin in strategy.plugins if not _is_among(plugin, apart)]
+        plugins = [plugin for plugin in strategy.plugins if not _is_among(plugin, shared)]
         for plugin, (_, kept) in zip(plugins, state["plugins"], strict=True):
             if type(plugin) in ATTRIBUTES:
                 _unpack(kept, strategy.device, plugin)
@@ -141,7 +141,7 @@ def restore_strategy(
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"the state does not fit the strategy: {error}") from error
     # Order of parameters, classes of plugins, and that loading has left nothing out.
-    if fingerprint(strategy_state(strategy, apart)) != fingerprint(state):
+    if fingerprint(strategy_state(strategy, shared)) != fingerprint(state):
         raise ValueError("the strategy's state is not the given one after loading it")
 
 

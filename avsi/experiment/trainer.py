@@ -37,7 +37,7 @@ from avsi.plugins.evaluation import silent_evaluator
 from avsi.plugins.hebbian_dynamics import HebbianDynamics
 from avsi.plugins.scalars import Scalars
 
-KEPT = (
+PER_TRAINING = (
     "rows",  # accuracies on test data; in the sequential regime the rows of R
     "class_rows",  # the same by task and class
     "train_accuracy",  # by task, of the last model that learned it
@@ -76,7 +76,7 @@ class Trainer:
     ) -> None:
         self.trial, self.streams, self.device = trial, streams, device
         self.progress, self.loggers, self.checkpoint = progress, loggers, checkpoint
-        self.finished: dict[str, list[Any]] = {key: [] for key in KEPT}
+        self.finished: dict[str, list[Any]] = {key: [] for key in PER_TRAINING}
         self.dynamics, self.classes = HebbianDynamics(), ClassAccuracy()
         self.stopping: EarlyStopping | None = None
         self.fixed: dict[str, str] = {}  # fingerprints of what is in no checkpoint
@@ -96,8 +96,8 @@ class Trainer:
                 )
             self.stopping = EarlyStopping(streams["valid"], patience.epochs, patience.at_least)
             self.watchers["early_stopping"] = self.stopping
-        # Plugins that all strategies of the trial share, and that are no part of a strategy's state.
-        self.apart = [progress, self.classes, Scalars(), DivergencePlugin(), *self.watchers.values()]
+        # Plugins that all strategies of the trial share; they are no part of a strategy's state.
+        self.shared = [progress, self.classes, Scalars(), DivergencePlugin(), *self.watchers.values()]
 
     def run(self) -> dict[str, Any]:
         """Train one model on one task after the other, a fresh one on each, or one on all at once; measure each."""
@@ -153,7 +153,7 @@ class Trainer:
     def strategy(self) -> Any:
         """Make a fresh model with its optimizer and strategy."""
         evaluator = silent_evaluator(*metrics.evaluation_metrics(), loggers=self.loggers, collect_all=False)
-        strategy = make_strategy(self.trial.experiment, self.trial.method, self.device, evaluator, self.apart)
+        strategy = make_strategy(self.trial.experiment, self.trial.method, self.device, evaluator, self.shared)
         with contextlib.suppress(NotKeptError):  # which is said when something is to be kept
             self.fixed = fixed_attributes(strategy)
         return strategy
@@ -171,7 +171,7 @@ class Trainer:
         """Take the fingerprints of a training that is finished, and write a checkpoint, if its state can be kept."""
         self.finished["weights"].append(fingerprint(strategy.model.state_dict()))
         try:
-            state = {"strategy": strategy_state(strategy, self.apart), "random": random_states(self.device)}
+            state = {"strategy": strategy_state(strategy, self.shared), "random": random_states(self.device)}
             if own := states_of(self.drawing(strategy)):
                 state["generators"] = pack(own)
             if held := attributes(strategy):
@@ -210,7 +210,7 @@ class Trainer:
         self.progress.tell(Said(f"resuming after task {len(done)} of {len(tasks)}"))
         if strategy is not None:
             try:
-                restore_strategy(strategy, state["strategy"], done, self.streams["test"], self.apart)
+                restore_strategy(strategy, state["strategy"], done, self.streams["test"], self.shared)
             except ValueError as error:
                 raise self.cannot_resume(error) from error
             restore_attributes(strategy, state.get("attributes", {}))

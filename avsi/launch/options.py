@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 import tyro
 
 from avsi.experiment.spec import ExperimentError
-from avsi.launch.sweep import MOST_SETTINGS
+from avsi.launch.sweep import MAX_SETTINGS
 
-MOST = 100_000  # trials of a method
+MAX_COUNT = 100_000  # of trials, seeds, workers or threads
 
 
 arg = partial(tyro.conf.arg, help_behavior_hint="")  # where the text says what the default is, or nothing needs to
@@ -85,7 +85,8 @@ class Options:
 
     def check(self) -> None:
         """Refuse what no experiment can be run with."""
-        limits = {"trials": MOST, "sweep_trials": MOST_SETTINGS, "sweep_seeds": MOST, "workers": MOST, "threads": MOST}
+        limits = dict.fromkeys(("trials", "sweep_seeds", "workers", "threads"), MAX_COUNT)
+        limits["sweep_trials"] = MAX_SETTINGS
         for name, most in limits.items():
             number = getattr(self, name)
             if number is not None and not 1 <= number <= most:

@@ -17,7 +17,7 @@ from avsi.launch.settings import changed_method, method_of, name_and_value, read
 from avsi.results import store
 
 SCALES = ("log", "linear")
-MOST_SETTINGS = 10_000  # of a method
+MAX_SETTINGS = 10_000  # of a method
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def _read_range(text: str) -> Range:
         raise ExperimentError(f"{advice}: the ends must be finite and in order, and above 0 on a log scale")
     if not counts:
         return Range(name, (low, high), scale)
-    if not 2 <= counts[0] <= MOST_SETTINGS:
-        raise ExperimentError(f"{advice}: a range has from 2 to {MOST_SETTINGS} values")
+    if not 2 <= counts[0] <= MAX_SETTINGS:
+        raise ExperimentError(f"{advice}: a range has from 2 to {MAX_SETTINGS} values")
     import numpy
 
     spaced = numpy.geomspace if scale == "log" else numpy.linspace
@@ -142,9 +142,9 @@ class Sweep:
             found.setdefault(method.name, []).append(range_)
         for name, ranges in found.items():
             count = math.prod(len(range_.values) for range_ in ranges)
-            if count > MOST_SETTINGS:
+            if count > MAX_SETTINGS:
                 raise ExperimentError(
-                    f"--sweep asks for {count} settings of {name}; at most {MOST_SETTINGS} can be tried"
+                    f"--sweep asks for {count} settings of {name}; at most {MAX_SETTINGS} can be tried"
                 )
             self._candidate(name, {range_.name: range_.values[0] for range_ in ranges})  # before anything is run
         return found

@@ -35,8 +35,8 @@ COLOURS = (
 MARKERS = "osD^vPX*<>phd"
 BOUND = "#7f7f7f"
 DASHES = ("-", (0, (6, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 2, 2)))
-MOST = 24  # methods in a figure
-NUMBERS = 2000  # in the cells of a figure; more take long and cannot be read
+MAX_METHODS = 24  # methods in a figure
+MAX_CELLS = 2000  # in the cells of a figure; more take long and cannot be read
 HEAT = "Blues"  # its lightness falls steadily, so that a grey copy reads the same
 UNTRAINED = "#c8c8c8"
 TEXTS: dict[Any, Any] = {"font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"], "svg.fonttype": "none"}
@@ -191,7 +191,7 @@ def _draw_matrices(study: Study, looks: Looks) -> Figure:
     tasks = study.tasks
     side = min(max(1.9, 0.7 + 0.26 * tasks), 4.0)
     figure, panels = _make_panels(len(looks), min(len(looks), int(10.5 / side)), side, side + 0.2)
-    form = "{:.0f}" if tasks * tasks * len(looks) <= NUMBERS else ""
+    form = "{:.0f}" if tasks * tasks * len(looks) <= MAX_CELLS else ""
     untrained = np.triu(np.ones((tasks, tasks), dtype=bool), 1)
     for axes, (name, look) in zip(panels, looks.items(), strict=True):
         cells = heat_map(axes, _matrices(study, name).mean(0), low=0, high=100, form=form, grey=untrained)
@@ -288,7 +288,7 @@ def _draw_sensitivity(study: Study, looks: Looks) -> Figure | None:
         panels += [(name, key, values.dropna()) for key, values in settings.items() if values.nunique() > 1]
     if not panels:
         return None
-    figure, grid = _make_panels(len(panels[:MOST]), min(len(panels), 3), 3.4, 2.8)
+    figure, grid = _make_panels(len(panels[:MAX_METHODS]), min(len(panels), 3), 3.4, 2.8)
     for axes, (name, key, values) in zip(grid, panels, strict=False):
         _draw_parameter(axes, study, name, key, values)
     figure.supylabel("mean accuracy (%)")
@@ -351,7 +351,7 @@ def draw(kind: str, study: Study) -> Figure | None:
     methods = methods[(methods.candidate_of != "") == (kind == "sensitivity")]
     if kind in {"panels", "matrix"}:
         methods = methods[[study.in_sequence(name) for name in methods.index]]
-    shown = methods if kind == "sensitivity" else methods[:MOST]
+    shown = methods if kind == "sensitivity" else methods[:MAX_METHODS]
     looks = {}
     for row in shown.itertuples():
         note = f" (n = {row.n})" if shown.n.nunique() > 1 else ""
@@ -366,7 +366,7 @@ def draw(kind: str, study: Study) -> Figure | None:
             f"{bars} = standard error" if bars and shown.n.max() > 1 else "",
             f"partial: {partial}" if partial else "",
             *(f"{row.label} {row.diverged}" for row in shown.itertuples() if row.diverged),
-            f"the first {MOST} methods" if len(shown) < len(methods) else "",
+            f"the first {MAX_METHODS} methods" if len(shown) < len(methods) else "",
         ]
         _explain(figure, study.heading, "; ".join(filter(None, notes)))
     return figure

@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from avsi.results.store import LONGEST, ResultsError, harmless, read_bytes, read_text
+from avsi.results.store import MAX_TEXT, ResultsError, harmless, read_bytes, read_text
 from avsi.results.study import Study
 from avsi.results.tables import literal, markdown_table
 
@@ -130,4 +130,4 @@ def _expression(value: Any) -> str:
     else:
         importable = isinstance(value, str) and re.fullmatch(r"[a-z_]+(\.\w+)+", value)
         text = value.rpartition(".")[2] if importable else repr(value)
-    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."

@@ -27,10 +27,10 @@ from avsi.files import write_bytes, write_json
 
 SCHEMA = 1
 EXPERIMENT = "experiment"  # the stem of an experiment's file
-LARGEST = 256 * 2**20  # bytes of a file; a trial of ten tasks has less than one megabyte
-LONGEST = 480  # characters of a text
+MAX_BYTES = 256 * 2**20  # bytes of a file; a trial of ten tasks has less than one megabyte
+MAX_TEXT = 480  # characters of a text
 ROUNDING = 1e-6  # by which a mean that a trial has may differ from its parts
-DEEPEST = 50  # levels of lists and objects in a file
+MAX_DEPTH = 50  # levels of lists and objects in a file
 
 # A shape is a type, a range of numbers (least, most), a pattern of texts, a list of a shape ([shape, None] where items
 # may be unknown), or a mapping of shapes by key. None is as good as a missing value.
@@ -91,13 +91,13 @@ def reason(error: Exception) -> str:
 
 def harmless(value: Any, depth: int = 0) -> Any:
     """Give JSON data back with short printable lines for texts, and None for numbers that cannot be drawn."""
-    if depth > DEEPEST:
-        raise ValueError(f"more than {DEEPEST} levels of lists and objects")
+    if depth > MAX_DEPTH:
+        raise ValueError(f"more than {MAX_DEPTH} levels of lists and objects")
     if isinstance(value, str):
         # No control characters, no marks that turn text around.
-        text = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in value[: 4 * LONGEST])
+        text = "".join(" " if unicodedata.category(c)[0] == "C" else c for c in value[: 4 * MAX_TEXT])
         text = " ".join(text.split())
-        return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+        return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
     if isinstance(value, list):
         return [harmless(item, depth + 1) for item in value]
     if isinstance(value, dict):
@@ -163,10 +163,10 @@ def read_bytes(path: Path) -> bytes:
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise OSError("it is a link, a folder or a device; delete it")
         with open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags)) as file:
-            content = file.read(LARGEST + 1)
+            content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise ResultsError(f"cannot read {path} ({reason(error)})") from error
-    if len(content) > LARGEST:
+    if len(content) > MAX_BYTES:
         raise ResultsError(f"{path} is too large; delete it")
     return content
 

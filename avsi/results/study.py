@@ -16,7 +16,7 @@ from avsi.results import store
 from avsi.results.store import EXPERIMENT, METHOD, TRIAL, ResultsError, harmless
 
 COLUMNS = dict.fromkeys((*TRIAL, "file")) | {"status": "finished"}  # of a table of trials, with what they start as
-NUMBERS = dict.fromkeys([key for key, shape in TRIAL.items() if isinstance(shape, tuple)], float) | {"seed": int}
+DTYPES = dict.fromkeys([key for key, shape in TRIAL.items() if isinstance(shape, tuple)], float) | {"seed": int}
 DATA = dict.fromkeys(("name", "split", "images", "published"))
 MEASURES = {
     "accuracy": "accuracy_{}_percent",
@@ -217,7 +217,7 @@ def make_study(
     columns = [*METHOD, *(f"paper_{key}" for key in METHOD["reported"])]
     methods = pd.DataFrame(list(rows.values()), columns=columns, dtype=object).set_index("name")
     methods = methods.astype({"paper_accuracy": float, "paper_bwt": float})
-    table = pd.DataFrame(trials, columns=list(COLUMNS), dtype=object).astype(NUMBERS)
+    table = pd.DataFrame(trials, columns=list(COLUMNS), dtype=object).astype(DTYPES)
     texts = {key: content.get(key) or "" for key, shape in store.STUDY.items() if shape is str}
     return Study(
         path.parent,

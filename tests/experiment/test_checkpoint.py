@@ -160,8 +160,8 @@ def test_a_state_is_not_loaded_into_another_strategy(experiment, digits):
     strategy = made.strategy()
     strategy.train(digits.train_stream[0], eval_streams=[])
     strategy.eval(digits.test_stream)
-    state = strategy_state(strategy, made.apart)
-    restore_strategy(made.strategy(), state, digits.train_stream[:1], digits.test_stream, made.apart)
+    state = strategy_state(strategy, made.shared)
+    restore_strategy(made.strategy(), state, digits.train_stream[:1], digits.test_stream, made.shared)
     wider = replace(experiment, model=partial(MLP, 64, (17,), MultiHead))
     other = replace(experiment, optimizer=partial(SGD, lr=0.1))
     for changed, done in ((wider, 1), (other, 1), (experiment, 0)):
@@ -170,7 +170,7 @@ def test_a_state_is_not_loaded_into_another_strategy(experiment, digits):
             ValueError, match=r"does not fit the strategy|not the given one after|doesn't match the size"
         ):
             restore_strategy(
-                trainer(changed, digits).strategy(), state, digits.train_stream[:done], digits.test_stream, made.apart
+                trainer(changed, digits).strategy(), state, digits.train_stream[:done], digits.test_stream, made.shared
             )
 
 
@@ -273,7 +273,7 @@ def test_a_plugin_that_cannot_load_its_state_is_not_kept(experiment, digits):
     strategy = trainer(experiment, digits).strategy()
     strategy.plugins.append(WritesOnly())
     with pytest.raises(NotKeptError, match="WritesOnly, which has no state_dict and load_state_dict"):
-        strategy_state(strategy, trainer(experiment, digits).apart + strategy.plugins[:-1])
+        strategy_state(strategy, trainer(experiment, digits).shared + strategy.plugins[:-1])
 
 
 def test_lists_that_have_grown_are_put_back():

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from studies import PAPER, diverged, outcome, study, trial
 
 from avsi.results import heat_map, save_figure
-from avsi.results.figures import COLOURS, KINDS, KNOWN, MOST, draw
+from avsi.results.figures import COLOURS, KINDS, KNOWN, MAX_METHODS, draw
 
 TWO_RUNS = (trial(0), trial(1, (0.7, 0.8, 0.9)))
 
@@ -61,10 +61,10 @@ def test_a_method_looks_the_same_in_every_figure_whoever_else_is_there():
 
 
 def test_methods_are_told_apart_with_and_without_colour():
-    methods = [outcome(f"m{index}", trial()) for index in range(MOST + 6)]
+    methods = [outcome(f"m{index}", trial()) for index in range(MAX_METHODS + 6)]
     figure = drawn("accuracy", *methods)
-    assert len(set(looks(figure))) == MOST
-    assert title(figure) == f"Tiny one seed; the first {MOST} methods"
+    assert len(set(looks(figure))) == MAX_METHODS
+    assert title(figure) == f"Tiny one seed; the first {MAX_METHODS} methods"
     known = drawn("accuracy", *(outcome(name, trial()) for name in KNOWN[:13]))
     assert len({marker for _, marker, _ in looks(known)}) == 13
 

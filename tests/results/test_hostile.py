@@ -145,7 +145,7 @@ def test_links_pipes_and_folders_are_not_followed(tmp_path):
 
 
 def test_files_that_are_too_large_or_that_have_impossible_names_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("avsi.results.store.LARGEST", 10)
+    monkeypatch.setattr("avsi.results.store.MAX_BYTES", 10)
     (tmp_path / "x").write_bytes(b"0" * 11)
     with pytest.raises(ResultsError, match="too large"):
         read_bytes(tmp_path / "x")
