@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -103,7 +103,7 @@ def _matrices(study: Study, name: str) -> np.ndarray:
 
 
 def _draw_accuracy(study: Study, looks: Looks) -> Figure:
-    """Mean test accuracy on the tasks learned so far, after each task; bands: one standard error."""
+    """Draw a curve for each method, and a line at the accuracy of one that does not learn in sequence."""
     figure, (axes,) = _make_panels(1, 1, 6.8, 3.8)
     for index, (name, look) in enumerate(looks.items()):
         if study.in_sequence(name):
@@ -126,7 +126,7 @@ def _over_seen(study: Study, name: str) -> pd.DataFrame:
 
 
 def _draw_panels(study: Study, looks: Looks) -> Figure | None:
-    """Test accuracy on each task against the tasks trained, and mean over tasks seen; bands: one standard error."""
+    """Draw a panel for each task, and one for the mean."""
     tasks = study.tasks
     if not 2 <= tasks <= 11:
         return None
@@ -146,7 +146,7 @@ def _draw_panels(study: Study, looks: Looks) -> Figure | None:
 
 
 def _draw_tasks(study: Study, looks: Looks) -> Figure | None:
-    """Final test accuracy on each task, and their mean; whiskers: one standard error."""
+    """Draw a group of dots for each task, and one for the mean."""
     groups = study.tasks + 1  # the last is the mean
     if study.tasks > 20:
         return None
@@ -184,10 +184,7 @@ def _draw_tasks(study: Study, looks: Looks) -> Figure | None:
 
 
 def _draw_matrices(study: Study, looks: Looks) -> Figure:
-    """Accuracy matrix R in percent, mean over trials: test accuracy on each task (column) after each task (row).
-
-    Grey: tasks not learned yet.
-    """  # noqa: DOC201
+    """Draw a heat map for each method."""
     tasks = study.tasks
     side = min(max(1.9, 0.7 + 0.26 * tasks), 4.0)
     figure, panels = _make_panels(len(looks), min(len(looks), int(10.5 / side)), side, side + 0.2)
@@ -256,7 +253,7 @@ def heat_map(
 
 
 def _draw_classes(study: Study, looks: Looks) -> Figure | None:
-    """Final test accuracy on classes against their number of training images; whiskers: one standard error."""
+    """Draw a curve for each method; many classes are grouped by their number of images."""
     rows = [
         (method, seed, count, accuracy)
         for (method, seed), trial in study.of(*looks).iterrows()
@@ -279,7 +276,7 @@ def _draw_classes(study: Study, looks: Looks) -> Figure | None:
 
 
 def _draw_sensitivity(study: Study, looks: Looks) -> Figure | None:
-    """Mean accuracy after the last task against the parameters of a sweep; whiskers: one standard error."""
+    """Draw a panel for each parameter of each method that was swept."""
     panels = []
     for name in study.methods.index:
         tried = study.run[study.run.candidate_of == name]
@@ -324,25 +321,41 @@ def _draw_parameter(axes: Axes, study: Study, name: str, parameter: str, values:
             axes.axvline(value, color=BOUND, linestyle=dashes, linewidth=1.2, label=label, zorder=0)
 
 
-KINDS: dict[str, Callable[[Study, Looks], Figure | None]] = {
-    "accuracy": _draw_accuracy,
-    "panels": _draw_panels,
-    "tasks": _draw_tasks,
-    "classes": _draw_classes,
-    "sensitivity": _draw_sensitivity,
-    "matrix": _draw_matrices,
+class Kind(NamedTuple):
+    """A kind of figure: what draws it, if there is anything to draw, its caption, and what its error bars are."""
+
+    draw: Callable[[Study, Looks], Figure | None]
+    caption: str
+    bars: str = ""
+
+
+KINDS = {
+    "accuracy": Kind(_draw_accuracy, "Mean test accuracy on the tasks learned so far, after each task", "band"),
+    "panels": Kind(
+        _draw_panels, "Test accuracy on each task against the tasks trained, and mean over tasks seen", "band"
+    ),
+    "tasks": Kind(_draw_tasks, "Final test accuracy on each task, and their mean", "whisker"),
+    "classes": Kind(_draw_classes, "Final test accuracy on classes against their number of training images", "whisker"),
+    "sensitivity": Kind(
+        _draw_sensitivity, "Mean accuracy after the last task against the parameters of a sweep", "whisker"
+    ),
+    "matrix": Kind(
+        _draw_matrices,
+        "Accuracy matrix R in percent, mean over trials: test accuracy on each task (column) after each task (row). "
+        "Grey: tasks not learned yet",
+    ),
 }
-"""What draws the figures of a study, if there is anything to draw, by the stem of their files; says their captions."""
+"""The kinds of figures of a study, by the stem of their files."""
 
 
 def captions(study: Study) -> dict[str, str]:
     """Return the captions of the figures that were written, by file."""
     files = {kind: study.file(kind, "svg") for kind in KINDS}
-    return {file.name: _caption(kind) for kind, file in files.items() if file.is_file()}
+    return {file.name: _caption(KINDS[kind]) for kind, file in files.items() if file.is_file()}
 
 
-def _caption(kind: str) -> str:
-    return " ".join((KINDS[kind].__doc__ or "").split())
+def _caption(kind: Kind) -> str:
+    return f"{kind.caption}; {kind.bars}s: one standard error." if kind.bars else f"{kind.caption}."
 
 
 def draw(kind: str, study: Study) -> Figure | None:
@@ -356,10 +369,10 @@ def draw(kind: str, study: Study) -> Figure | None:
     for row in shown.itertuples():
         note = f" (n = {row.n})" if shown.n.nunique() > 1 else ""
         looks[row.method] = _look(study, row.method) | {"label": _text(row.label, 40) + note}
-    figure = KINDS[kind](study, looks) if looks else None
+    figure = KINDS[kind].draw(study, looks) if looks else None
     if figure is not None:
         seeds = " to ".join(str(count) for count in dict.fromkeys([shown.n.min(), shown.n.max()]))
-        bars = next((word for word in ("band", "whisker") if word in _caption(kind)), "")
+        bars = KINDS[kind].bars
         partial = "; ".join([*filter(None, [study.deviation]), *study.partial_data(*looks)])
         notes = [
             "one seed" if seeds == "1" else f"n = {seeds} seeds",
