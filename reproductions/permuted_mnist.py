@@ -15,8 +15,10 @@ drawn another way than now, by trials that are in this repository's history. A w
 SI has the paper's strength, and the networks without plasticity that of the plain ones. The paper's networks without
 plasticity have an extra set of slow weights in the output layer: the methods called matched.
 
-Protocol ten_epochs: the same with ten epochs per task and no early stopping, the paper's other reading. A tenth of each
-class's training images is held out there too.
+The paper goes back to the weights with the lowest "test error"; here it is the validation error.
+
+Protocol ten_epochs: the same with ten epochs per task and no early stopping, which the paper does not do on this
+benchmark. A tenth of each class's training images is held out there too.
 
 Protocol zenke: Figure 4 of Zenke, Poole & Ganguli, "Continual learning through synaptic intelligence" (ICML 2017). MLP
 of 2000-2000, Adam whose state is kept, batches of 256, 20 epochs; all layers start as Keras's do. Numbers are those of

@@ -165,11 +165,12 @@ def split(frame):
     fallen = sum(accuracies[0] < 0.6 for accuracies in plain)
     assert all(accuracies[1] < 0.6 for accuracies in plain)
     yield f"fine-tuning falls to chance on task 2, on task 1 in {fallen} of {len(plain)} seeds only"
-    ends = means(frame, "split_mnist_zenke")
     authors = frame[(frame.experiment == "split_mnist_zenke") & (frame.method == "finetune_authors")].task_accuracy
-    assert (
-        40 < 100 * np.mean(authors.tolist(), axis=0)[:2].min() < 100 * np.mean(authors.tolist(), axis=0)[:2].max() < 60
-    )
+    lower = sum(accuracies[0] < 0.6 for accuracies in authors)
+    assert all(accuracies[1] < 0.6 for accuracies in authors)
+    yield f"fine-tuning falls to chance on task 2, on task 1 in {lower} of {len(authors)} seeds; with"
+    yield f"in {lower} of {len(authors)} seeds with theirs and in {fallen} with a whole one"
+    ends = means(frame, "split_mnist_zenke")
     steps = np.arange(1, 2000)
     longest = ((1 - 0.9**steps) / np.sqrt(1 - 0.999**steps)).max()  # than after a whole reset, for Adam's betas
     yield f"a task begins with steps of up to {longest:.1f} times the length"
@@ -187,7 +188,7 @@ def split(frame):
     apart = means(first, "permuted_mnist_ten_epochs")["dhp"] - means(first, "eta_sensitivity_permuted")["dhp_0.001"]
     yield f"the same trial with 0.001, on another processor above, ended {apart:.1f} points higher"
     by_eta, paper, near = table_4(frame, "imbalanced", 1)
-    yield f"{near}, {span(paper - by_eta)} below the paper on whole test sets"
+    yield f"not reproduced: {near}, {span(paper - by_eta)} below the paper on whole test sets"
     thinned = thinned_means(frame, "eta_sensitivity_imbalanced").rename(lambda name: name.removeprefix("dhp_"))
     yield f"On thinned test sets they are {span(paper - thinned)} below it."
     tried = {name: swept(frame, "fisher_table_split_mnist", name)[1].index for name in ("exact", *PAPER["fisher"])}
@@ -253,8 +254,8 @@ def permuted(frame):
     losses = [ten["finetune_matched"] - ten["dhp"], -gains["si"], -gains["mas"]]
     assert min(losses) > 0
     yield (
-        f"DHP's networks are above the matched ones with Online EWC alone, by {gains['online_ewc']:.1f}; without a "
-        f"penalty, with SI and with MAS they are {span(losses)} below them."
+        f"DHP's networks are above the matched ones with Online EWC alone, by {gains['online_ewc']:.1f}, and with a "
+        f"lower strength than theirs; without a penalty, with SI and with MAS they are {span(losses)} below them."
     )
     below = [paper[name] - ten[name] for name in ("finetune", "si")]
     above = [ten[name] - paper[name] for name in ("mas", "online_ewc")]
@@ -268,6 +269,14 @@ def permuted(frame):
     assert set(chosen.seed) == {1, 2}
     tried = rows.set_index("method").accuracy
     own = [paper["online_ewc"] - tried["online_ewc,strength=100"], paper["mas"] - tried["mas,strength=0.1"]]
+    lost = [
+        tried[best] - tried[own]
+        for best, own in (
+            ("online_ewc,strength=50", "online_ewc,strength=100"),
+            ("mas,strength=0.01", "mas,strength=0.1"),
+        )
+    ]
+    yield f"end {lost[0]:.1f} and {lost[1]:.1f} points below weaker points of its own grids (seed 0)"
     yield (
         f"c = 1 for SI, on seeds 1 and 2 above the paper by {chosen.accuracy.mean() - paper['si']:.1f}; at the paper's "
         f"own strengths plain Online EWC and MAS are {own[0]:.1f} and {own[1]:.1f} below it (seed 0)"
@@ -337,7 +346,6 @@ def analyses(_):
 
 
 GIVEN = (
-    "falls to chance on tasks 1 and 2;",
     "Published strengths (1 and 10)",
     "from 0.001",
     "5 seeds instead of 30",
@@ -351,7 +359,7 @@ GIVEN = (
     "split CIFAR-10/100",
     "one seed each. SI with c = 0.01",
     "Only SI with c = 0.1, one seed at the paper's 20 epochs (two hidden layers of 2000)",
-    "5-vision mixture at its 50",
+    "The 5-vision mixture",
 )
 """Numbers of the papers and the protocols."""
 
