@@ -26,6 +26,7 @@ PAPER = {
     "zenke": 96.9,
     "cifar finetune": 62.5,
     "cifar c = 0.1": 72.0,
+    "cifar scratch": (71.1, (80.4, 69.0, 64.7, 73.3, 67.9, 71.3)),
     "cifar": (73.5, (74.6, 71.8, 71.4, 74.4, 70.4, 78.6)),
     "split eta": {"0.1": 98.43, "0.01": 98.47, "0.001": 98.32, "0.0005": 98.37, "0.0001": 98.43},
     "permuted eta": {"0.1": 77.43, "0.01": 78.60, "0.001": 78.49, "0.0005": 78.05, "0.0001": 77.83},
@@ -213,6 +214,18 @@ def cifar(frame):
     gap, authors = ends["finetune"] - mean, ends["finetune_authors"] - mean
     yield f"fine-tuning {authors:.1f} above it with Adam reset as in the authors' code, {gap:.1f} above with a whole"
     yield f"is {authors:.1f} points above their mean, with a whole reset {gap:.1f} points above it"
+    (alone,) = frame[(frame.experiment == "split_cifar") & (frame.method == "scratch")].itertuples()
+    above_it, theirs = alone.accuracy - PAPER["cifar scratch"][0], PAPER["cifar scratch"][1]
+    near = max(abs(100 * ours - their) for ours, their in zip(alone.task_accuracy, theirs, strict=True))
+    yield f"from scratch {above_it:.1f} above it, each task within {near:.1f} points of it"
+    yield f"From scratch is {above_it:.1f} points above their mean, each task within {near:.1f} points of theirs"
+    (tuned,) = frame[(frame.experiment == "split_cifar") & (frame.method == "finetune")].task_accuracy
+    tasks = list(zip(trial.task_accuracy, alone.task_accuracy, tuned, strict=True))
+    assert [si > scratch for si, scratch, _ in tasks] == [False] + 5 * [True]
+    assert [si > fine_tuned for si, _, fine_tuned in tasks] == 5 * [True] + [False]
+    yield (
+        "SI with c = 0.01 is above from scratch on all tasks but the first, and above fine-tuning on all but the last"
+    )
     hours, minutes = divmod(round(trial.wall_time_s / 60), 60)
     yield (
         f"one seed at the paper's 60 epochs ({hours} h {minutes} min on two cores): {above:.1f} points above the "
